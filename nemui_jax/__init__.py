@@ -1,0 +1,1 @@
+"""Neural Music Interpolation in JAX."""
