@@ -1,0 +1,140 @@
+"""Notes to the time grid and back, and the key a song is in.
+
+Conventions: step `s` stands for the `step_seconds` around `s * step_seconds`, so an onset is
+rounded to the nearest step and `timing` (in steps, -0.5 to 0.5) says how far it was from it.
+A dense roll is `[step, channel, pitch]` in float32 with the channels below; its pitch axis runs
+over `low` to `high`, in the common key (source pitch plus the song's `shift`).
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from nemui_jax.midi import NOTE, PEDAL, Song
+
+ONSET, FRAME, VELOCITY, TIMING = range(4)
+CHANNELS = ("onset", "frame", "velocity", "timing")
+PEDAL_DOWN = 64  # controller values from here on hold the dampers up
+
+GRID = np.dtype([("step", "i4"), ("end", "i4"), ("pitch", "i2"), ("velocity", "u1"), ("timing", "f4")])
+
+# Krumhansl and Kessler (1982): how well each of the 12 pitch classes fits a major and a minor key.
+_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
+_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+
+
+def estimate_key(notes: np.ndarray) -> str:
+    """The key whose Krumhansl-Kessler profile correlates best with the sounding time per pitch class.
+
+    Returns a name such as `Eb` (major) or `Ebm` (minor); `C` for a song without notes.
+    """
+    seconds = np.bincount(notes["pitch"] % 12, notes["end"] - notes["onset"], minlength=12)
+    if seconds.std() == 0:
+        return "C"
+    profiles = np.array([np.roll(profile, tonic) for profile in (_MAJOR, _MINOR) for tonic in range(12)])
+    mode, tonic = divmod(int(np.argmax([np.corrcoef(seconds, profile)[0, 1] for profile in profiles])), 12)
+    return TONICS[tonic] + ("m" if mode else "")
+
+
+def shift_to_common(key: str) -> int:
+    """Semitones (-6 to 5) from a key of this name to the key on C of the same mode."""
+    return (6 - TONICS.index(key.removesuffix("m"))) % 12 - 6
+
+
+def quantise(notes: np.ndarray, step_seconds: float, shift: int = 0) -> np.ndarray:
+    """NOTE events to GRID notes, sorted by step and pitch: one note a cell, one voice a pitch.
+
+    Of several notes that fall on one cell the loudest stays; a note ends where the next on its pitch
+    begins; every note lasts a step at least.
+    """
+    grid = np.empty(len(notes), GRID)
+    onset = notes["onset"] / step_seconds
+    grid["step"] = np.round(onset)
+    grid["timing"] = onset - grid["step"]
+    grid["end"] = np.maximum(np.round(notes["end"] / step_seconds), grid["step"] + 1)
+    grid["pitch"] = notes["pitch"].astype(np.int16) + shift
+    grid["velocity"] = notes["velocity"]
+
+    grid = grid[np.lexsort((-grid["velocity"].astype(int), grid["step"], grid["pitch"]))]
+    same_pitch = grid["pitch"][1:] == grid["pitch"][:-1]
+    same_cell = same_pitch & (grid["step"][1:] == grid["step"][:-1])
+    grid = grid[np.concatenate([[True], ~same_cell])] if len(grid) else grid
+    next_step = np.where(grid["pitch"][1:] == grid["pitch"][:-1], grid["step"][1:], np.iinfo(np.int32).max)
+    grid["end"][:-1] = np.minimum(grid["end"][:-1], next_step)
+    return grid[np.lexsort((grid["pitch"], grid["step"]))]
+
+
+def to_notes(grid: np.ndarray, step_seconds: float, shift: int = 0, program: int = 0) -> np.ndarray:
+    """GRID notes back to NOTE events in seconds and in the song's own key.
+
+    A pitch that leaves 0 to 127 is moved by octaves. Onsets are never negative and ends never come before them.
+    """
+    notes = np.zeros(len(grid), NOTE)
+    notes["onset"] = np.maximum((grid["step"] + grid["timing"].astype(float)) * step_seconds, 0)
+    notes["end"] = np.maximum(grid["end"] * step_seconds, notes["onset"] + step_seconds / 4)
+    pitch = grid["pitch"].astype(int) - shift
+    pitch = np.where(pitch < 0, pitch % 12, np.where(pitch > 127, 116 + (pitch - 116) % 12, pitch))
+    notes["pitch"], notes["velocity"], notes["program"] = pitch, grid["velocity"], program
+    return notes[np.lexsort((notes["pitch"], notes["onset"]))]
+
+
+def to_roll(grid: np.ndarray, steps: int, low: int, high: int) -> Float[np.ndarray, "step channel pitch"]:
+    """GRID notes as a dense roll of `steps` steps; velocity as a share of 127, timing in steps."""
+    roll = np.zeros((steps, len(CHANNELS), high - low + 1), np.float32)
+    column = grid["pitch"] - low
+    for start, end, pitch in zip(grid["step"], grid["end"], column, strict=True):
+        roll[start:end, FRAME, pitch] = 1
+    roll[grid["step"], ONSET, column] = 1
+    roll[grid["step"], VELOCITY, column] = grid["velocity"] / 127
+    roll[grid["step"], TIMING, column] = grid["timing"]
+    return roll
+
+
+def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_steps: int = 1) -> np.ndarray:
+    """A dense roll to GRID notes: a note starts at each onset cell and lasts while its frame cells do.
+
+    Onset and frame cells above 0.5 count. A note ends at the latest where its pitch is struck again.
+    """
+    onset, frame = roll[:, ONSET] > 0.5, roll[:, FRAME] > 0.5
+    steps = len(roll)
+    stop = np.where(onset | ~frame, np.arange(steps)[:, None], steps)
+    next_stop = np.minimum.accumulate(stop[::-1])[::-1]
+    next_stop = np.concatenate([next_stop[1:], np.full_like(next_stop[:1], steps)])
+    step, column = np.nonzero(onset)
+    grid = np.empty(len(step), GRID)
+    grid["step"], grid["pitch"] = step, column + low
+    grid["end"] = np.maximum(next_stop[step, column], step + minimum_steps)
+    grid["velocity"] = np.clip(np.round(roll[step, VELOCITY, column] * 127), 1, 127)
+    grid["timing"] = np.clip(roll[step, TIMING, column], -0.5, 0.5)
+    return grid
+
+
+def quantise_pedal(pedal: np.ndarray, steps: int, step_seconds: float) -> Bool[np.ndarray, " step"]:
+    """Whether the sustain pedal is down at each step."""
+    last = np.searchsorted(pedal["time"], np.arange(steps) * step_seconds, side="right") - 1
+    return np.where(last >= 0, pedal["value"][last] >= PEDAL_DOWN, False) if len(pedal) else np.zeros(steps, bool)
+
+
+def to_pedal(down: Bool[np.ndarray, " step"], step_seconds: float) -> np.ndarray:
+    """Pedal states on the grid to PEDAL events, half a step before the first step of each new state."""
+    change = np.flatnonzero(np.diff(down, prepend=False))
+    pedal = np.empty(len(change), PEDAL)
+    pedal["time"] = np.maximum((change - 0.5) * step_seconds, 0)
+    pedal["value"] = np.where(down[change], 127, 0)
+    return pedal
+
+
+def pack(grid: np.ndarray, steps: int, low: int, high: int) -> UInt8[np.ndarray, "step 2 byte"]:
+    """Onset and frame cells of GRID notes as bits, least significant first: what the device keeps of a roll."""
+    cells = np.zeros((steps + 1, 2, high - low + 1), np.int8)
+    column = grid["pitch"] - low
+    cells[grid["step"], 0, column] = 1
+    np.add.at(cells[:, 1], (grid["step"], column), 1)
+    np.add.at(cells[:, 1], (grid["end"], column), -1)
+    np.cumsum(cells[:, 1], axis=0, dtype=np.int8, out=cells[:, 1])
+    return np.packbits(cells[:-1].astype(bool), axis=-1, bitorder="little")
+
+
+def steps_of(song: Song, step_seconds: float) -> int:
+    """The number of steps that hold every note of a song."""
+    return int(np.round(song.seconds / step_seconds)) + 1

@@ -1,0 +1,178 @@
+"""Learning: the state, the step, many steps a dispatch.
+
+All data is on the device, batches are drawn there by index, and the host is visited once a chunk of steps.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from nemui_jax import latents, model
+from nemui_jax.config import Config, TrainConfig
+from nemui_jax.dataset import Corpus, Rolls, most_notes, pack, queries
+from nemui_jax.latents import Queries
+from nemui_jax.losses import Target, loss
+
+CHUNK = 50  # steps a dispatch; seconds on a laptop
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Int[Array, ""]
+    params: model.Params
+    params_opt: optax.OptState
+    latents: Float[Array, "row latent"]
+    latents_opt: optax.OptState  # every leaf with a leading axis of rows: a row counts its own updates
+
+
+class Data(NamedTuple):
+    """The music on the device."""
+
+    rolls: Rolls
+    queries: Queries
+
+
+def load(corpus: Corpus, config: Config) -> tuple[Data, int]:
+    """The corpus on the device, and the most notes that begin in one block (a shape, so static to the step)."""
+    rolls = pack(corpus, config)
+    most = most_notes(rolls.note_start, config.model.block_steps)
+    return jax.device_put(Data(rolls, queries(corpus.entries, config))), most
+
+
+def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam without its rate, for weights and, a row at a time, for latents."""
+    return optax.scale_by_adam(b2=config.decay)
+
+
+def rate(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Float[Array, ""]:
+    """The share of the peak learning rate in force: a warm-up over the first 20th, then a cosine to 1 %."""
+    if config.constant_rate:
+        return jnp.ones(())
+    done = step / total
+    return jnp.minimum(done * 20, 1) * (0.01 + 0.99 * (0.5 + 0.5 * jnp.cos(jnp.pi * jnp.minimum(done, 1))))
+
+
+def init(key: Key[Array, ""], rows: int, config: Config) -> TrainState:
+    """The state before training, for a table of this many rows."""
+    params_key, latents_key = jax.random.split(key)
+    params = model.init(params_key, config)
+    table = jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale
+    adam = optimiser(config.train)
+    return TrainState(jnp.zeros((), jnp.int32), params, adam.init(params), table, jax.vmap(adam.init)(table))
+
+
+def step(
+    state: TrainState, data: Data, key: Key[Array, ""], total: Int[Array, ""], config: Config, most: int
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One optimiser step on weights and on the rows that a batch reads; returns the new state and the loss.
+
+    Rows are updated lazily: only those of the batch are gathered, with their moments, updated one by one and put back,
+    so the cost does not depend on the size of the table.
+    """
+    batch = draw(key, state.step, data.queries, config.train)
+    target = targets(data.rolls, batch.step, config, most)
+    rows, slot = jnp.unique(
+        jnp.concatenate([batch.row, batch.next_row]),
+        size=2 * len(batch.row),
+        fill_value=len(state.latents),  # past the end: read as anything, dropped when written
+        return_inverse=True,
+    )
+    before, after = jnp.split(slot, 2)
+
+    def cost(params, table):
+        latent = latents.read(table[before], table[after], batch.time)
+        block = jax.vmap(partial(model.decode, config=config), (None, 0, 0))(params, latent, batch.time)
+        return loss(block, target, config.train)
+
+    adam, share = optimiser(config.train), rate(state.step, total, config.train)
+    table, moments = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
+    value, (params_grad, table_grad) = jax.value_and_grad(cost, (0, 1))(state.params, table)
+    params_move, params_opt = adam.update(params_grad, state.params_opt)
+    table_move, moments = jax.vmap(adam.update)(table_grad, moments)
+    params = jax.tree.map(lambda leaf, move: leaf - share * config.train.weight_rate * move, state.params, params_move)
+    table = table - share * config.train.row_rate * table_move
+    put = partial(jax.tree.map, lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True))
+    return (
+        TrainState(state.step + 1, params, params_opt, put(state.latents, table), put(state.latents_opt, moments)),
+        value,
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "most", "length"), donate_argnames="state")
+def steps(
+    state: TrainState, data: Data, key: Key[Array, ""], total: Int[Array, ""], *, config: Config, most: int, length: int
+) -> tuple[TrainState, Float[Array, " length"]]:
+    """`length` steps in one dispatch; returns the new state and each step's loss."""
+    return jax.lax.scan(lambda carry, _: step(carry, data, key, total, config, most), state, length=length)
+
+
+def loop(
+    state: TrainState, data: Data, key: Key[Array, ""], total: int, config: Config, most: int
+) -> Iterator[tuple[TrainState, np.ndarray]]:
+    """Trains up to step `total`, a chunk at a time; yields the state and the chunk's losses.
+
+    Chunks end at multiples of CHUNK, so a run that was interrupted goes on with the same ones.
+    """
+    done = int(state.step)
+    while done < total:
+        length = min(CHUNK - done % CHUNK, total - done)
+        state, losses = steps(state, data, key, jnp.int32(total), config=config, most=most, length=length)
+        done += length
+        yield state, np.asarray(losses)
+
+
+def default_steps(blocks: int, config: TrainConfig) -> int:
+    """How long to train for this many blocks of music, in whole chunks: each block is seen `passes` times."""
+    wanted = config.passes * blocks / (config.batch_windows * config.window_blocks)
+    return -(-max(round(wanted), config.least_steps) // CHUNK) * CHUNK
+
+
+def draw(key: Key[Array, ""], step: Int[Array, ""], queries: Queries, config: TrainConfig) -> Queries:
+    """The batch of this step: windows that begin at blocks in shuffled order, every block once a pass."""
+    count = len(queries.step)
+    position = step.astype(jnp.uint32) * config.batch_windows + jnp.arange(config.batch_windows, dtype=jnp.uint32)
+    first = shuffle(key, position, count)
+    index = jnp.minimum(first[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32), count - 1).reshape(-1)
+    return Queries(*(column[index] for column in queries))
+
+
+def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) -> UInt32[Array, " batch"]:
+    """Entry `position` of an endless shuffle of `range(count)`, a new order each pass, in constant time and memory.
+
+    A Feistel network on pairs (Luby and Rackoff, 1988) permutes the next larger square number; what exceeds `count`
+    wraps round, so that below `2 / sqrt(count)` of a pass are entries seen twice.
+    """
+    side = jnp.uint32(np.ceil(np.sqrt(count)))
+    turn, place = position // (side * side), position % (side * side)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, turn)
+    left, right = place // side, place % side
+    for turn_round in range(4):
+        seeds = jax.vmap(jax.random.fold_in)(keys, turn_round * side + right)
+        left, right = right, (left + jax.vmap(jax.random.bits)(seeds) % side) % side
+    return (left * side + right) % jnp.uint32(count)
+
+
+def targets(rolls: Rolls, start: Int[Array, " query"], config: Config, most: int) -> Target:
+    """The music of the blocks that begin at these steps, unpacked."""
+    block, pitches = config.model.block_steps, config.roll.high - config.roll.low + 1
+    cells = start[:, None] + jnp.arange(block)
+    bits = jnp.unpackbits(rolls.bits[cells], axis=-1, count=pitches, bitorder="little").astype(jnp.float32)
+    first, last = rolls.note_start[start], rolls.note_start[start + block]
+    note = first[:, None] + jnp.arange(most)
+    return Target(
+        onset=bits[:, :, 0],
+        frame=bits[:, :, 1],
+        pedal=rolls.pedal[cells].astype(jnp.float32),
+        note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),
+        note_column=rolls.note_column[note].astype(jnp.int32),
+        note_velocity=rolls.note_velocity[note] / 127,
+        note_timing=rolls.note_timing[note],
+        note_mask=(note < last[:, None]).astype(jnp.float32),
+    )
