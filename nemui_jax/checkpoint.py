@@ -1,126 +1,27 @@
-"""Runs on disk: configuration, manifest, songs, and Orbax checkpoints that are known to be whole.
+"""Orbax checkpoints that are known to be whole.
 
-    config.json           configuration, seed, length of training, format version
-    manifest.json         one row a song
-    songs/<sha256>.npz    the events of each song, so that a run needs its folder no more
-    checkpoints/<step>/   Orbax: params, latents, moments, step
+    checkpoints/<step>/       Orbax: params, latents, moments, step
     checkpoints/<step>.json   SHA-256 of each of its files, written last: a step without it does not count
-    metrics.jsonl         one line a chunk of training
-    lock                  held by the process that trains
 
 Orbax restores flipped array bytes without a word, hence the hashes.
 """
 
 import contextlib
-import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from nemui_jax import latents, model, train
-from nemui_jax.config import Config, from_json, to_json
-from nemui_jax.dataset import Corpus, SongEntry, load_song, save_song
-from nemui_jax.midi import Song
+from nemui_jax import model, train
+from nemui_jax.runs import Run, RunError, write_text
 from nemui_jax.train import TrainState
 
-FORMAT = 1
 KEPT = 2  # newest checkpoints that stay
-
-
-class RunError(ValueError):
-    """A run that cannot be used as asked; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run is, without its numbers."""
-
-    path: Path
-    config: Config
-    seed: int
-    total: int  # steps of training when done
-    entries: tuple[SongEntry, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows in the latent table."""
-        return sum(latents.count_rows(entry.steps, self.config.model) for entry in self.entries)
-
-    def song(self, index: int) -> Song:
-        """The events of a song, as they were in its file."""
-        sha256 = self.entries[index].sha256
-        try:
-            return load_song(self.path / "songs" / f"{sha256}.npz", sha256)
-        except ValueError as error:
-            raise RunError(f"{error}; the run's copy of song {index} is damaged") from error
-
-    def corpus(self) -> Corpus:
-        """All songs."""
-        return Corpus(self.entries, tuple(self.song(index) for index in range(len(self.entries))))
-
-
-def exists(path: Path) -> bool:
-    """Whether there is a run in this folder."""
-    return (path / "config.json").exists()
-
-
-def create(path: Path, config: Config, seed: int, total: int, corpus: Corpus) -> Run:
-    """Writes a new run without checkpoints. `config.json` comes last: without it a folder is no run."""
-    path = path.absolute()
-    for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        save_song(path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
-    run = Run(path, config, seed, total, corpus.entries)
-    describe(run)
-    return run
-
-
-def describe(run: Run) -> None:
-    """Writes a run's manifest and configuration."""
-    _write(run.path / "manifest.json", json.dumps([dataclasses.asdict(entry) for entry in run.entries], indent=1))
-    head = {"format": FORMAT, "seed": run.seed, "total": run.total, "config": json.loads(to_json(run.config))}
-    _write(run.path / "config.json", json.dumps(head, indent=1))
-
-
-def read(path: Path) -> Run:
-    """The run in a folder. RunError if there is none, or if it is damaged or of a newer format."""
-    path = path.absolute()
-    if not exists(path):
-        raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
-    try:
-        head = json.loads((path / "config.json").read_text())
-        if head["format"] > FORMAT:
-            raise RunError(f"{path}: format {head['format']} is newer than this program's {FORMAT}; update nemui_jax")
-        entries = tuple(SongEntry(**row) for row in json.loads((path / "manifest.json").read_text()))
-        return Run(path, from_json(json.dumps(head["config"])), head["seed"], head["total"], entries)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"{path}: config.json or manifest.json is damaged ({error})") from error
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds a run for writing. RunError names the process that holds it already; a dead one's lock does not count."""
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise RunError(f"{path}: process {file.read().strip()} is training this run; wait for it or use another --run") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def save(run: Run, state: TrainState) -> int:
@@ -132,7 +33,7 @@ def save(run: Run, state: TrainState) -> int:
     shutil.rmtree(folder, ignore_errors=True)  # left without hashes by a process that was killed
     with _quiet_orbax() as ocp:
         ocp.save_checkpointables(folder, _parts(state))
-    _write(folder.with_suffix(".json"), json.dumps(_hashes(folder), indent=1))
+    write_text(folder.with_suffix(".json"), json.dumps(_hashes(folder), indent=1))
     for old in sorted(saved_steps(run.path))[:-KEPT]:
         folder.with_name(f"{old}.json").unlink(missing_ok=True)
         shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
@@ -162,7 +63,9 @@ def restore(run: Run, step: int) -> TrainState:
     abstract = jax.eval_shape(lambda key: train.init(key, run.rows, run.config), jax.random.key(0))
     found = _load(run, step, _parts(abstract))
     moments = found["moments"]
-    return TrainState(found["step"]["step"], found["params"], moments["params"], found["latents"]["table"], moments["latents"])
+    return TrainState(
+        found["step"]["step"], found["params"], moments["params"], found["latents"]["table"], moments["latents"]
+    )
 
 
 def restore_model(run: Run, step: int) -> tuple[model.Params, jax.Array]:
@@ -198,17 +101,6 @@ def _whole(folder: Path) -> bool:
         return json.loads(folder.with_suffix(".json").read_text()) == _hashes(folder)
     except (OSError, ValueError):
         return False
-
-
-def _write(path: Path, text: str) -> None:
-    """A text file that appears whole or not at all, and lasts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Every file is accounted for in the load report. Parsed songs are kept in the use
 folder is parsed once; rolls are made from them in milliseconds and depend on the configuration. No JAX here.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from nemui_jax import latents, midi, rolls
 from nemui_jax.config import Config, RollConfig
@@ -60,13 +61,13 @@ class Rolls(NamedTuple):
     first note at or after step `s`, and a block's worth of padding ends each list.
     """
 
-    bits: UInt8[np.ndarray, "step 2 byte"]
-    pedal: Bool[np.ndarray, " step"]
-    note_start: Int32[np.ndarray, " step_and_one"]
-    note_step: Int32[np.ndarray, " note"]
-    note_column: UInt8[np.ndarray, " note"]
-    note_velocity: UInt8[np.ndarray, " note"]
-    note_timing: Float32[np.ndarray, " note"]
+    bits: UInt8[Any, "step 2 byte"]
+    pedal: UInt8[Any, " step"]  # share of the step, of 255
+    note_start: Int32[Any, " step_and_one"]
+    note_step: Int32[Any, " note"]
+    note_column: UInt8[Any, " note"]
+    note_velocity: UInt8[Any, " note"]
+    note_timing: Float32[Any, " note"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ class Corpus:
 
 
 def load(
-    folder: Path, config: RollConfig, max_seconds: float = midi.MAX_SECONDS, progress: Callable[[int, int], None] = lambda *_: None
+    folder: Path,
+    config: RollConfig,
+    max_seconds: float = midi.MAX_SECONDS,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[Corpus, list[FileReport]]:
     """All songs of a folder, read recursively in sorted order, and a report on every file.
 
@@ -162,7 +166,8 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
         steps = latents.count_queries(entry.steps, config.model) * block
         grid = grid_of(song, entry, config.roll)
         bits.append(rolls.pack(grid, steps, low, high))
-        pedal.append(rolls.quantise_pedal(song.pedal, steps, config.roll.step_seconds))
+        share = rolls.quantise_pedal(song.pedal, steps, config.roll.step_seconds)
+        pedal.append(np.round(share * 255).astype(np.uint8))
         grid["step"] += start
         notes.append(grid)
         start += steps
@@ -203,8 +208,8 @@ def save_song(path: Path, song: Song, sha256: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            arrays = {"notes": song.notes, "pedal": song.pedal, "tempos": song.tempos, "meters": song.meters}
-            np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+            text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+            np.savez(file, meta=text, notes=song.notes, pedal=song.pedal, tempos=song.tempos, meters=song.meters)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -251,10 +256,8 @@ def _parse(job: tuple[Path, float]) -> _Parsed | str:
                 raise ValueError("longer than the bound")
         except ValueError:
             song = midi.parse(data, max_seconds)
-            try:
+            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
                 save_song(cached, song, sha256)
-            except OSError:
-                pass  # a cache that cannot be written costs time, nothing else
     except MidiError as error:
         return str(error)
     return _Parsed(song, sha256)

@@ -2,14 +2,13 @@
 
 A song owns consecutive rows, its track. Row `k` of a track stands at knot `k`, `k * knot_steps` steps into the
 song; between two knots a latent is read by linear interpolation. A song is decoded by queries, one for each
-block of `block_steps` steps. No model code here.
+block of `block_steps` steps. No model code here, and no JAX to import: arrays may be of either kind.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
 
 from nemui_jax.config import ModelConfig
 
@@ -17,10 +16,10 @@ from nemui_jax.config import ModelConfig
 class Queries(NamedTuple):
     """One entry for each block of a song, or of many songs one after another."""
 
-    step: Int32[np.ndarray, " query"]  # first step of the block
-    row: Int32[np.ndarray, " query"]  # rows of the knots before and after it
-    next_row: Int32[np.ndarray, " query"]
-    time: Float32[np.ndarray, " query"]  # position between the two knots, 0 to 1
+    step: Int32[Any, " query"]  # first step of the block
+    row: Int32[Any, " query"]  # rows of the knots before and after it
+    next_row: Int32[Any, " query"]
+    time: Float32[Any, " query"]  # position between the two knots, 0 to 1
 
 
 def count_queries(steps: int, config: ModelConfig) -> int:
@@ -46,7 +45,44 @@ def queries(steps: int, config: ModelConfig) -> Queries:
 
 
 def read(
-    before: Float[Array, "query latent"], after: Float[Array, "query latent"], time: Float[Array, " query"]
-) -> Float[Array, "query latent"]:
+    before: Float[Any, "query latent"], after: Float[Any, "query latent"], time: Float[Any, " query"]
+) -> Float[Any, "query latent"]:
     """Latents between two knots, by linear interpolation."""
     return before + time[:, None] * (after - before)
+
+
+def along(track: Float[Any, "row latent"], steps: int, count: int, config: ModelConfig) -> Float[Any, "query latent"]:
+    """The latents of the first `count` queries of a song of `steps` steps, which starts again when it ends.
+
+    It starts again at a whole knot, so that all songs stand at the same place between their knots at any time.
+    """
+    own = queries(steps, config)
+    knot_blocks = config.knot_steps // config.block_steps or len(own.step)
+    turn = -(-len(own.step) // knot_blocks) * knot_blocks
+    index = np.minimum(np.arange(count) % turn, len(own.step) - 1)
+    return read(track[own.row[index]], track[own.next_row[index]], own.time[index])
+
+
+def times(count: int, config: ModelConfig) -> Float32[np.ndarray, " query"]:
+    """The time within the knot interval of each of the first `count` queries of any stretch."""
+    return queries(count * config.block_steps, config).time
+
+
+def mix(
+    stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], keep_norm: bool = True
+) -> Float[Any, "query latent"]:
+    """Weighted sums of latents, query by query; weights sum to 1.
+
+    `keep_norm` gives each sum the weighted mean of its parts' norms, where plain linear interpolation falls towards
+    the origin between unlike latents.
+    """
+    mixed = (weights[..., None] * stretches).sum(0)
+    if not keep_norm:
+        return mixed
+    norm = (weights * (stretches**2).sum(-1) ** 0.5).sum(0)
+    return mixed * (norm / ((mixed**2).sum(-1) ** 0.5 + 1e-9))[:, None]
+
+
+def spread(table: Float[Any, "row latent"]) -> Float[Any, " latent"]:
+    """The standard deviation of each number of a latent over the table: the unit of noise."""
+    return table.std(0)

@@ -10,7 +10,7 @@ from nemui_jax.config import TrainConfig
 from nemui_jax.model import Block
 
 # Weights of the heads, such that none is learned late. An onset's velocity and timing count as cells do.
-PEDAL_WEIGHT, VELOCITY_WEIGHT, TIMING_WEIGHT = 0.1, 10.0, 4.0
+PEDAL_WEIGHT, VELOCITY_WEIGHT, TIMING_WEIGHT = 1.0, 10.0, 4.0
 
 
 class Target(NamedTuple):
@@ -18,7 +18,7 @@ class Target(NamedTuple):
 
     onset: Float[Array, "query step pitch"]
     frame: Float[Array, "query step pitch"]
-    pedal: Float[Array, "query step"]
+    pedal: Float[Array, "query step"]  # share of the step
     note_step: Int[Array, "query note"]  # within the block
     note_column: Int[Array, "query note"]
     note_velocity: Float[Array, "query note"]  # share of 127

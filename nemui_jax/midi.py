@@ -607,7 +607,8 @@ def encode(song: Song, text: str = "") -> bytes:
     import mido  # here, because reading does without it and it costs 50 ms
 
     notes = song.notes[np.lexsort((song.notes["end"], song.notes["onset"]))]
-    times = [notes["onset"], notes["end"], *(column["time"] for column in (song.pedal, song.tempos, song.meters))]
+    times = [notes["onset"], notes["end"], song.tempos["quarter_seconds"]]
+    times += [events["time"] for events in (song.pedal, song.tempos, song.meters)]
     if not all((np.abs(column) < _LONGEST_SECONDS).all() for column in times):
         raise MidiError(f"a time is not a number of seconds below {_LONGEST_SECONDS:,.0f}")
     clock, tempos, ticks_per_beat = _plan_tempos(song.tempos)

@@ -21,11 +21,11 @@ FIRST_LOGIT = {"onset": -5.0, "frame": -3.5}  # cells are rare: training need no
 class Block(NamedTuple):
     """What the decoder says of a block of steps: logits, but for velocity (share of 127) and timing (in steps)."""
 
-    onset: Float[Array, "*query step pitch"] | None = None
-    frame: Float[Array, "*query step pitch"] | None = None
-    velocity: Float[Array, "*query step pitch"] | None = None
-    timing: Float[Array, "*query step pitch"] | None = None
-    pedal: Float[Array, "*query step"] | None = None
+    onset: Float[Any, "*query step pitch"] = None
+    frame: Float[Any, "*query step pitch"] = None
+    velocity: Float[Any, "*query step pitch"] = None
+    timing: Float[Any, "*query step pitch"] = None
+    pedal: Float[Any, "*query step"] = None
 
 
 def time_features(time: Float[Array, ""], config: ModelConfig) -> Float[Array, " feature"]:
@@ -73,4 +73,6 @@ def init(key: Array, config: Config) -> Params:
 
 def decode(params: Params, latent: Float[Array, " latent"], time: Float[Array, ""], config: Config) -> Block:
     """The block of `block_steps` steps that begins `time` knot intervals after the knot that `latent` was read from."""
-    return Decoder(config).apply(params, latent, time)
+    block = Decoder(config).apply(params, latent, time)
+    assert isinstance(block, Block)  # and not, as Flax allows, a pair with changed variables
+    return block

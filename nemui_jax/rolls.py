@@ -6,8 +6,10 @@ A dense roll is `[step, channel, pitch]` in float32 with the channels below; its
 over `low` to `high`, in the common key (source pitch plus the song's `shift`).
 """
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from nemui_jax.midi import NOTE, PEDAL, Song
 
@@ -64,8 +66,8 @@ def quantise(notes: np.ndarray, step_seconds: float, shift: int = 0) -> np.ndarr
     return grid[np.lexsort((grid["pitch"], grid["step"]))]
 
 
-def to_notes(grid: np.ndarray, step_seconds: float, shift: int = 0, program: int = 0) -> np.ndarray:
-    """GRID notes back to NOTE events in seconds and in the song's own key.
+def to_notes(grid: np.ndarray, step_seconds: float, shift: Any = 0, program: int = 0) -> np.ndarray:
+    """GRID notes back to NOTE events in seconds and in the song's own key; `shift` may differ from note to note.
 
     A pitch that leaves 0 to 127 is moved by octaves. Onsets are never negative and ends never come before them.
     """
@@ -109,18 +111,27 @@ def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_s
     return grid
 
 
-def quantise_pedal(pedal: np.ndarray, steps: int, step_seconds: float) -> Bool[np.ndarray, " step"]:
-    """Whether the sustain pedal is down at each step."""
-    last = np.searchsorted(pedal["time"], np.arange(steps) * step_seconds, side="right") - 1
-    return np.where(last >= 0, pedal["value"][last] >= PEDAL_DOWN, False) if len(pedal) else np.zeros(steps, bool)
+def quantise_pedal(pedal: np.ndarray, steps: int, step_seconds: float) -> Float[np.ndarray, " step"]:
+    """The share of each step, 0 to 1, during which the sustain pedal is down."""
+    edges = (np.arange(steps + 1) - 0.5) * step_seconds
+    times = np.concatenate([[edges[0]], pedal["time"], [max(edges[-1], pedal["time"].max(initial=0))]])
+    down = np.concatenate([[False], pedal["value"] >= PEDAL_DOWN])
+    down_before = np.concatenate([[0], np.cumsum(np.diff(times) * down)])  # seconds down until each time
+    return np.clip(np.diff(np.interp(edges, times, down_before)) / step_seconds, 0, 1)
 
 
-def to_pedal(down: Bool[np.ndarray, " step"], step_seconds: float) -> np.ndarray:
-    """Pedal states on the grid to PEDAL events, half a step before the first step of each new state."""
-    change = np.flatnonzero(np.diff(down, prepend=False))
+def to_pedal(share: Float[np.ndarray, " step"], step_seconds: float) -> np.ndarray:
+    """Shares of steps with the pedal down to PEDAL events.
+
+    The pedal is down over steps with a share above 0.5. It moves within the two steps where that changes, at the moment
+    that leaves it down for the sum of their shares.
+    """
+    change = np.flatnonzero(np.diff(share > 0.5, prepend=False))
+    goes_down = share[change] > 0.5
+    both = share[change] + np.where(change > 0, share[change - 1], 0)
     pedal = np.empty(len(change), PEDAL)
-    pedal["time"] = np.maximum((change - 0.5) * step_seconds, 0)
-    pedal["value"] = np.where(down[change], 127, 0)
+    pedal["time"] = np.maximum((change + np.where(goes_down, 0.5 - both, both - 1.5)) * step_seconds, 0)
+    pedal["value"] = np.where(goes_down, 127, 0)
     return pedal
 
 

@@ -3,9 +3,10 @@
 All data is on the device, batches are drawn there by index, and the host is visited once a chunk of steps.
 """
 
+import time
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +97,8 @@ def step(
     value, (params_grad, table_grad) = jax.value_and_grad(cost, (0, 1))(state.params, table)
     params_move, params_opt = adam.update(params_grad, state.params_opt)
     table_move, moments = jax.vmap(adam.update)(table_grad, moments)
-    params = jax.tree.map(lambda leaf, move: leaf - share * config.train.weight_rate * move, state.params, params_move)
-    table = table - share * config.train.row_rate * table_move
+    params: Any = optax.apply_updates(state.params, optax.tree.scale(-share * config.train.weight_rate, params_move))
+    table = optax.apply_updates(table, optax.tree.scale(-share * config.train.row_rate, table_move))
     put = partial(jax.tree.map, lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True))
     return (
         TrainState(state.step + 1, params, params_opt, put(state.latents, table), put(state.latents_opt, moments)),
@@ -132,6 +133,17 @@ def default_steps(blocks: int, config: TrainConfig) -> int:
     """How long to train for this many blocks of music, in whole chunks: each block is seen `passes` times."""
     wanted = config.passes * blocks / (config.batch_windows * config.window_blocks)
     return -(-max(round(wanted), config.least_steps) // CHUNK) * CHUNK
+
+
+def steps_in(seconds: float, state: TrainState, data: Data, key: Key[Array, ""], config: Config, most: int) -> int:
+    """How many steps, in whole chunks, train in this time on this machine; compiles and tries a chunk to know."""
+    began = time.monotonic()
+    run = partial(steps, data=data, key=key, total=jnp.int32(CHUNK), config=config, most=most, length=CHUNK)
+    state, _ = jax.block_until_ready(run(state))
+    compiled = time.monotonic()
+    jax.block_until_ready(run(state))
+    chunk_seconds = time.monotonic() - compiled
+    return max(int((seconds - (time.monotonic() - began)) / chunk_seconds), 1) * CHUNK
 
 
 def draw(key: Key[Array, ""], step: Int[Array, ""], queries: Queries, config: TrainConfig) -> Queries:
@@ -169,7 +181,7 @@ def targets(rolls: Rolls, start: Int[Array, " query"], config: Config, most: int
     return Target(
         onset=bits[:, :, 0],
         frame=bits[:, :, 1],
-        pedal=rolls.pedal[cells].astype(jnp.float32),
+        pedal=rolls.pedal[cells] / 255,
         note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),
         note_column=rolls.note_column[note].astype(jnp.int32),
         note_velocity=rolls.note_velocity[note] / 127,

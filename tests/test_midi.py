@@ -59,7 +59,7 @@ def test_plain_file():
         ("00 f0 03 7d 01 f7", None),  # a sysex
         ("00 ff 60 01 00", None),  # an unknown meta event
         ("00 ff 00 00", None),  # a sequence number without data
-        ("00 d0 40 00 90 3c 00", None),  # channel pressure has one data byte
+        ("00 d0 40 00 90 3d 00", None),  # channel pressure has one data byte
         ("00 f8", "F8"),  # the real-time clock
         ("00 f4", "F4"),  # an undefined status
         ("00 f2 01 02", "F2"),  # a song position
@@ -174,10 +174,10 @@ def test_format_2_patterns_follow_each_other():
 
 def test_length_bound():
     gap = "ff ff ff 7f 90 3c 50 60 80 3c 00"
-    with pytest.raises(MidiError, match=r"lasts 77.7 h, more than the bound of 4 h; raise it with --max-seconds"):
+    with pytest.raises(MidiError, match=r"lasts 77\.7 h, more than the bound of 4 h; raise it with --max-seconds"):
         parse(midi(track(gap)))
     assert len(parse(midi(track(gap)), max_seconds=1e6).notes) == 1
-    with pytest.raises(MidiError, match="more than the bound of 0.1 s"):
+    with pytest.raises(MidiError, match=r"more than the bound of 0\.1 s"):
         parse(midi(track(notes(60))), max_seconds=0.1)
     # A late tempo alone does not make a song long.
     assert len(parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40"))).tempos) == 0

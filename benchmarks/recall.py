@@ -1,0 +1,84 @@
+"""How well a run knows a folder: sampled files against source files, scored by mir_eval.
+
+    python benchmarks/recall.py --dir midis/ --run runs/default [--json recall.json]
+
+Plays every song of the run back with `run.py sample --song all` and compares each file with its source, both read by
+pretty_midi: nothing of this project's own reading or scoring is involved. Needs the extra `test`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+import pretty_midi
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def notes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intervals in seconds, pitches in Hz and velocities of a file."""
+    found = [note for part in pretty_midi.PrettyMIDI(str(path)).instruments if not part.is_drum for note in part.notes]
+    intervals = np.array([(note.start, note.end) for note in found])
+    pitches = mir_eval.util.midi_to_hz(np.array([note.pitch for note in found]))
+    return intervals, pitches, np.array([note.velocity for note in found])
+
+
+def pedal_down(path: Path, times: np.ndarray) -> np.ndarray:
+    """Whether the sustain pedal is down at each time."""
+    events = sorted(
+        (change.time, change.value)
+        for part in pretty_midi.PrettyMIDI(str(path)).instruments
+        for change in part.control_changes
+        if change.number == 64
+    )
+    values = np.array([0] + [value for _, value in events])
+    return values[np.searchsorted([time for time, _ in events], times, side="right")] >= 64
+
+
+def compare(source: Path, played: Path) -> dict[str, float]:
+    """mir_eval's note F1 in three strictnesses, median onset error in seconds, share of equal pedal."""
+    reference, estimate = notes(source), notes(played)
+    score = mir_eval.transcription.precision_recall_f1_overlap
+    matched = mir_eval.transcription.match_notes(*reference[:2], *estimate[:2], offset_ratio=None)
+    errors = [abs(reference[0][i, 0] - estimate[0][j, 0]) for i, j in matched]
+    times = np.arange(0, reference[0].max(), 0.005)
+    return {
+        "onset": score(*reference[:2], *estimate[:2], offset_ratio=None)[2],
+        "offset": score(*reference[:2], *estimate[:2])[2],
+        "velocity": mir_eval.transcription_velocity.precision_recall_f1_overlap(*reference, *estimate)[2],
+        "onset_error_seconds": float(np.median(errors)) if errors else float("nan"),
+        "pedal": float(np.mean(pedal_down(source, times) == pedal_down(played, times))),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("runs/default"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    run_py = [sys.executable, str(ROOT / "run.py")]
+    songs = json.loads(subprocess.check_output([*run_py, "songs", "--json", "--run", str(args.run)]))
+    with tempfile.TemporaryDirectory() as folder:
+        out = ["--song", "all", "--run", str(args.run), "--out", folder]
+        subprocess.run([*run_py, "sample", *out], check=True, stdout=subprocess.DEVNULL)
+        rows = [
+            {"name": song["name"]} | compare(args.dir / Path(song["path"]).name, played)
+            for song, played in zip(songs, sorted(Path(folder).glob("*.mid")), strict=True)
+        ]
+    fields = ("onset", "offset", "velocity", "pedal", "onset_error_seconds")
+    print(f"{'song':45} {'onset':>8} {'+end':>8} {'+veloc.':>8} {'pedal':>8} {'error':>9}")
+    for row in [*rows, {"name": "mean"} | {field: float(np.nanmean([row[field] for row in rows])) for field in fields}]:
+        numbers = " ".join(f"{row[field]:8.4f}" for field in fields[:4])
+        print(f"{row['name'][:45]:45} {numbers} {row['onset_error_seconds'] * 1000:6.2f} ms")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

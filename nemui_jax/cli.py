@@ -1,0 +1,123 @@
+"""Arguments and exit codes. What the commands do is in `commands`, imported when one is known to run.
+
+So help and wrong usage are answered at once.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+DONE, FAILED, USAGE = 0, 1, 2
+DEFAULT_RUN = Path("runs/default")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0 done, 1 failed while running, 2 wrong usage or unusable input."""
+    try:
+        args = _parser().parse_args(arguments)
+        from nemui_jax import commands
+
+        return getattr(commands, args.command)(args) or DONE
+    except KeyboardInterrupt:
+        return _complain("stopped", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (ValueError, OSError, MemoryError) as error:
+        if type(error).__module__.startswith("nemui_jax"):  # our own: a run, a recipe, a file that cannot be used
+            return _complain(error, USAGE)
+        if os.environ.get("NEMUI_TRACEBACK"):
+            raise
+        return _complain(f"{type(error).__name__}: {error} (set NEMUI_TRACEBACK=1 to see where)", FAILED)
+
+
+def _complain(message: object, code: int) -> int:
+    print(f"nemui: {message}", file=sys.stderr)
+    return code
+
+
+class _WrongUsage(ValueError):
+    """Arguments that do not parse."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _WrongUsage(f"{message} (see: {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="run.py", description="Neural Music Interpolation: your songs, and all that lies between them."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: python run.py {example}")
+        sub.set_defaults(command=name)
+        sub.add_argument(
+            "--run", type=Path, default=DEFAULT_RUN, metavar="DIR", help=f"the run (default: {DEFAULT_RUN})"
+        )
+        return sub
+
+    train = command("train", "learn a folder of MIDI songs", "train --dir midis/")
+    train.add_argument("--dir", type=Path, required=True, help="folder with MIDI files, read recursively")
+    train.add_argument(
+        "--steps", type=_positive(int), metavar="N", help="optimiser steps (default: by the amount of music)"
+    )
+    train.add_argument("--minutes", type=_positive(float), metavar="M", help="train for about this long instead")
+    train.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    train.add_argument("--preset", choices=("default", "original"), default="default", help="original: NeMuI of 2021")
+    train.add_argument("--fresh", action="store_true", help="start again; what the run holds is moved aside")
+    train.add_argument(
+        "--max-seconds", type=_positive(float), default=4 * 3600.0, metavar="L", help="longest song taken"
+    )
+
+    songs = command("songs", "list the songs of a run", "songs")
+    songs.add_argument("--json", action="store_true", help="as a JSON list")
+
+    sample = command("sample", "write songs and what lies between them as MIDI", "sample --mix 0:0.5,3:0.5")
+    what = sample.add_mutually_exclusive_group(required=True)
+    what.add_argument("--song", metavar="SONGS", help="play learned songs back: 3, or 0,3, or all, or part of a name")
+    what.add_argument("--mix", metavar="WEIGHTS", help="mix songs by weight: 0:0.5,3:0.5")
+    sample.add_argument("--out", type=Path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
+    sample.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    sample.add_argument("--seconds", type=_positive(float), metavar="L", help="length of the output")
+    sample.add_argument(
+        "--temperature",
+        type=_positive(float, zero=True),
+        default=0.0,
+        metavar="T",
+        help="draw onsets (0: take the likeliest)",
+    )
+    sample.add_argument("--key", help="key of the output: Eb, F#m, or a song (default: the heaviest song's)")
+    sample.add_argument(
+        "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
+    )
+
+    demo = command("demo", "all of it on the built-in tunes", "demo")
+    demo.set_defaults(run=Path("runs/demo"))
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
+    return parser
+
+
+def _positive(kind: type, zero: bool = False) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+        if not (0 < value < 1e12 or (zero and value == 0)):
+            raise argparse.ArgumentTypeError(f"{text} is out of range")
+        return value
+
+    return convert
+
+
+def _program(text: str) -> int:
+    if text.isdecimal() and int(text) < 128:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a program from 0 to 127")

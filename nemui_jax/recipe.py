@@ -1,0 +1,88 @@
+"""What a person writes to name songs, weights and keys, checked before anything slow begins. No JAX here."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemui_jax import midi, rolls
+from nemui_jax.dataset import SongEntry
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed; the message says what is wrong and what is allowed."""
+
+
+def find_song(name: str, entries: Sequence[SongEntry]) -> int | Path:
+    """The index of the song that an index or a unique part of a name means, or the path of a MIDI file."""
+    name = name.strip()
+    if name.isdecimal():
+        if int(name) < len(entries):
+            return int(name)
+        raise RecipeError(f"no song {name}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
+    if not name:
+        raise RecipeError("a song is missing; give an index, a part of a name or a path to a .mid")
+    if name.lower().endswith(midi.ENDINGS):
+        if Path(name).exists():
+            return Path(name)
+        raise RecipeError(f"{midi.escape(name)}: no such file")
+    found = [index for index, entry in enumerate(entries) if name.lower() in entry.name.lower()]
+    exact = [index for index in found if entries[index].name.lower() == name.lower()]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if not found:
+        raise RecipeError(f"no song's name has {midi.escape(name)!r} in it (see: run.py songs)")
+    some = ", ".join(f"{index} {entries[index].name}" for index in found[:5])
+    raise RecipeError(f"{len(found)} songs have {midi.escape(name)!r} in their names: {some}; use more of the name")
+
+
+def find_songs(text: str, entries: Sequence[SongEntry]) -> list[int | Path]:
+    """Songs separated by commas; `all` means every song of the run."""
+    if text.strip() == "all":
+        return list(range(len(entries)))
+    return [find_song(name, entries) for name in text.split(",")]
+
+
+def find_weights(text: str, entries: Sequence[SongEntry]) -> dict[int | Path, float]:
+    """Songs and their weights, as in `0:0.5,3:0.5`, scaled to a sum of 1; a song without a weight has weight 1."""
+    weights: dict[int | Path, float] = {}
+    for part in text.split(","):
+        name, colon, number = part.rpartition(":")
+        song = find_song(name if colon else part, entries)
+        if song in weights:
+            raise RecipeError(f"song {song} is named twice in {midi.escape(text)!r}; name each song once")
+        weights[song] = _number(number, part) if colon else 1.0
+    total = sum(weights.values())
+    if abs(total) < 1e-6:
+        raise RecipeError(f"the weights in {midi.escape(text)!r} add up to {total:g}; their sum must not be 0")
+    return {song: weight / total for song, weight in weights.items()}
+
+
+def find_noise(text: str, entries: Sequence[SongEntry]) -> tuple[int | Path, float]:
+    """A song and an amount of noise, as in `0:0.1`."""
+    name, colon, number = text.rpartition(":")
+    amount = _number(number, text) if colon else 0.1
+    if amount < 0:
+        raise RecipeError(f"noise of {amount:g} in {midi.escape(text)!r}; it must not be negative")
+    return find_song(name if colon else text, entries), amount
+
+
+def find_shift(text: str, entries: Sequence[SongEntry]) -> int:
+    """Semitones to the common key from a key's name, such as `Eb` or `F#m`, or from a song's key."""
+    tonic = text.strip().removesuffix("m")
+    names = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10} | {name.upper(): i for i, name in enumerate(rolls.TONICS)}
+    if tonic.upper() in names:
+        return rolls.shift_to_common(rolls.TONICS[names[tonic.upper()]])
+    song = find_song(text, entries)
+    if isinstance(song, Path):
+        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {midi.escape(text)!r}")
+    return entries[song].shift
+
+
+def _number(text: str, part: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise RecipeError(f"{midi.escape(part)!r}: {midi.escape(text)!r} is not a number; write SONG:NUMBER") from error
+    if not math.isfinite(number):
+        raise RecipeError(f"{midi.escape(part)!r}: a weight must be a finite number")
+    return number

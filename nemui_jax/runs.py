@@ -1,0 +1,175 @@
+"""Runs on disk: what a run is, without its numbers. No JAX here.
+
+config.json           configuration, seed, length of training, format version
+manifest.json         one row a song
+songs/<sha256>.npz    the events of each song, so that a run needs its folder no more
+checkpoints/          see `checkpoint`
+metrics.jsonl         one line a chunk of training
+recall.json           how well each song is known, once trained
+lock                  held by the process that trains
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemui_jax import latents
+from nemui_jax.config import Config, from_json, to_json
+from nemui_jax.dataset import Corpus, SongEntry, load_song, save_song
+from nemui_jax.midi import Song
+
+FORMAT = 1
+
+
+class RunError(ValueError):
+    """A run that cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is, without its numbers."""
+
+    path: Path
+    config: Config
+    seed: int
+    total: int  # steps of training when done
+    entries: tuple[SongEntry, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in the latent table."""
+        return sum(latents.count_rows(entry.steps, self.config.model) for entry in self.entries)
+
+    def song(self, index: int) -> Song:
+        """The events of a song, as they were in its file."""
+        sha256 = self.entries[index].sha256
+        try:
+            return load_song(self.path / "songs" / f"{sha256}.npz", sha256)
+        except ValueError as error:
+            raise RunError(f"{error}; the run's copy of song {index} is damaged") from error
+
+    def fingerprint(self, step: int) -> str:
+        """A short hash of a checkpoint's contents."""
+        return hashlib.sha256((self.path / "checkpoints" / f"{step}.json").read_bytes()).hexdigest()[:12]
+
+    def corpus(self) -> Corpus:
+        """All songs."""
+        return Corpus(self.entries, tuple(self.song(index) for index in range(len(self.entries))))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a run in this folder."""
+    return (path / "config.json").exists()
+
+
+def create(path: Path, config: Config, seed: int, total: int, corpus: Corpus) -> Run:
+    """Writes a new run without checkpoints. `config.json` comes last: without it a folder is no run."""
+    path = path.absolute()
+    for entry, song in zip(corpus.entries, corpus.songs, strict=True):
+        save_song(path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
+    run = Run(path, config, seed, total, corpus.entries)
+    describe(run)
+    return run
+
+
+def describe(run: Run) -> None:
+    """Writes a run's manifest and configuration."""
+    write_text(run.path / "manifest.json", json.dumps([dataclasses.asdict(entry) for entry in run.entries], indent=1))
+    head = {"format": FORMAT, "seed": run.seed, "total": run.total, "config": json.loads(to_json(run.config))}
+    write_text(run.path / "config.json", json.dumps(head, indent=1))
+
+
+def read(path: Path) -> Run:
+    """The run in a folder. RunError if there is none, or if it is damaged or of a newer format."""
+    path = path.absolute()
+    if not exists(path):
+        raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
+    try:
+        head = json.loads((path / "config.json").read_text())
+        if head["format"] > FORMAT:
+            raise RunError(f"{path}: format {head['format']} is newer than this program's {FORMAT}; update nemui_jax")
+        entries = tuple(SongEntry(**row) for row in json.loads((path / "manifest.json").read_text()))
+        return Run(path, from_json(json.dumps(head["config"])), head["seed"], head["total"], entries)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{path}: config.json or manifest.json is damaged ({error})") from error
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds a run for writing. RunError names the process that holds it already; a dead one's lock does not count.
+
+    A folder that holds no run in the end is not left behind.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip()
+            raise RunError(f"{path}: process {holder} is using this run; wait for it or name another --run") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            if {item.name for item in path.iterdir()} <= {"lock", "songs"} and not exists(path):
+                shutil.rmtree(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Moves all that a run holds, but its lock, to a new folder beside it; returns that folder."""
+    aside = next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}.old-{n}")).exists())
+    aside.mkdir()
+    for item in path.iterdir():
+        if item.name != "lock":
+            item.rename(aside / item.name)
+    return aside
+
+
+def song_differences(old: Sequence[SongEntry], new: Sequence[SongEntry]) -> str:
+    """What differs between two lists of songs, in a few words; empty if nothing does."""
+    before, after = {entry.sha256: entry.name for entry in old}, {entry.sha256: entry.name for entry in new}
+    gone = [name for sha256, name in before.items() if sha256 not in after]
+    come = [name for sha256, name in after.items() if sha256 not in before]
+    parts = [
+        f"{len(names)} {word} ({names[0]}{', ...' if names[1:] else ''})"
+        for names, word in ((gone, "gone"), (come, "new"))
+        if names
+    ]
+    if not parts and list(before) != list(after):
+        parts = ["in another order"]
+    return ", ".join(parts)
+
+
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """The log of a run's training, one row a chunk; a line cut off by a crash does not count."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (run.path / "metrics.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that appears whole or not at all, and lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

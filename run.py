@@ -1,0 +1,8 @@
+"""Neural Music Interpolation from the command line: python run.py --help."""
+
+import sys
+
+from nemui_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
