@@ -1,8 +1,8 @@
 """Latents to music: decode a stretch of latents, decide which cells are notes, write them as a song.
 
-A stretch is one latent a block. Its probabilities become notes at a calibrated density: as many onsets, sounding cells
-and pedal steps as the songs it is made of have there, by their weights. Where a stretch is one learned song this is
-the plain threshold of 0.5, that is, recall.
+A stretch is one latent a block. Where it is one learned song, its notes are what exceeds a probability of 0.5: recall.
+A mix's probabilities are flatter; its notes are chosen at a calibrated density: as many onsets, sounding cells and
+pedal steps as the songs it is made of have there, by their weights.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ from nemui_jax.runs import Run
 
 BATCH = 128  # queries decoded by one call, so that all lengths share one compiled program
 WINDOW = 8  # blocks over which density is matched
+DOUBT = 0.003  # the weight, in a mix, of a note that is in none of its songs
+HARMONY = 0.5  # the power of the opinion of pitch classes
+RESTRIKE = 2  # steps
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def play(
     *,
     shift: int | None = None,
     program: int | None = None,
-    keep_norm: bool = True,
+    noise: float = 0.0,
+    unit: Float[Any, " latent"] | float = 1.0,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Song:
@@ -86,19 +90,39 @@ def play(
 
     The song lasts as many blocks as there are weights, which sum to 1 in each. `shift` is the key it comes out in
     (semitones to the common key; by default the heaviest track's at each moment) and `program` its program (by default
-    the heaviest's). With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest.
+    the heaviest's). `noise`, in multiples of `unit`, is added to the latents, the same between two knots as at them.
+    With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest.
     """
     blocks = weights.shape[1]
     time = latents.times(blocks, config.model)
     stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
-    decoded = decode(params, latents.mix(stretches, weights, keep_norm), time, config)
-    if len(tracks) == 1 and temperature == 0:
+    stretch = latents.mix(stretches, ease(weights))
+    if noise:
+        rows = np.random.default_rng(seed).normal(
+            size=(latents.count_rows(len(time) * config.model.block_steps, config.model), stretch.shape[1])
+        )
+        stretch = stretch + noise * unit * latents.along(
+            rows, len(time) * config.model.block_steps, blocks, config.model
+        )
+    decoded = decode(params, stretch, time, config)
+    alone = (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1) & (noise == 0) & (temperature == 0)
+    if config.train.loss == "squared" or alone.all():
         grid, pedal = plain(decoded, config)
     else:
-        own = [density(decode(params, stretch, time, config), config) for stretch in stretches]
-        wanted = Density(*((weights * np.stack(column)).sum(0) for column in zip(*own, strict=True)))
-        grid, pedal = calibrated(decoded, wanted, config, temperature, seed)
+        own = [decode(params, stretch, time, config) for stretch in stretches]
+        grid, pedal = calibrated(decoded, own, weights, alone, config, temperature, seed)
     return arrange(tracks, weights, grid, pedal, config, shift, program)
+
+
+def ease(weights: Float[np.ndarray, "song block"]) -> Float[np.ndarray, "song block"]:
+    """Weights of latents for weights as they are heard.
+
+    Near a song its latent can move far before a note changes, half-way a little changes many: square roots, scaled to
+    a sum of 1, even that out. Negative weights stay as they are.
+    """
+    if (weights < 0).any():
+        return weights
+    return np.sqrt(weights) / np.sqrt(weights).sum(0)
 
 
 def arrange(
@@ -198,27 +222,62 @@ def plain(decoded: Decoded, config: Config) -> tuple[np.ndarray, Float[np.ndarra
 
 
 def calibrated(
-    decoded: Decoded, wanted: Density, config: Config, temperature: float = 0.0, seed: int = 0
+    decoded: Decoded,
+    own: Sequence[Decoded],
+    weights: Float[np.ndarray, "song block"],
+    alone: Bool[np.ndarray, " block"],
+    config: Config,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> tuple[np.ndarray, Float[np.ndarray, " step"]]:
-    """GRID notes (in the common key) and pedal shares at a wanted density: in each window the likeliest cells.
+    """GRID notes (in the common key) and pedal shares of a mix, given what each of its songs is by itself.
 
-    A struck key cannot be struck again a step later, so of neighbouring onset cells only the likeliest stands, unless
-    each is likely by itself (over 0.5). With a `temperature` logistic noise of that scale is added to the logits first.
+    The mix gets the weighted mean of its songs' densities. Which cells are onsets is the opinion of four: the decoder
+    on the mixed latent, the songs themselves, the other onsets of the same step and those of the same pitch class
+    around. A key is not struck again within RESTRIKE steps, unless a song does that. Blocks where one song is `alone`
+    are that song at the plain threshold.
     """
-    steps = WINDOW * config.model.block_steps
+    block = config.model.block_steps
+    share = np.repeat(np.maximum(ease(weights), 0), block, 1)[:, :, None]
+    onsets, frames = (
+        np.sum([s * getattr(o, name) for s, o in zip(share, own, strict=True)], 0) for name in ("onset", "frame")
+    )
+    wanted = Density(
+        *(
+            np.where(alone, 0, np.maximum((weights * np.stack(column)).sum(0), 0))
+            for column in zip(*(density(one, config) for one in own), strict=True)
+        )
+    )
+
     onset = decoded.onset
     if temperature > 0:
-        noise = np.random.default_rng(seed).logistic(0, temperature, onset.shape)
         chance = np.clip(onset, 1e-7, 1 - 1e-7)
-        onset = 1 / (1 + np.exp(-(np.log(chance / (1 - chance)) + noise)))
-    before, after = np.pad(onset, ((1, 0), (0, 0)))[:-1], np.pad(onset, ((0, 1), (0, 0)))[1:]
-    stands = ((onset >= before) & (onset > after)) | (onset > 0.5)
-    struck = likeliest(np.where(stands, onset, 0), wanted.onsets, steps)
-    held = likeliest(holding(struck, decoded.frame), wanted.frames, steps)
-    roll = np.stack([struck, held, decoded.velocity, decoded.timing], axis=1)
-    down = likeliest(decoded.pedal[:, None], wanted.pedal, steps)[:, 0]
-    pedal = np.where(down == (decoded.pedal > 0.5), decoded.pedal, down)
-    return rolls.from_roll(roll, config.roll.low), pedal
+        drawn = np.log(chance / (1 - chance)) + np.random.default_rng(seed).logistic(0, temperature, onset.shape)
+        onset = 1 / (1 + np.exp(-drawn))
+    score = onset * (DOUBT + onsets)
+    score = score * score.sum(1, keepdims=True) * harmony(score, config) ** HARMONY
+    reach = np.pad(score, ((RESTRIKE, RESTRIKE), (0, 0)))
+    best = np.max([reach[start : start + len(score)] for start in range(2 * RESTRIKE + 1)], axis=0)
+
+    alone_steps = np.repeat(alone, block)
+    window, single = WINDOW * block, alone_steps[:, None]
+    candidates = np.where(single | ((score < best) & (onsets < 0.75)), 0, score)
+    struck = np.where(single, decoded.onset > 0.5, likeliest(candidates, wanted.onsets, window))
+    sounding = holding(struck, np.where(single, decoded.frame, decoded.frame * (DOUBT + frames)))
+    held = np.where(single, decoded.frame > 0.5, likeliest(np.where(single, 0, sounding), wanted.frames, window))
+    down = likeliest(np.where(alone_steps, 0, decoded.pedal)[:, None], wanted.pedal, window)[:, 0]
+    pedal = np.where(alone_steps | (down == (decoded.pedal > 0.5)), decoded.pedal, down)
+    return rolls.from_roll(np.stack([struck, held, decoded.velocity, decoded.timing], axis=1), config.roll.low), pedal
+
+
+def harmony(score: Float[np.ndarray, "step pitch"], config: Config) -> Float[np.ndarray, "step pitch"]:
+    """The share of each cell's pitch class in the onsets around it, as far as a window reaches."""
+    pitch_class = (np.arange(score.shape[1]) + config.roll.low) % 12
+    mass = score @ np.eye(12)[pitch_class]
+    until = np.concatenate([np.zeros((1, 12)), np.cumsum(mass, 0)])
+    reach, steps = WINDOW * config.model.block_steps // 2, np.arange(len(score))
+    around = until[np.minimum(steps + reach, len(score))] - until[np.maximum(steps - reach, 0)]
+    return (around / (around.sum(1, keepdims=True) + 1e-9))[:, pitch_class]
 
 
 def holding(struck: Bool[np.ndarray, "step pitch"], frame: Float[Any, "step pitch"]) -> Float[np.ndarray, "step pitch"]:
