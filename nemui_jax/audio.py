@@ -9,6 +9,7 @@ The pedal is heard because notes are lengthened by it (`sustained`). symusic 0.5
 knows neither velocity levels nor releases nor the pedal, so it is asked for single tones only.
 """
 
+import importlib
 import importlib.util
 import io
 import os
@@ -16,6 +17,7 @@ import secrets
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -282,7 +284,7 @@ def _ringing(
     coarse = np.exp(power * np.arange(0, count, fine_count) + 1j * phase[:, None])
     fine = np.exp(power * np.arange(fine_count))
     whole = coarse.astype(np.complex64)[:, :, None] * fine.astype(np.complex64)[:, None, :]
-    return whole.imag.reshape(len(frequency), -1)[:, :count]
+    return whole.imag.reshape(len(frequency), coarse.shape[1] * fine_count)[:, :count]
 
 
 # Soundfonts
@@ -294,7 +296,7 @@ def _rank(path: Path) -> int:
 
 
 def _load(path: Path, rate: int) -> Voice:
-    """The voice of a soundfont."""
+    """The voice of a soundfont; a program that it does not have sounds like its program 0."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
@@ -303,7 +305,8 @@ def _load(path: Path, rate: int) -> Voice:
     if head[:4] != b"RIFF" or head[8:] != b"sfbk":
         raise ValueError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
     try:
-        import symusic  # here, because only some users have it
+        # By name, because only some users have it, and because its annotations leave out what its factories make.
+        symusic: Any = importlib.import_module("symusic")
     except ImportError as error:
         raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'") from error
     try:
@@ -311,13 +314,17 @@ def _load(path: Path, rate: int) -> Voice:
     except RuntimeError as error:
         raise ValueError(f"{escape(path)}: is a damaged soundfont ({str(error).splitlines()[0]})") from error
 
+    def tone(program: int, pitch: int, velocity: int, seconds: float) -> Tone:
+        track = symusic.Track(program=program, ttype="second")
+        track.notes.append(symusic.Note(0.0, seconds, pitch, velocity, ttype="second"))
+        score = symusic.Score(0, "second")
+        score.tracks.append(track)
+        return np.ascontiguousarray(player.render(score, True), np.float32)
+
     def press(program: int, pitch: int, seconds: float) -> Key:
         def strike(velocity: int) -> Tone:
-            track = symusic.Track(program=program, ttype="second")
-            track.notes.append(symusic.Note(0.0, seconds, pitch, velocity, ttype="second"))
-            score = symusic.Score(0, "second")
-            score.tracks.append(track)
-            return np.ascontiguousarray(player.render(score, True), np.float32)
+            heard = tone(program, pitch, velocity, seconds)
+            return heard if heard.any() else tone(0, pitch, velocity, seconds)
 
         return strike
 

@@ -1,7 +1,7 @@
 """Orbax checkpoints that are known to be whole.
 
     checkpoints/<step>/       Orbax: params, latents, moments, step
-    checkpoints/<step>.json   SHA-256 of each of its files, written last: a step without it does not count
+    checkpoints/<step>.json   rows of its table, SHA-256 of its files; written last: a step without does not count
 
 Orbax restores flipped array bytes without a word, hence the hashes.
 """
@@ -28,12 +28,12 @@ def save(run: Run, state: TrainState) -> int:
     """Saves a state as the newest checkpoint; it is durable when this returns its step."""
     step = int(state.step)
     folder = run.path / "checkpoints" / str(step)
-    if _whole(folder):
+    if _whole(folder, run.rows):
         return step
     shutil.rmtree(folder, ignore_errors=True)  # left without hashes by a process that was killed
     with _quiet_orbax() as ocp:
         ocp.save_checkpointables(folder, _parts(state))
-    write_text(folder.with_suffix(".json"), json.dumps(_hashes(folder), indent=1))
+    write_text(folder.with_suffix(".json"), json.dumps({"rows": run.rows, "files": _hashes(folder)}, indent=1))
     for old in sorted(saved_steps(run.path))[:-KEPT]:
         folder.with_name(f"{old}.json").unlink(missing_ok=True)
         shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
@@ -50,9 +50,11 @@ def whole_step(run: Run) -> tuple[int | None, list[int]]:
     """The newest checkpoint whose files are what was written, and the newer ones that are damaged."""
     damaged = []
     for step in saved_steps(run.path):
-        if _whole(run.path / "checkpoints" / str(step)):
+        folder = run.path / "checkpoints" / str(step)
+        if _whole(folder, run.rows):
             return step, damaged
-        damaged.append(step)
+        if not _of_other_songs(folder, run.rows):
+            damaged.append(step)
     if damaged:
         raise RunError(f"{run.path}: every checkpoint is damaged ({', '.join(map(str, damaged))}); train with --fresh")
     return None, []
@@ -96,10 +98,18 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def _whole(folder: Path) -> bool:
+def _whole(folder: Path, rows: int) -> bool:
     try:
-        return json.loads(folder.with_suffix(".json").read_text()) == _hashes(folder)
+        return json.loads(folder.with_suffix(".json").read_text()) == {"rows": rows, "files": _hashes(folder)}
     except (OSError, ValueError):
+        return False
+
+
+def _of_other_songs(folder: Path, rows: int) -> bool:
+    """Whether a checkpoint was saved while `add` was about to change the list of songs, or had just done so."""
+    try:
+        return json.loads(folder.with_suffix(".json").read_text())["rows"] != rows
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

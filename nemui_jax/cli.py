@@ -18,7 +18,7 @@ DEFAULT_RUN = Path("runs/default")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 1 failed while running, 2 wrong usage or unusable input."""
     try:
-        args = _parser().parse_args(arguments)
+        args = parse(arguments)
         from nemui_jax import commands
 
         return getattr(commands, args.command)(args) or DONE
@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("NEMUI_TRACEBACK"):
             raise
         return _complain(f"{type(error).__name__}: {error} (set NEMUI_TRACEBACK=1 to see where)", FAILED)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments as a command takes them."""
+    return _parser().parse_args(arguments)
 
 
 def _complain(message: object, code: int) -> int:
@@ -83,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     what = sample.add_mutually_exclusive_group(required=True)
     what.add_argument("--song", metavar="SONGS", help="play learned songs back: 3, or 0,3, or all, or part of a name")
     what.add_argument("--mix", metavar="WEIGHTS", help="mix songs by weight: 0:0.5,3:0.5")
+    what.add_argument("--morph", metavar="SONGS", help="travel from song to song: 0,3 or 0,3,5")
+    what.add_argument("--perturb", metavar="SONG:NOISE", help="variations of a song: 0:0.1")
+    what.add_argument("--random", action="store_true", help="new songs in the manner of the run's")
+    sample.add_argument("--count", type=_positive(int), metavar="N", help="variations or new songs (default: 1)")
+    sample.add_argument("--best", type=_positive(int), metavar="N", help="write only the best of the new songs")
     sample.add_argument("--out", type=Path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
     sample.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     sample.add_argument("--seconds", type=_positive(float), metavar="L", help="length of the output")
@@ -97,6 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
     )
+
+    add = command("add", "teach a finished run one more song", "add --file new.mid")
+    add.add_argument("--file", type=Path, required=True, help="a MIDI file")
+    add.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
 
     demo = command("demo", "all of it on the built-in tunes", "demo")
     demo.set_defaults(run=Path("runs/demo"))

@@ -12,7 +12,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nemui_jax.runs import Run
 
 SAVE_SECONDS = 30.0  # between checkpoints while training
 LOGS = 10  # recalls measured on the way through a training
+FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
 
 
 class UsageError(ValueError):
@@ -250,49 +252,185 @@ def songs(args: argparse.Namespace) -> None:
 # sample
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """One output: whose tracks, with which weights, and where it goes."""
+
+    songs: tuple[int | Path, ...]
+    weights: tuple[float, ...] | None  # None: a morph
+    label: str
+    noise: float = 0.0
+    seed: int = 0
+
+
 def sample(args: argparse.Namespace) -> None:
     """Writes songs, and what lies between them."""
     run = runs.read(args.run)
     shift = None if args.key is None else recipe.find_shift(args.key, run.entries)
-    if args.song:
-        wanted = [({song: 1.0}, None) for song in recipe.find_songs(args.song, run.entries)]
-        names = [_names(run, weights) for weights, _ in wanted]
-    else:
-        wanted = [(recipe.find_weights(args.mix, run.entries), None)]
-        names = [_names(run, wanted[0][0])]
-    numbers = [next(iter(weights)) for weights, _ in wanted] if args.song else range(len(wanted))
-    paths = _out_paths(args.out, [f"{number:03d}-{name}" for number, name in zip(numbers, names, strict=True)])
-    _start_jax()
-    from nemui_jax import checkpoint, latents, sample
+    if args.random:
+        return _sample_random(args, run, shift)
+    plans = _plans(args, run)
+    paths = _out_paths(args.out, [plan.label for plan in plans])
+    for index, (song, recipe_used) in enumerate(_play(args, run, plans, shift)):
+        midi.write(song, paths[index], recipe_used)
+        print(f"{paths[index]}: {_clock(song.seconds)}, {len(song.notes):,} notes")
+    return None
 
-    step, damaged = checkpoint.whole_step(run)
-    if step is None:
-        raise UsageError(f"{args.run}: nothing learned yet; train it first")
-    if damaged:
-        print(f"{run.path}: damaged checkpoint {', '.join(map(str, damaged))}; using {step}")
-    params, table = checkpoint.restore_model(run, step)
-    tracks = sample.tracks(run, table)
-    block_seconds = run.config.model.block_steps * run.config.roll.step_seconds
-    for (weights, _), path in zip(wanted, paths, strict=True):
-        used = [tracks[song] for song in weights]
-        blocks = min(latents.count_queries(track.steps, run.config.model) for track in used)
+
+def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
+    if args.best or (args.count and not args.perturb):
+        raise UsageError("--count goes with --perturb and --random, --best with --random")
+
+    def name(songs: Iterable[int | Path]) -> str:
+        return "+".join(run.entries[song].name if isinstance(song, int) else song.stem for song in songs)
+
+    if args.song is not None:
+        songs = recipe.find_songs(args.song, run.entries)
+        numbered = [(song, song if isinstance(song, int) else len(run.entries)) for song in songs]
+        return [_Plan((song,), (1.0,), f"{number:03d}-{name([song])}", seed=args.seed) for song, number in numbered]
+    if args.mix is not None:
+        weights = recipe.find_weights(args.mix, run.entries)
+        if any(not 0 <= weight <= 1 for weight in weights.values()):
+            print("weights below 0 or above 1 go beyond the songs: expect the unexpected")
+        return [_Plan(tuple(weights), tuple(weights.values()), f"000-mix-{name(weights)}", seed=args.seed)]
+    if args.morph is not None:
+        songs = recipe.find_songs(args.morph, run.entries)
+        if len(songs) < 2:
+            raise UsageError(f"--morph {args.morph}: name two songs at least, such as 0,3")
+        return [_Plan(tuple(songs), None, f"000-morph-{name(songs)}", seed=args.seed)]
+    song, noise = recipe.find_noise(args.perturb, run.entries)
+    count = args.count or 1
+    return [_Plan((song,), (1.0,), f"{i:03d}-perturb-{name([song])}", noise, args.seed + i) for i in range(count)]
+
+
+def _play(
+    args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int | None
+) -> Iterator[tuple[midi.Song, str]]:
+    """What the plans ask for, with the text that tells how it was made."""
+    _start_jax()
+    from nemui_jax import latents, sample
+
+    step = _usable_step(run)
+    files = list(dict.fromkeys(song for plan in plans for song in plan.songs if isinstance(song, Path)))
+    settings, params, tracks, unit = _known_tracks(run, step, files, args.seed)
+    for plan in plans:
+        used = [tracks[song] for song in plan.songs]
+        lengths = [latents.count_queries(track.steps, settings.model) for track in used]
+        blocks = lengths[-1] if plan.weights is None else min(lengths)
         if args.seconds:
-            blocks = max(int(np.ceil(args.seconds / block_seconds)), 1)
-        constant = np.repeat(np.array(list(weights.values()))[:, None], blocks, 1)
+            blocks = max(int(np.ceil(args.seconds / _block_seconds(settings))), 1)
+        weights = (
+            sample.morph_weights(len(used), blocks)
+            if plan.weights is None
+            else sample.mix_weights(plan.weights, blocks)
+        )
         song = sample.play(
             params,
             used,
-            constant,
-            run.config,
+            weights,
+            settings,
             shift=shift,
             program=args.program,
+            noise=plan.noise,
+            unit=unit,
             temperature=args.temperature,
-            seed=args.seed,
+            seed=plan.seed,
         )
-        if args.seconds:
-            song = cut(song, args.seconds)
-        midi.write(song, path, _provenance(args, run, step))
-        print(f"{path}: {_clock(song.seconds)}, {len(song.notes):,} notes")
+        yield (cut(song, args.seconds) if args.seconds else song), _provenance(args, run, step, plan.seed)
+
+
+def _usable_step(run: Run) -> int:
+    from nemui_jax import checkpoint
+
+    step, damaged = checkpoint.whole_step(run)
+    if step is None:
+        raise UsageError(f"{run.path}: nothing learned yet; train it first")
+    if damaged:
+        print(f"{run.path}: damaged checkpoint {', '.join(map(str, damaged))}; using {step}")
+    return step
+
+
+def _known_tracks(
+    run: Run, step: int, files: Sequence[Path], seed: int
+) -> tuple[config.Config, Any, dict[int | Path, Any], Any]:
+    """Configuration, weights, tracks of the run's songs and of files, and the unit of noise.
+
+    A file's track is fitted; where that recalls too little the song is taught, for this output alone.
+    """
+    from nemui_jax import checkpoint, fit, latents, sample
+
+    if not files:
+        params, table = checkpoint.restore_model(run, step)
+        return run.config, params, dict(enumerate(sample.tracks(run, table))), latents.spread(np.asarray(table))
+    known, found = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config), {}
+    for path in files:
+        entry, song = _load_song(path, run)
+        hashes = [other.sha256 for other in known.corpus.entries]
+        if entry.sha256 in hashes:
+            found[path] = hashes.index(entry.sha256)
+            continue
+        print(f"{midi.escape(path)}: not in the run; fitting it", flush=True)
+        track, recall = fit.fit(known.state.params, song, entry, known.config, seed)
+        if recall >= FIT_ENOUGH:
+            print(f"{midi.escape(path)}: fitted to the decoder as it is; recall {recall:.3f}")
+            found[path] = track
+        else:
+            print(f"{midi.escape(path)}: fitted, recall only {recall:.3f}; teaching it for this output", flush=True)
+            found[path] = len(hashes)
+            known = fit.teach(known, entry, song, seed)
+            print(f"to keep it: python run.py add --file {midi.escape(path)} --run {run.path}")
+    table = np.asarray(known.state.latents)
+    whole = fit.tracks(known)
+    tracks: dict[int | Path, Any] = dict(enumerate(whole))
+    for path, track in found.items():
+        tracks[path] = whole[track] if isinstance(track, int) else track
+        recall = _known(tracks[path].source, sample.recall(known.state.params, tracks[path], known.config))["onset"]
+        print(f"{midi.escape(path)}: known with recall {recall:.3f}")
+    return known.config, known.state.params, tracks, latents.spread(table)
+
+
+def _load_song(path: Path, run: Run) -> tuple[dataset.SongEntry, midi.Song]:
+    try:
+        return dataset.load_file(path, run.config.roll)
+    except midi.MidiError as error:
+        raise UsageError(f"{midi.escape(path)}: {error}") from error
+
+
+def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> None:
+    count, best = args.count or 1, args.best or args.count or 1
+    if best > count:
+        raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
+    paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])
+    _start_jax()
+    from nemui_jax import prior, sample
+
+    step = _usable_step(run)
+    settings, params, known, _ = _known_tracks(run, step, (), args.seed)
+    tracks = list(known.values())
+    blocks = max(int(np.ceil((args.seconds or 60.0) / _block_seconds(settings))), 1)
+    made = []
+    for index in range(count):
+        used, weights = prior.draw(tracks, settings, blocks, args.seed + index)
+        song = sample.play(
+            params, used, weights, settings, shift=shift, program=args.program, temperature=args.temperature, seed=index
+        )
+        made.append((dataclasses.replace(song, name=f"random {args.seed + index}"), args.seed + index))
+    sources = [track.source.notes for track in tracks]
+    ranked = prior.rank([song.notes for song, _ in made], sources)
+    chosen = [index for index in ranked if not prior.too_close(made[index][0].notes, sources).too_close]
+    for path, index in zip(paths, chosen, strict=False):
+        song, seed = made[index]
+        near = prior.too_close(song.notes, sources)
+        song = cut(song, args.seconds) if args.seconds else song
+        midi.write(song, path, _provenance(args, run, step, seed))
+        nearest = f"nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
+        print(f"{path}: {_clock(song.seconds)}, {len(song.notes):,} notes; {nearest}")
+    if len(chosen) < best:
+        print(f"{best - len(chosen)} left out: too like a song of the run; try another --seed")
+
+
+def _block_seconds(settings: config.Config) -> float:
+    return settings.model.block_steps * settings.roll.step_seconds
 
 
 def cut(song: midi.Song, seconds: float) -> midi.Song:
@@ -303,10 +441,6 @@ def cut(song: midi.Song, seconds: float) -> midi.Song:
     return dataclasses.replace(
         song, notes=notes, **{name: part[part["time"] < seconds] for name, part in parts.items()}
     )
-
-
-def _names(run: Run, weights: Mapping[int | Path, float]) -> str:
-    return "+".join(run.entries[song].name if isinstance(song, int) else song.stem for song in weights)
 
 
 def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
@@ -324,27 +458,83 @@ def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
     return [folder / f"{re.sub(r'[^A-Za-z0-9._+-]+', '_', name)[:100]}.mid" for name in names]
 
 
-def _provenance(args: argparse.Namespace, run: Run, step: int) -> str:
+def _provenance(args: argparse.Namespace, run: Run, step: int, seed: int) -> str:
     """What made an output, so that it can be made again."""
-    used = {name: value for name, value in vars(args).items() if name not in ("command", "run", "out") and value}
-    return "nemui_jax " + json.dumps(used | {"run": run.fingerprint(step)}, default=str)
+    left_out = ("command", "run", "out", "seed", "count", "best", "wav", "png")
+    used = {name: value for name, value in vars(args).items() if name not in left_out and value}
+    return "nemui_jax " + json.dumps(used | {"seed": seed, "run": run.fingerprint(step)}, default=str)
+
+
+# add
+
+
+def add(args: argparse.Namespace) -> None:
+    """Teaches a finished run one more song."""
+    run = runs.read(args.run)
+    entry, song = _load_song(args.file, run)
+    for index, other in enumerate(run.entries):
+        if other.sha256 == entry.sha256:
+            raise UsageError(f"--file {midi.escape(args.file)}: the run knows it already, as song {index} {other.name}")
+    with runs.lock(args.run):
+        _add(args, run, entry, song)
+
+
+def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: midi.Song) -> None:
+    _start_jax()
+    from nemui_jax import checkpoint, fit
+
+    began, step = time.monotonic(), _usable_step(run)
+    if step < run.total:
+        raise UsageError(f"{args.run}: trained to step {step:,} of {run.total:,}; finish its training first")
+    before = _read_recalls(run)
+    known = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config)
+    with _bar("learning", fit.FIT_STEPS + fit.LESSON_STEPS) as show:
+        known = fit.teach(known, entry, song, args.seed, show)
+    grown = dataclasses.replace(run, config=known.config, total=int(known.state.step), entries=known.corpus.entries)
+    dataset.save_song(run.path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
+    recalls = _recalls(grown, known.corpus, known.state.params, known.state.latents)
+    checkpoint.save(grown, known.state)
+    runs.describe(grown)
+    runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
+    worst = max((old.get("onset", 0) - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
+    print(f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; ", end="")
+    print(f"no old song lost more than {max(worst, 0):.4f}; {_clock(time.monotonic() - began)}")
+    print(f"next: python run.py sample --song {len(run.entries)} --run {args.run}")
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int) -> Iterator[Any]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    console = Console()
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 # demo
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Trains on the built-in tunes; writes recalls and mixes."""
+    """Trains on the built-in tunes; writes recalls, mixes, a morph, variations and new songs."""
     from nemui_jax import tunes
+    from nemui_jax.cli import parse
 
     folder = args.out / "tunes"
     tunes.write_all(folder)
-    shared = {"run": args.run, "seed": 0}
-    code = train(
-        argparse.Namespace(
-            **shared, dir=folder, steps=None, minutes=None, preset="default", fresh=False, max_seconds=3600.0
-        )
-    )
+    print(f"{len(tunes.TUNES)} built-in tunes are in {folder}")
+    code = train(parse(["train", "--dir", str(folder), "--run", str(args.run)]))
+    for line in (
+        f"--song all --out {args.out}/recall",
+        f"--mix entertainer:0.5,prelude-in-c:0.5 --out {args.out}/mix-entertainer-prelude.mid",
+        f"--mix greensleeves:0.4,gymnopedie:0.3,canon:0.3 --out {args.out}/mix-of-three.mid",
+        f"--morph fur-elise,blue-danube --out {args.out}/morph-fur-elise-blue-danube.mid",
+        f"--perturb ode-to-joy:0.3 --count 3 --out {args.out}/variations",
+        f"--random --count 10 --best 3 --out {args.out}/new",
+    ):
+        if code == 0:
+            print(f"\npython run.py sample {line} --run {args.run}")
+            sample(parse(["sample", *line.split(), "--run", str(args.run)]))
+    print(f"\nall of it is in {args.out}")
     return code
 
 

@@ -245,8 +245,8 @@ def select(
 ) -> list[Piece]:
     """The pieces of any of the years, by any of the composers, in any of the splits; an empty choice takes all.
 
-    A composer or split is any part of its name, without regard to case or accents. FetchError, with what there is, where a
-    year, composer or split has no pieces among those of the choices before it (splits, years, composers).
+    A composer or split is any part of its name, without regard to case or accents. Splits are chosen first, then
+    years, then composers; FetchError, with what there is, for one without pieces among those chosen so far.
     """
     chosen = list(pieces)
     for what, choices in (("split", splits), ("year", years), ("composer", composers)):
@@ -395,6 +395,8 @@ def _pieces(archive: zipfile.ZipFile, path: Path) -> list[Piece]:
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             what = f"no column {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{table.filename}, line {rows.line_num}: {what}") from error
+        if not found:
+            raise ValueError(f"{table.filename}: names no pieces")
     return found
 
 

@@ -76,3 +76,26 @@ def decode(params: Params, latent: Float[Array, " latent"], time: Float[Array, "
     block = Decoder(config).apply(params, latent, time)
     assert isinstance(block, Block)  # and not, as Flax allows, a pair with changed variables
     return block
+
+
+def widen(params: Params, old: Config, new: Config, filled: bool = True) -> Params:
+    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is.
+
+    `filled` gives new cells their first logits; without, as for an optimiser's moments, they are all zero.
+    """
+    pad = (old.roll.low - new.roll.low, new.roll.high - old.roll.high)
+    steps, width, start = old.model.block_steps, old.roll.high - old.roll.low + 1, 0
+    parts: dict[str, list[Array]] = {"kernel": [], "bias": []}
+    for head in old.model.heads:
+        size = steps if head == "pedal" else steps * width
+        for name, found in parts.items():
+            part = params["params"]["heads"][name][..., start : start + size]
+            if head != "pedal":
+                first = FIRST_LOGIT.get(head, 0.0) if filled and name == "bias" else 0.0
+                cells = part.reshape(*part.shape[:-1], steps, width)
+                around = [(0, 0)] * (cells.ndim - 1) + [pad]
+                part = jnp.pad(cells, around, constant_values=first).reshape(*part.shape[:-1], -1)
+            found.append(part)
+        start += size
+    heads = {name: jnp.concatenate(found, axis=-1) for name, found in parts.items()}
+    return {**params, "params": {**params["params"], "heads": heads}}

@@ -45,9 +45,15 @@ class Run:
     entries: tuple[SongEntry, ...]
 
     @property
+    def row_starts(self) -> list[int]:
+        """The first row of each song in the latent table, and the number of rows."""
+        counts = (latents.count_rows(entry.steps, self.config.model) for entry in self.entries)
+        return list(itertools.accumulate(counts, initial=0))
+
+    @property
     def rows(self) -> int:
         """Rows in the latent table."""
-        return sum(latents.count_rows(entry.steps, self.config.model) for entry in self.entries)
+        return self.row_starts[-1]
 
     def song(self, index: int) -> Song:
         """The events of a song, as they were in its file."""
@@ -55,7 +61,7 @@ class Run:
         try:
             return load_song(self.path / "songs" / f"{sha256}.npz", sha256)
         except ValueError as error:
-            raise RunError(f"{error}; the run's copy of song {index} is damaged") from error
+            raise RunError(f"{self.path}: its copy of song {index} is damaged or gone ({error})") from error
 
     def fingerprint(self, step: int) -> str:
         """A short hash of a checkpoint's contents."""
@@ -68,11 +74,11 @@ class Run:
 
 def exists(path: Path) -> bool:
     """Whether there is a run in this folder."""
-    return (path / "config.json").exists()
+    return (path / "run.json").exists()
 
 
 def create(path: Path, config: Config, seed: int, total: int, corpus: Corpus) -> Run:
-    """Writes a new run without checkpoints. `config.json` comes last: without it a folder is no run."""
+    """Writes a new run without checkpoints. `run.json` comes last: without it a folder is no run."""
     path = path.absolute()
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         save_song(path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
@@ -82,10 +88,15 @@ def create(path: Path, config: Config, seed: int, total: int, corpus: Corpus) ->
 
 
 def describe(run: Run) -> None:
-    """Writes a run's manifest and configuration."""
-    write_text(run.path / "manifest.json", json.dumps([dataclasses.asdict(entry) for entry in run.entries], indent=1))
-    head = {"format": FORMAT, "seed": run.seed, "total": run.total, "config": json.loads(to_json(run.config))}
-    write_text(run.path / "config.json", json.dumps(head, indent=1))
+    """Writes what a run is."""
+    what = {
+        "format": FORMAT,
+        "seed": run.seed,
+        "total": run.total,
+        "config": json.loads(to_json(run.config)),
+        "songs": [dataclasses.asdict(entry) for entry in run.entries],
+    }
+    write_text(run.path / "run.json", json.dumps(what, indent=1))
 
 
 def read(path: Path) -> Run:
@@ -94,15 +105,15 @@ def read(path: Path) -> Run:
     if not exists(path):
         raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
     try:
-        head = json.loads((path / "config.json").read_text())
-        if head["format"] > FORMAT:
-            raise RunError(f"{path}: format {head['format']} is newer than this program's {FORMAT}; update nemui_jax")
-        entries = tuple(SongEntry(**row) for row in json.loads((path / "manifest.json").read_text()))
-        return Run(path, from_json(json.dumps(head["config"])), head["seed"], head["total"], entries)
+        what = json.loads((path / "run.json").read_text())
+        if what["format"] > FORMAT:
+            raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
+        entries = tuple(SongEntry(**row) for row in what["songs"])
+        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries)
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):
             raise
-        raise RunError(f"{path}: config.json or manifest.json is damaged ({error})") from error
+        raise RunError(f"{path}: run.json is damaged ({error})") from error
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ WINDOW = 8  # blocks over which density is matched
 DOUBT = 0.003  # the weight, in a mix, of a note that is in none of its songs
 HARMONY = 0.5  # the power of the opinion of pitch classes
 RESTRIKE = 2  # steps
+HOLD = 0.1  # the share of a leg of a morph, at each of its ends, that is one song alone
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ class Density(NamedTuple):
     pedal: Float[Any, " block"]
 
 
-def tracks(run: Run, table: Float[Array, "row latent"]) -> list[Track]:
+def tracks(run: Run, table: Float[Any, "row latent"]) -> list[Track]:
     """The tracks of a run's songs, in order."""
-    rows, start = np.asarray(table), 0
-    found = []
-    for index, entry in enumerate(run.entries):
-        count = latents.count_rows(entry.steps, run.config.model)
-        found.append(Track(entry.name, rows[start : start + count], entry.steps, entry.shift, run.song(index)))
-        start += count
-    return found
+    return [track(run, table, index) for index in range(len(run.entries))]
+
+
+def track(run: Run, table: Float[Any, "row latent"], index: int) -> Track:
+    """The track of one song of a run."""
+    entry, (start, end) = run.entries[index], run.row_starts[index : index + 2]
+    return Track(entry.name, np.asarray(table[start:end]), entry.steps, entry.shift, run.song(index))
 
 
 def recall(params: model.Params, track: Track, config: Config, program: int | None = None) -> Song:
@@ -112,6 +113,22 @@ def play(
         own = [decode(params, stretch, time, config) for stretch in stretches]
         grid, pedal = calibrated(decoded, own, weights, alone, config, temperature, seed)
     return arrange(tracks, weights, grid, pedal, config, shift, program)
+
+
+def mix_weights(weights: Sequence[float], blocks: int) -> Float[np.ndarray, "song block"]:
+    """The same weights in every block."""
+    return np.repeat(np.array(weights, float)[:, None], blocks, 1)
+
+
+def morph_weights(songs: int, blocks: int) -> Float[np.ndarray, "song block"]:
+    """Weights that go from the first song to the last, and stay with each for a while before they go on."""
+    place = np.linspace(0, songs - 1, blocks) if blocks > 1 else np.zeros(1)
+    leg = np.minimum(place.astype(int), songs - 2)
+    gone = np.clip((place - leg - HOLD) / (1 - 2 * HOLD), 0, 1)
+    weights = np.zeros((songs, blocks))
+    weights[leg, np.arange(blocks)] = 1 - gone
+    weights[leg + 1, np.arange(blocks)] = gone
+    return weights
 
 
 def ease(weights: Float[np.ndarray, "song block"]) -> Float[np.ndarray, "song block"]:

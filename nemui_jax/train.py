@@ -88,9 +88,7 @@ def step(
     before, after = jnp.split(slot, 2)
 
     def cost(params, table):
-        latent = latents.read(table[before], table[after], batch.time)
-        block = jax.vmap(partial(model.decode, config=config), (None, 0, 0))(params, latent, batch.time)
-        return loss(block, target, config.train)
+        return batch_loss(params, table[before], table[after], batch.time, target, config)
 
     adam, share = optimiser(config.train), rate(state.step, total, config.train)
     table, moments = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
@@ -104,6 +102,20 @@ def step(
         TrainState(state.step + 1, params, params_opt, put(state.latents, table), put(state.latents_opt, moments)),
         value,
     )
+
+
+def batch_loss(
+    params: model.Params,
+    before: Float[Array, "query latent"],
+    after: Float[Array, "query latent"],
+    time: Float[Array, " query"],
+    target: Target,
+    config: Config,
+) -> Float[Array, ""]:
+    """The loss of a batch of queries, given the rows of the knots around them."""
+    latent = latents.read(before, after, time)
+    block = jax.vmap(partial(model.decode, config=config), (None, 0, 0))(params, latent, time)
+    return loss(block, target, config.train)
 
 
 @partial(jax.jit, static_argnames=("config", "most", "length"), donate_argnames="state")

@@ -2,20 +2,20 @@
 
 The notation is one string per voice, of tokens between spaces:
 
-    !mf %80 C4:8 D4 <E4 G4>:4. r:8 | [ C4:12 E4 G4 ]x4 | !< F#4:2~ F#4:8 Bb3 A3:4' | !f C4:1^ |
+    !mf %80 C4:8 D4 <E4 G4>:2 r:4 | [ C4:12 E4 G4 ]x4 | !< F#4:2~ F#4:8 Bb3 A3:4' | !f C4:1^ |
 
 - `C4:8` is middle C, an eighth long; a duration holds until the next one. `4.` is dotted, `4..` twice dotted,
   `12` the eighth of a triplet (a twelfth of a whole note). `r` rests, `<C4 E4>` is a chord, `#` and `b` alter.
-- After the duration `~` ties to the same pitch in the next chord, `'` is staccato, `^` accents.
+- After the duration `~` ties to the same pitches in the next chord, `'` is staccato, `^` accents.
 - `!p` (ppp to fff) is a dynamic; `!<` and `!>` are hairpins, from the dynamic in force to the next one.
 - `%80` lets notes sound for 80 % of their length from here on (95 at the start).
 - `[ ... ]xN` repeats what is inside, bar lines included, and may be nested.
-- `|` ends a bar, whose length is verified.
+- `|` ends a bar, whose length is verified. `Tune.pickup` is the length of an incomplete first bar, bar 0.
 
 The rendering depends on nothing but the tune. Velocity is the dynamic's, with an accent on the bar's first beat and a
-smaller one on its other beats, an arc over every four bars, the voice of the tune brought out in chords (top note), and
-a little unevenness. Each chord of a voice is up to 15 ms early or late, from a hash of its place, and its notes follow
-each other by `Tune.roll` seconds from the bottom. `Tune.pedal` is pressed anew every bar, half bar or beat.
+smaller one on its other beats, an arc over every four bars, the top notes of chords brought out, and a little
+unevenness. Each chord of a voice is up to 15 ms early or late, from a hash of its place, and its notes follow each
+other by `Tune.roll` seconds from the bottom. `Tune.pedal` is pressed anew every bar, half bar or beat.
 """
 
 import re
@@ -113,6 +113,8 @@ def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
                 length = Fraction(1, int(token["denominator"])) * (2 - Fraction(1, 2**dots))
             pitches = sorted(_pitch(name) for name in re.findall(_PITCH, token["chord"]))
             signs, held = token["signs"], {}
+            if tied and not tied.keys() & set(pitches):
+                raise fail("a tie leads to no note of its pitch")
             for rank, pitch in enumerate(pitches):
                 index = tied.pop(pitch, None)
                 if index is None:
@@ -124,8 +126,6 @@ def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
                     notes[index] = notes[index]._replace(length=start + length - notes[index].start)
                 if "~" in signs:
                     held[pitch] = index
-            if tied:
-                raise fail("a tie leads to no note of its pitch")
             tied = held
             start += length
     if tied:
@@ -140,16 +140,15 @@ def _pitch(name: str) -> int:
     return 12 * (int(name[-1]) + 1) + _STEPS[name[0]] + name.count("#") - name.count("b")
 
 
-def _tokens(text: str, fail) -> Iterator[re.Match]:
-    place = 0
+def _tokens(text: str, fail: Callable[..., ValueError]) -> Iterator[re.Match]:
     for match in re.finditer(r"<[^>\s][^>]*>\S*|\S+", text):
         token = _TOKEN.fullmatch(match[0])
         if token is None:
-            raise fail(f"cannot read {match[0]!r} at letter {place + match.start()}")
+            raise fail(f"cannot read {match[0]!r} at letter {match.start()}")
         yield token
 
 
-def _expand(tokens: Iterable[re.Match], fail) -> list[re.Match]:
+def _expand(tokens: Iterable[re.Match], fail: Callable[..., ValueError]) -> list[re.Match]:
     """The tokens with the repeats written out."""
     stack: list[list[re.Match]] = [[]]
     for token in tokens:
@@ -167,7 +166,7 @@ def _expand(tokens: Iterable[re.Match], fail) -> list[re.Match]:
     return stack[0]
 
 
-def _dynamics(marks: list[tuple[Fraction, int, str]], fail) -> Callable[[Fraction], float]:
+def _dynamics(marks: list[tuple[Fraction, int, str]], fail: Callable[..., ValueError]) -> Callable[[Fraction], float]:
     """The level at a position, from dynamics and hairpins; mf before the first."""
     points: list[tuple[float, float]] = [(0.0, _LEVELS["mf"])]
     opened = ""
@@ -194,9 +193,13 @@ def _dynamics(marks: list[tuple[Fraction, int, str]], fail) -> Callable[[Fractio
 
 
 def _figure(pattern: str, bars: str) -> str:
-    """One bar after the other, each the pattern with $1, $2 ... replaced by the bar's words."""
-    words = [bar.split() for bar in bars.split("|")]
-    return " | ".join(re.sub(r"\$(\d)", lambda found, bar=bar: bar[int(found[1]) - 1], pattern) for bar in words)
+    """One bar after the other: a bar's marks, then the pattern with $1, $2 ... replaced by its pitches."""
+    lines = []
+    for bar in bars.split("|"):
+        marks = [word for word in bar.split() if word[0] in "!%"]
+        pitches = [word for word in bar.split() if word[0] not in "!%"]
+        lines.append(" ".join([*marks, re.sub(r"\$(\d)", lambda found, of=pitches: of[int(found[1]) - 1], pattern)]))
+    return " | ".join(lines)
 
 
 def _up(text: str, octaves: int) -> str:
@@ -275,7 +278,7 @@ def _hash(*what: object) -> float:
     return zlib.crc32(repr(what).encode()) / 2**32
 
 
-def _play(tune: Tune, event: _Event, time) -> tuple:
+def _play(tune: Tune, event: _Event, time: Callable[[Fraction], float]) -> tuple:
     bars = (event.start - tune.pickup) / Fraction(*tune.meter)
     within = bars % 1 * Fraction(*tune.meter)
     level = event.level + (6 if within == 0 else 2 if within % _beat(tune) == 0 else -2)
@@ -288,7 +291,7 @@ def _play(tune: Tune, event: _Event, time) -> tuple:
     return onset, max(end, onset + 0.03), event.pitch, min(127, max(1, round(level))), 0, tune.program
 
 
-def _pedal(tune: Tune, length: Fraction, time) -> list[tuple[float, int]]:
+def _pedal(tune: Tune, length: Fraction, time: Callable[[Fraction], float]) -> list[tuple[float, int]]:
     """Up as the new harmony sounds, down just after it."""
     if not tune.pedal:
         return []
@@ -310,12 +313,12 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 # Tunes
 
-_BACH_PRELUDE = """C4 E4 G4 C5 E5 | C4 D4 A4 D5 F5 | B3 D4 G4 D5 F5 | C4 E4 G4 C5 E5
-| C4 E4 A4 E5 A5 | C4 D4 F#4 A4 D5 | B3 D4 G4 D5 G5 | B3 C4 E4 G4 C5 | A3 C4 E4 G4 C5 | D3 A3 D4 F#4 C5
-| G3 B3 D4 G4 B4 | G3 Bb3 E4 G4 C#5 | F3 A3 D4 A4 D5 | F3 Ab3 D4 F4 B4 | E3 G3 C4 G4 C5 | E3 F3 A3 C4 F4
-| D3 F3 A3 C4 F4 | G2 D3 G3 B3 F4 | C3 E3 G3 C4 E4 | C3 G3 Bb3 C4 E4 | F2 F3 A3 C4 E4 | F#2 C3 A3 C4 Eb4
-| Ab2 F3 B3 C4 D4 | G2 F3 G3 B3 D4 | G2 E3 G3 C4 E4 | G2 D3 G3 C4 F4 | G2 D3 G3 B3 F4 | G2 Eb3 A3 C4 F#4
-| G2 E3 G3 C4 G4 | G2 D3 G3 C4 F4 | G2 D3 G3 B3 F4 | C2 C3 G3 Bb3 E4"""
+_BACH_PRELUDE = """!p C4 E4 G4 C5 E5 | C4 D4 A4 D5 F5 | B3 D4 G4 D5 F5 | C4 E4 G4 C5 E5
+| !< C4 E4 A4 E5 A5 | C4 D4 F#4 A4 D5 | !mp B3 D4 G4 D5 G5 | !> B3 C4 E4 G4 C5 | A3 C4 E4 G4 C5 | D3 A3 D4 F#4 C5
+| !p G3 B3 D4 G4 B4 | !< G3 Bb3 E4 G4 C#5 | F3 A3 D4 A4 D5 | !mf F3 Ab3 D4 F4 B4 | !> E3 G3 C4 G4 C5
+| E3 F3 A3 C4 F4 | D3 F3 A3 C4 F4 | G2 D3 G3 B3 F4 | !p C3 E3 G3 C4 E4 | C3 G3 Bb3 C4 E4 | !< F2 F3 A3 C4 E4
+| F#2 C3 A3 C4 Eb4 | Ab2 F3 B3 C4 D4 | !mp G2 F3 G3 B3 D4 | !< G2 E3 G3 C4 E4 | G2 D3 G3 C4 F4 | G2 D3 G3 B3 F4
+| !f G2 Eb3 A3 C4 F#4 | G2 E3 G3 C4 G4 | G2 D3 G3 C4 F4 | !> G2 D3 G3 B3 F4 | !mf C2 C3 G3 Bb3 E4"""
 
 _CANON = """F#5:2 E5 | D5 C#5 | B4 A4 | B4 C#5 | D5 C#5 | B4 A4 | G4 F#4 | G4 E4
 | D4:4 F#4 A4 G4 | F#4 D4 F#4 E4 | D4 B3 D4 A4 | G4 B4 A4 G4
@@ -360,6 +363,16 @@ _GRIEG_BEAT_B = """[ B1:8 <B2 D3 F#3> ]x4 | [ F2 <C#3 F3> ]x2 [ C2 <G2 C3 E3> ]x
 _GRIEG_BEAT_F = """[ F#1:8 <F#2 A#2 C#3> ]x4 | [ F#1 <F#2 A#2 D3> ]x2 [ F#1 <F#2 A#2 C#3> ]x2 | [ F#1 <F#2 A#2 C#3> ]x4
 | [ F#1 <F#2 A#2 D3> ]x2 [ F#1 <F#2 A#2 C#3> ]x2"""
 
+_DANUBE_BASS = "D3 F#3 A3 | A2 F#3 A3 | D3 F#3 A3 | A2 F#3 A3 | D3 F#3 A3"
+_DANUBE_SEVENTH = "A2 E3 G3 | C#3 E3 G3 | A2 E3 G3 | E3 G3 A3"
+
+_KOROBEINIKI = """A4:4 E4:8 F4 G4:4 F4:8 E4 | D4:4 D4:8 F4 A4:4 G4:8 F4 | E4:4. F4:8 G4:4 A4 | F4 D4 D4:2
+| r:8 G4:4 Bb4:8 D5:4 C5:8 Bb4 | A4:4. F4:8 A4:4 G4:8 F4 | E4:4 E4:8 F4 G4:4 A4 | F4 D4 D4:2"""
+_KOROBEINIKI_BASS = """[ A2:8 <E3 G3 C#4> E3 <G3 C#4> ]x2 | [ D3 <F3 A3> A2 <F3 A3> ]x2
+| [ A2 <E3 G3 C#4> E3 <G3 C#4> ]x2
+| D3 <F3 A3> A2 <F3 A3> D3 E3 F3 F#3 | [ G3 <Bb3 D4> D3 <G3 Bb3> ]x2 | F3 <A3 C4> C3 <F3 A3> D3 <F3 A3> A2 <F3 A3>
+| [ A2 <E3 G3 C#4> E3 <G3 C#4> ]x2 | D3 <F3 A3> A2 <F3 A3> D3:4 r"""
+
 
 TUNES: tuple[Tune, ...] = (
     Tune(
@@ -368,17 +381,16 @@ TUNES: tuple[Tune, ...] = (
         "Bach",
         "baroque",
         (4, 4),
-        100,
+        100.0,
         (
-            "!p "
-            + _figure("[ r:8 $3:16 $4 $5 $3 $4 $5 ]x2", _BACH_PRELUDE)
-            + """ | r:8 F3:16 A3 C4 F4 C4 A3 C4 A3 F3 A3 F3 D3 F3 D3
-            | r:8 G4:16 B4 D5 F5 D5 B4 D5 B4 G4 B4 D4 F4 E4 D4 | <E4 G4 C5>:1""",
-            "!p " + _figure("[ r:16 $2:4.. ]x2", _BACH_PRELUDE) + " | r:16 C3:2... | r:16 B2:2... | C3:1",
-            "!p " + _figure("[ $1:2 ]x2", _BACH_PRELUDE) + " | C2:1 | C2:1 | C2:1",
+            _figure("[ r:8 $3:16 $4 $5 $3 $4 $5 ]x2", _BACH_PRELUDE)
+            + """ | !> r:8 F3:16 A3 C4 F4 C4 A3 C4 A3 F3 A3 F3 D3 F3 D3
+            | r:8 G4:16 B4 D5 F5 D5 B4 D5 B4 G4 B4 D4 F4 E4 D4 | !p <E4 G4 C5>:1""",
+            _figure("[ r:16 $2:4.. ]x2", _BACH_PRELUDE) + " | !mp r:16 C3:2... | r:16 B2:2... | !p C3:1",
+            _figure("[ $1:2 ]x2", _BACH_PRELUDE) + " | !mp C2:1 | C2:1 | !p C2:1",
         ),
         pedal="half",
-        tempos=((34, 84), (35, 66)),
+        tempos=((34, 84.0), (35, 66.0)),
     ),
     Tune(
         "minuet-in-g",
@@ -386,7 +398,7 @@ TUNES: tuple[Tune, ...] = (
         "Petzold",
         "baroque",
         (3, 4),
-        126,
+        126.0,
         (
             """%85 !mf [ D5:4 G4:8 A4 B4 C5 | D5:4 G4 G4 | E5:4 C5:8 D5 E5 F#5 | G5:4 G4 G4
             | C5:4 D5:8 C5 B4 A4 | B4:4 C5:8 B4 A4 G4 | F#4:4 G4:8 A4 B4 G4 | B4:4 A4:2
@@ -404,7 +416,7 @@ TUNES: tuple[Tune, ...] = (
             | !mp E3 G3 F#3 | G3 B2 D3 | G3 D3 G2""",
         ),
         program=6,
-        tempos=((47, 112), (48, 92)),
+        tempos=((47, 112.0), (48, 92.0)),
         roll=0.008,
     ),
     Tune(
@@ -413,7 +425,7 @@ TUNES: tuple[Tune, ...] = (
         "Pachelbel",
         "baroque",
         (4, 4),
-        104,
+        104.0,
         (
             f"!mp [ r:1 | ]x4 {_CANON} | {_CANON_END} | <D5 F#5>:1",
             f"!p [ r:1 | ]x8 {_CANON} | !f A4:1",
@@ -422,7 +434,7 @@ TUNES: tuple[Tune, ...] = (
             " | <D3 G3 B3> <E3 A3 C#4> | ]x3 [ r:1 | ]x20 <F#3 A3>:1",
         ),
         pedal="half",
-        tempos=((32, 92), (33, 70)),
+        tempos=((32, 92.0), (33, 70.0)),
     ),
     Tune(
         "fur-elise",
@@ -430,7 +442,7 @@ TUNES: tuple[Tune, ...] = (
         "Beethoven",
         "classical",
         (3, 8),
-        72,
+        72.0,
         (
             f"""!p E5:16 D#5 | {_ELISE} B4:8 r:16 E4 C5 B4 | A4:8 r E5:16 D#5
             | {_ELISE} B4:8 r:16 E4 C5 B4 | [ A4:8 r:16 !< B4 C5 D5
@@ -443,7 +455,7 @@ TUNES: tuple[Tune, ...] = (
         ),
         pedal="bar",
         pickup=Fraction(1, 8),
-        tempos=((44, 60),),
+        tempos=((44, 60.0),),
     ),
     Tune(
         "sonata-in-c",
@@ -451,23 +463,24 @@ TUNES: tuple[Tune, ...] = (
         "Mozart",
         "classical",
         (4, 4),
-        132,
+        132.0,
         (
             """!mp %90 [ C5:2 E5:4 G5 | B4:4. C5:16 D5 C5:4 r | A5:2 G5:4 C6 | G5:4 F5:16 G5 F5 E5 E5:4 r
             | A4:8 B4:16 C5 D5 E5 F5 G5 A5 G5 F5 E5 D5 C5 B4 A4 | G4:8 A4:16 B4 C5 D5 E5 F5 G5 F5 E5 D5 C5 B4 A4 G4
             | F4:8 G4:16 A4 B4 C5 D5 E5 F5 E5 D5 C5 B4 A4 G4 F4 | E4:8 F4:16 G4 A4 B4 C5 D5 E5 D5 C5 B4 A4 G4 F4 E4
-            | !< D4:8 E4:16 F4 G4 A4 B4 C#5 D5 A4 B4 C#5 D5 E5 F5 G5 | !f A5 B5 C6 B5 A5 G5 F5 E5 F5 G5 A5 G5 F5 E5 D5 C5
+            | !< D4:8 E4:16 F4 G4 A4 B4 C#5 D5 A4 B4 C#5 D5 E5 F5 G5
+            | !f A5 B5 C6 B5 A5 G5 F5 E5 F5 G5 A5 G5 F5 E5 D5 C5
             | !mf B4:8' G5' E5' C5' D5' G5' E5' C5' | D5:4' G5' G4' r | !mp ]x2
             C5:2 E5:4 G5 | B4:4. C5:16 D5 C5:4 r | A5:2 G5:4 C6 | G5:4 F5:16 G5 F5 E5 E5:4 r
             | !mf D5:4 F5 E5:8 D5 C5 B4 | C5:4 E4 C4 r""",
             """!p [ C4:8 G4 E4 G4 C4 G4 E4 G4 | D4 G4 F4 G4 C4 G4 E4 G4 | C4 A4 F4 A4 C4 G4 E4 G4
             | B3 G4 D4 G4 C4 G4 E4 G4 | <F3 A3 C4>:4 r r:2 | <E3 G3 C4>:4 r r:2 | <D3 F3 A3>:4 r r:2
-            | <C3 E3 A3>:4 r r:2 | !< <F3 A3>:4 r r:2 | !f F3:4 r <F3 A3 D4> <F#3 A3 D4>
+            | <C3 E3 A3>:4 r r:2 | !< <F3 A3>:4 r r:2 | !f F3:4 r <F3 A3 D4> r
             | !mp <G3 D4>:4' <G3 C4 E4>' <G3 B3>' <G3 C4 E4>' | <G3 B3>:4' G3' G2' r | !p ]x2
             C4:8 G4 E4 G4 C4 G4 E4 G4 | D4 G4 F4 G4 C4 G4 E4 G4 | C4 A4 F4 A4 C4 G4 E4 G4
             | B3 G4 D4 G4 C4 G4 E4 G4 | !mp F3:4 <A3 D4> G3 <F3 G3> | <C3 E3>:4 <C3 G3> C3 r""",
         ),
-        tempos=((29, 124), (30, 104)),
+        tempos=((29, 124.0), (30, 104.0)),
     ),
     Tune(
         "ode-to-joy",
@@ -475,7 +488,7 @@ TUNES: tuple[Tune, ...] = (
         "Beethoven",
         "hymn",
         (4, 4),
-        116,
+        116.0,
         (
             """!p [ r:1 | ]x4 !< F#4:4 F#4 G4 A4 | A4 G4 F#4 E4 | D4 D4 E4 F#4 | E4:4. D4:8 D4:2
             | !mf <D4 F#4>:4 <D4 F#4> <E4 G4> <F#4 A4> | <F#4 A4> <E4 G4> <D4 F#4> <C#4 E4> | <A3 D4> <A3 D4> <C#4 E4>
@@ -486,14 +499,15 @@ TUNES: tuple[Tune, ...] = (
             | <G3 C#4 E4>:4. <F#3 D4>:8 <F#3 D4>:2 | !mf ]x2 !f <A4 C#5 E5>:2 <D5 F#5>:4 <A4 D5> | <D4 F#4 A4 D5>:1""",
             """!p F#3:4 F#3 G3 A3 | A3 G3 F#3 E3 | D3 D3 E3 F#3 | F#3:4. E3:8 E3:2
             | D3:4 A2 B2 F#2 | G2 A2 B2 C#3 | D3 F#3 G3 D3 | A2 A2 D3:2
-            | !mp <D2 D3>:4 <F#2 F#3> <E2 E3> <D2 D3> | <A2 A3> <C#3 A3> <D3 A3> <A2 G3> | <F#2 F#3> <B2 F#3> <A2 G3> <D3 F#3>
+            | !mp <D2 D3>:4 <F#2 F#3> <E2 E3> <D2 D3> | <A2 A3> <C#3 A3> <D3 A3> <A2 G3>
+            | <F#2 F#3> <B2 F#3> <A2 G3> <D3 F#3>
             | <A2 G3> A2 <D2 F#3>:2 | [ <A2 G3>:4 <A2 G3> <A2 F#3> <D3 F#3> | <A2 G3> <A2 A3> <D3 A3> <G2 B3>
             | <A2 A3> <B2 A3> <B2 A3> <E3 G3> | D3 <E2 D3> <A2 C#3> !f <D2 D3>~ | <D2 D3> <F#2 F#3> <E2 E3> <D2 D3>
             | <G2 G3> <A2 A3> <B2 B3> <C#3 A3> | <D3 A3> <B2 B3> <G2 G3> <D2 D3> | <A2 A3> A2 <D2 D3>:2 | !mp ]x2
             !f <A2 A3>:4 <G2 G3> <F#2 F#3> <E2 E3> | <D2 A2 D3>:1""",
         ),
         pedal="beat",
-        tempos=((29, 104), (30, 84)),
+        tempos=((29, 104.0), (30, 84.0)),
         roll=0.0,
     ),
     Tune(
@@ -502,9 +516,10 @@ TUNES: tuple[Tune, ...] = (
         "Satie",
         "impressionist",
         (3, 4),
-        86,
+        86.0,
         (
-            """%100 !p [ r:2. | ]x4 r:4 !< F#5 A5 | G5 F#5 C#5 | !mp B4 !> C#5 D5 | A4:2. | !p F#4:2.~ | F#4~ | F#4~ | F#4
+            """%100 !p [ r:2. | ]x4 r:4 !< F#5 A5 | G5 F#5 C#5 | !mp B4 !> C#5 D5 | A4:2. | !p F#4:2.~ | F#4~
+            | F#4~ | F#4
             | r:4 !< F#5 A5 | G5 F#5 C#5 | !mp B4 C#5 D5 | !> A4:2. | C#5 | F#5 | !p E4~ | E4~ | E4
             | !< A4:4 B4 C5 | E5 D5 B4 | D5 C5 B4 | !mf D5:2.~ | D5:2 D5:4 | !< E5 F5 G5 | !f A5 !> C5 D5 | E5 D5 B4
             | !mp D5:2.~ | D5:2 D5:4 | !< G5:2. | !mf F#5 | B4:4 A4 B4 | C#5 D5 E5 | !> C#5 D5 E5 | F#4:2.
@@ -515,16 +530,16 @@ TUNES: tuple[Tune, ...] = (
                 """G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | F#2 | B1 | E2 | E2
                 | D2 | A1 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | E2 | F#2 | B1 | E2 | E2 | E2""",
             )
-            + " | <A1 G2> | <D1 A1 D2>",
+            + " | <A2 G3> | <D2 A2 D3>",
             """!pp %100 [ r:4 <B3 D4 F#4>:2 | r:4 <A3 C#4 F#4>:2 | ]x8 r:4 <A3 C#4 F#4>:2 | r:4 <B3 D4 F#4>:2
             | r:4 <G3 B3>:2 | r:4 <B3 D4 G4>:2 | r:4 <F3 A3 D4>:2 | r:4 <A3 C4 E4>:2 | r:4 <G3 B3 E4>:2
             | r:4 <D3 G3 B3 E4>:2 | r:4 <C3 E3 A3 D4>:2 | r:4 <C3 F#3 A3 D4>:2 | r:4 <A3 C4 F4>:2 | r:4 <A3 C4 E4>:2
             | r:4 <D3 G3 B3 E4>:2 | r:4 <C3 E3 A3 D4>:2 | r:4 <C3 F#3 A3 D4>:2 | r:4 <B3 E4 G4>:2
             | r:4 <A3 C#4 F#4>:2 | r:4 <B3 D4 F#4>:2 | r:4 <C#4 E4 A4>:2 | r:4 <A3 C#4 F#4 A4>:2
-            | r:4 <A3 D4>:4 <B2 D3 G3> | r:2. | r""",
+            | r:4 <B2 A3 D4>:4 <B2 D3 E3 G3> | r:2. | r""",
         ),
         pedal="bar",
-        tempos=((38, 76), (39, 62)),
+        tempos=((38, 76.0), (39, 62.0)),
     ),
     Tune(
         "the-entertainer",
@@ -532,7 +547,7 @@ TUNES: tuple[Tune, ...] = (
         "Joplin",
         "ragtime",
         (2, 4),
-        80,
+        80.0,
         (
             f"""!f %90 D6:16 E6 C6 A5:8 B5:16 G5:8 | D5:16 E5 C5 A4:8 B4:16 G4:8 | D4:16 E4 C4 A3:8 B3:16 A3 Ab3
             | G3:8 r <G4 B4 D5 G5>^ !mp D4:16 D#4 | {_RAG} <C5 E5 C6>:4. D4:16 D#4 | {_RAG} <C5 E5 C6>:4
@@ -549,14 +564,14 @@ TUNES: tuple[Tune, ...] = (
         "",
         "renaissance",
         (6, 8),
-        72,
+        72.0,
         (
             """!mp E4:8 | [ G4:4 A4:8 B4:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8 | G4:4 E4:8 E4:8. D#4:16 E4:8
             | F#4:4 D#4:8 B3:4 E4:8 | G4:4 A4:8 B4:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8
             | G4:8. F#4:16 E4:8 D#4:8. C#4:16 D#4:8 | E4:4. E4
             | !mf D5:4. D5:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8 | G4:4 E4:8 E4:8. D#4:16 E4:8
             | F#4:4 D#4:8 B3:4. | !f D5:4. D5:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8
-            | !> G4:8. F#4:16 E4:8 D#4:8. C#4:16 D#4:8 | !mp E4:4. E4:4 E4:8 | ]x2 <E4 G4 B4>:2.""",
+            | !> G4:8. F#4:16 E4:8 D#4:8. C#4:16 D#4:8 | !mp E4:4. E4:4 E4:8 | ]x2 <B3 E4>:2.""",
             "!p r:8 | [ %100 "
             + _figure(
                 "$1:8 $2 $3 $4 $5 $6",
@@ -569,7 +584,7 @@ TUNES: tuple[Tune, ...] = (
         ),
         program=24,
         pickup=Fraction(1, 8),
-        tempos=((32, 66), (33, 54)),
+        tempos=((32, 66.0), (33, 54.0)),
         roll=0.03,
     ),
     Tune(
@@ -578,7 +593,7 @@ TUNES: tuple[Tune, ...] = (
         "",
         "dance",
         (6, 8),
-        150,
+        150.0,
         (
             """!mf %80 D5:8 C5 | [ [ B4 G4 G4 D4 G4 G4 | B4 G4 B4 D5 C5 B4 | C5 A4 A4 E4 A4 A4 | C5 A4 C5 E5 D5 C5
             | B4 G4 G4 D4 G4 G4 | B4 G4 B4 D5 C5 B4 | !f C5 B4 C5 A4 D5 C5 | B4 G4 G4 G4 !mf D5 C5 | ]x2
@@ -600,24 +615,24 @@ TUNES: tuple[Tune, ...] = (
         "",
         "hymn",
         (3, 4),
-        92,
+        92.0,
         (
             """!mp %98 Eb4:4 | [ Ab4:2 C5:8 Ab4 | C5:2 Bb4:4 | Ab4:2 F4:4 | Eb4:2 Eb4:4 | Ab4:2 C5:8 Ab4 | C5:2 Bb4:4
             | !< Eb5:2.~ | Eb5:2 !f C5:4 | Eb5:4. C5:8 Eb5 C5 | Ab4:2 Eb4:4 | !> F4:4. Ab4:8 Ab4 F4 | !mf Eb4:2 Eb4:4
             | Ab4:2 C5:8 Ab4 | C5:2 Bb4:4 | Ab4:2.~ | Ab4:2 Eb4:4 | !mf ]x2 Ab4:2.""",
-            """!mp %98 C4:4 | [ Eb4:2 Eb4:4 | Eb4:2 Db4:4 | C4:2 Db4:4 | C4:2 C4:4 | Eb4:2 Eb4:4 | Eb4:2 Eb4:4
+            """!mp %98 C4:4 | [ Eb4:2 Eb4:4 | Eb4:2 Db4:4 | C4:2 Db4:4 | C4:2 C4:4 | Eb4:2 Eb4:4 | Eb4:2 F4:4
             | G4:2.~ | G4:2 !f Ab4:4 | Ab4:2 Ab4:4 | Eb4:2 C4:4 | !> Db4:2 Db4:4 | !mf C4:2 C4:4
             | Eb4:2 Eb4:4 | Eb4:2 Db4:4 | C4:4 Db4:2 | C4:2 C4:4 | !mf ]x2 C4:2.""",
-            """!mp %98 Ab3:4 | [ C4:2 Ab3:4 | Ab3:2 G3:4 | Ab3:2 Ab3:4 | Ab3:2 Ab3:4 | C4:2 Ab3:4 | Ab3:2 C4:4
+            """!mp %98 Ab3:4 | [ C4:2 Ab3:4 | Ab3:2 G3:4 | Ab3:2 Ab3:4 | Ab3:2 Ab3:4 | C4:2 Ab3:4 | Ab3:2 Ab3:4
             | Bb3:2.~ | Bb3:2 !f Eb4:4 | C4:2 C4:4 | C4:2 Ab3:4 | !> Ab3:2 Ab3:4 | !mf Ab3:2 Ab3:4
             | C4:2 Ab3:4 | Ab3:2 G3:4 | Ab3:2.~ | Ab3:2 Ab3:4 | !mf ]x2 Ab3:2.""",
-            """!mp %98 Ab2:4 | [ Ab2:2 Ab2:4 | Eb3:2 Eb3:4 | F3:2 Db3:4 | Ab2:2 Ab2:4 | Ab2:2 C3:4 | Ab3:2 Ab3:4
+            """!mp %98 Ab2:4 | [ Ab2:2 Ab2:4 | Eb3:2 Eb3:4 | F3:2 Db3:4 | Ab2:2 Ab2:4 | Ab2:2 C3:4 | Ab2:2 D3:4
             | Eb3:2 Db3:4 | C3:2 !f Ab2:4 | Ab3:2 Ab3:4 | Ab2:2 Ab2:4 | !> Db3:2 Db3:4 | !mf Ab2:2 Ab2:4
             | Ab2:2 C3:4 | Eb3:2 Eb3:4 | F3:4 Db3:2 | Ab2:2 Ab2:4 | !mf ]x2 Ab2:2.""",
         ),
         program=19,
         pickup=Fraction(1, 4),
-        tempos=((31, 84), (33, 66)),
+        tempos=((31, 84.0), (33, 66.0)),
         roll=0.0,
     ),
     Tune(
@@ -626,7 +641,7 @@ TUNES: tuple[Tune, ...] = (
         "Brahms",
         "romantic",
         (3, 4),
-        80,
+        80.0,
         (
             """!p %100 A4:8 A4 | [ C5:4. A4:8 A4:4 | C5:2 A4:8 C5 | F5:4 E5:4. D5:8 | D5:4 C5 G4:8 A4 | Bb4:4 G4 G4:8 A4
             | Bb4:2 G4:8 Bb4 | !< E5 D5 C5:4 E5 | !mf F5:2 F4:8 F4 | F5:2 D5:8 Bb4 | C5:2 A4:8 F4 | Bb4:4 C5 D5
@@ -641,7 +656,7 @@ TUNES: tuple[Tune, ...] = (
         ),
         pedal="bar",
         pickup=Fraction(1, 4),
-        tempos=((31, 72), (32, 64)),
+        tempos=((31, 72.0), (32, 64.0)),
         roll=0.012,
     ),
     Tune(
@@ -650,7 +665,7 @@ TUNES: tuple[Tune, ...] = (
         "Grieg",
         "romantic",
         (4, 4),
-        126,
+        126.0,
         (
             f"""!pp %60 {_GRIEG_B} | {_GRIEG_B} | !p {_GRIEG_F} | {_GRIEG_F} | !mp {_GRIEG_B} | {_GRIEG_B}
             | !mf %70 {_up(_GRIEG_B, 1)} | !< {_up(_GRIEG_B, 1)} | !f {_up(_GRIEG_F, 1)} | {_up(_GRIEG_F, 1)}
@@ -661,34 +676,8 @@ TUNES: tuple[Tune, ...] = (
             | !ff {_GRIEG_BEAT_B} | {_GRIEG_BEAT_B} | !fff <B1 B2>:4'^ r r:2 | <B1 B2>:4'^ r r:2
             | <B1 B2>:4'^ <B1 B2>'^ r:2 | %95 <B0 B1>:1^""",
         ),
-        tempos=((9, 132), (17, 140), (25, 150), (33, 162), (41, 178), (49, 168)),
+        tempos=((9, 132.0), (17, 140.0), (25, 150.0), (33, 162.0), (41, 178.0), (49, 168.0)),
         roll=0.0,
-    ),
-    Tune(
-        "prelude-in-a",
-        "Prelude in A, op. 28 no. 7",
-        "Chopin",
-        "romantic",
-        (3, 4),
-        72,
-        (
-            """!p %100 E4:4 | C#5:8. D5:16 <D4 G#4 B4>:4 <D4 G#4 B4> | <D4 G#4 B4>:2 <D5 F#5>:4
-            | <B#4 D#5>:8. <C#5 E5>:16 <C#5 A5>:4 <C#5 A5> | <C#5 A5>:2 <E4 C#5>:4
-            | <C#5 A#5>:8. <D5 B5>:16 <F#4 D5>:4 <F#4 D5> | <F#4 D5>:2 <D4 G#4>:4
-            | <D4 G#4>:8. <C#4 A4>:16 <C#4 C#5>:4 <C#4 C#5> | <C#4 C#5>:2 E4:4
-            | <E4 G#4 C#5>:8. D5:16 <D4 G#4 B4>:4 <D4 G#4 B4> | <D4 G#4 B4>:2 !< <D5 F#5>:4
-            | <B#4 D#5>:8. <C#5 E5>:16 <C#5 E5 A5 C#6>:4 <C#5 E5 A5 C#6> | !mf <A#4 C#5 E5 A#5 C#6>:2 !> <A#4 C#5>:4
-            | <A#4 C#5>:8. <B4 D5>:16 <B4 F#5>:4 <A4 F#5> | <G#4 F#5>:2 !p <D4 G#4>:4
-            | <D4 B4>:8. <C#4 A4>:16 <C#5 A5>:4 <C#5 A5> | !pp <C#5 A5>:2 r:4""",
-            """!p %100 r:4 | E2 <E3 E4> <E3 E4> | <E3 E4>:2 r:4 | A2 <A3 E4> <A3 E4> | <A3 E4>:2 r:4
-            | E2 <E3 B3> <E3 B3> | <E3 B3>:2 r:4 | A1 <E3 A3 E4> <E3 A3 E4> | <E3 A3 E4>:2 r:4
-            | E2 <E3 E4> <E3 E4> | <E3 E4>:2 !< r:4 | A2 <A3 E4 A4> <A3 E4 A4> | !mf <F#2 C#3 E3 F#3>:2 !> r:4
-            | B1 <F#3 D4> <F#3 B3 D4> | <E3 B3 D4>:2 !p r:4 | A1 <E3 A3 E4> <A3 E4> | !pp <A3 E4>:2 r:4""",
-        ),
-        pedal="bar",
-        pickup=Fraction(1, 4),
-        tempos=((12, 62), (13, 70), (16, 58)),
-        roll=0.01,
     ),
     Tune(
         "silent-night",
@@ -696,15 +685,17 @@ TUNES: tuple[Tune, ...] = (
         "Gruber",
         "carol",
         (6, 8),
-        60,
+        60.0,
         (
             """!p %98 [ F4:8. G4:16 F4:8 D4:4. | F4:8. G4:16 F4:8 D4:4. | C5:4 C5:8 A4:4. | Bb4:4 Bb4:8 F4:4.
             | !mp G4:4 G4:8 Bb4:8. A4:16 G4:8 | F4:8. G4:16 F4:8 D4:4. | G4:4 G4:8 Bb4:8. A4:16 G4:8
-            | F4:8. G4:16 F4:8 D4:4. | !< C5:4 C5:8 Eb5:8. C5:16 A4:8 | Bb4:4. D5 | !mf Bb4:8. F4:16 D4:8 !> F4:8. Eb4:16 C4:8
+            | F4:8. G4:16 F4:8 D4:4. | !< C5:4 C5:8 Eb5:8. C5:16 A4:8 | Bb4:4. D5
+            | !mf Bb4:8. F4:16 D4:8 !> F4:8. Eb4:16 C4:8
             | Bb3:2. | !p ]x2""",
             """!p %98 [ D4:8. Eb4:16 D4:8 Bb3:4. | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 Eb4:4. | D4:4 D4:8 D4:4.
             | Eb4:4 Eb4:8 G4:8. F4:16 Eb4:8 | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 G4:8. F4:16 Eb4:8
-            | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 A4:8. A4:16 Eb4:8 | D4:4. F4 | D4:8. D4:16 Bb3:8 A3:4. | Bb3:2. | ]x2""",
+            | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 A4:8. A4:16 Eb4:8 | D4:4. F4 | D4:8. D4:16 Bb3:8 A3:4.
+            | Bb3:2. | ]x2""",
             "!pp %100 [ "
             + _figure(
                 "$1:8 $2 $3 $4 $5 $6",
@@ -715,6 +706,71 @@ TUNES: tuple[Tune, ...] = (
             + " | ]x2",
         ),
         pedal="half",
-        tempos=((23, 52), (24, 46)),
+        tempos=((23, 52.0), (24, 46.0)),
+    ),
+    Tune(
+        "blue-danube",
+        "The Blue Danube, first waltz",
+        "J. Strauss II",
+        "waltz",
+        (3, 4),
+        168.0,
+        (
+            """!mp D4:4 | [ D4 F#4 A4 | A4:2 %60 <F#5 A5>:4 | <F#5 A5>' r <D5 F#5> | <D5 F#5>' r %95 D4 | D4 F#4 A4
+            | A4:2 %60 <G5 A5>:4 | <G5 A5>' r <C#5 G5> | <C#5 G5>' r %95 C#4 | C#4 E4 B4 | B4:2 %60 <G5 B5>:4
+            | <G5 B5>' r <C#5 G5> | <C#5 G5>' r %95 C#4 | C#4 E4 B4 | B4:2 %60 <F#5 B5>:4 | <F#5 B5>' r <D5 F#5>
+            | <D5 F#5>' r %95 !mf D4 | D4 F#4 A4 | D5:2 %60 <A5 D6>:4 | <A5 D6>' r <F#5 A5> | <F#5 A5>' r %95 D4
+            | D4 F#4 A4 | D5:2 %60 <B5 D6>:4 | <B5 D6>' r <G5 B5> | <G5 B5>' r %95 !< E4 | E4 G4 B4 | B4:2.~
+            | B4:4 G#4 A4 | !f F#5:2.~ | F#5:4 D5 F#4 | !> F#4:2 E4:4 | B4:2 A4:4 | !mp D4:2 D4:4 | ]x2
+            !mf <D4 F#4 A4 D5>:4'^ <D4 F#4 A4 D5>'^ r""",
+            "!p r:4 | %70 [ "
+            + _figure(
+                "$1:4 <$2 $3> <$2 $3>",
+                f"""{_DANUBE_BASS} | {_DANUBE_SEVENTH} | {_DANUBE_SEVENTH} | {_DANUBE_BASS} | A2 F#3 A3 | D3 F#3 A3
+                | A2 F#3 A3 | E3 G3 B3 | B2 G3 B3 | E3 G3 B3 | B2 G3 B3 | A2 E3 G3 | C#3 E3 G3 | D3 F#3 A3 | A2 F#3 A3
+                | B2 G3 B3 | A2 E3 G3 | D3 F#3 A3""",
+            )
+            + " | ]x2 !mf D2:4'^ <D2 A2 D3>'^ r",
+        ),
+        pedal="bar",
+        pickup=Fraction(1, 4),
+        tempos=((2, 176.0), (31, 160.0), (34, 180.0), (63, 150.0)),
+    ),
+    Tune(
+        "moonlight",
+        "Moonlight Sonata, opening",
+        "Beethoven",
+        "romantic",
+        (4, 4),
+        52.0,
+        (
+            """!p %100 [ r:1 | ]x4 r:2. G#4:8. G#4:16 | G#4:2. G#4:8. G#4:16 | !< G#4:2 A4 | !mp G#4 !> F#4:4 B4
+            | !p E4:1 | <E4 G#4>""",
+            """!pp %100 [ [ G#3:12 C#4 E4 ]x4 | ]x2 [ A3 C#4 E4 ]x2 [ A3 D4 F#4 ]x2
+            | G#3 B#3 F#4 G#3 C#4 E4 G#3 C#4 D#4 F#3 B#3 D#4 | E3 G#3 C#4 [ G#3 C#4 E4 ]x3 | [ G#3 D#4 F#4 ]x4
+            | !< [ G#3 C#4 E4 ]x2 [ A3 C#4 F#4 ]x2 | !p [ G#3 B3 E4 ]x2 [ A3 B3 D#4 ]x2 | !pp [ G#3 B3 E4 ]x4
+            | <G#3 B3>:1""",
+            """!pp %100 <C#2 C#3>:1 | <B1 B2> | <A1 A2>:2 <F#1 F#2> | <G#1 G#2> <G#1 G#2> | <C#2 G#2 C#3>:1
+            | <B#1 G#2 B#2>
+            | <C#2 C#3>:2 <F#1 F#2> | <B1 B2> <B1 B2> | <E2 E3>:1 | <E2 B2 E3>""",
+        ),
+        pedal="half",
+        tempos=((9, 48.0), (10, 40.0)),
+        roll=0.006,
+    ),
+    Tune(
+        "korobeiniki",
+        "Korobeiniki",
+        "",
+        "folk",
+        (4, 4),
+        128.0,
+        (
+            f"!mp {_KOROBEINIKI} | !mf {_up(_KOROBEINIKI, 1)} | !mp %70 {_KOROBEINIKI} | !f {_up(_KOROBEINIKI, 1)}"
+            " | %90 <C#5 E5 G5 A5>:4'^ r <F5 A5 D6>:4'^ r",
+            f"!p %70 {_KOROBEINIKI_BASS} | !mp {_KOROBEINIKI_BASS} | %50 !p {_KOROBEINIKI_BASS}"
+            f" | !mf {_KOROBEINIKI_BASS} | %90 <A2 E3 G3>:4'^ r <D2 D3>:4'^ r",
+        ),
+        tempos=((9, 138.0), (17, 148.0), (21, 158.0), (25, 168.0), (29, 180.0)),
     ),
 )

@@ -1,0 +1,284 @@
+import struct
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemui_jax import audio
+from nemui_jax.midi import NOTE, PEDAL, Song
+
+RATE = 22050
+
+
+@pytest.fixture(autouse=True)
+def no_fonts(monkeypatch):
+    """The plain voice unless a test names a font, whatever this machine has."""
+    monkeypatch.setattr(audio, "FOLDERS", ())
+    monkeypatch.delenv("SOUNDFONT", raising=False)
+
+
+def make_song(*rows: tuple, pedal: list[tuple] | None = None) -> Song:
+    """A song from rows (onset, end, pitch[, velocity, channel, program])."""
+    default = (0.0, 0.5, 60, 80, 0, 0)
+    notes = np.array([(*row, *default[len(row) :]) for row in rows], NOTE)
+    return Song(notes, np.array(pedal or [], PEDAL))
+
+
+def level(samples: np.ndarray, start: float, end: float) -> float:
+    """Root mean square of a stretch in seconds."""
+    return float(np.sqrt((samples[round(start * RATE) : round(end * RATE)] ** 2).mean()))
+
+
+def strongest(samples: np.ndarray) -> float:
+    """The frequency in hertz where the spectrum of the first second is highest."""
+    mono = samples[:RATE].sum(axis=1)
+    return float(np.abs(np.fft.rfft(mono * np.hanning(len(mono)))).argmax() * RATE / len(mono))
+
+
+# The sound of a song
+
+
+def test_shape_level_and_peak():
+    rng = np.random.default_rng(0)
+    onset = np.sort(rng.uniform(0, 10, 200))
+    rows = [
+        (time, time + 0.4, int(pitch), int(velocity))
+        for time, pitch, velocity in zip(onset, rng.integers(30, 100, 200), rng.integers(1, 128, 200), strict=True)
+    ]
+    song = make_song(*rows)
+    samples = audio.render(song, rate=RATE)
+    assert samples.dtype == np.float32
+    assert samples.shape == (round((song.seconds + audio.TAIL_SECONDS) * RATE), 2)
+    assert np.isfinite(samples).all()
+    assert 0.3 < np.abs(samples).max() <= audio.PEAK
+    assert audio.loudness(samples.T, RATE) == pytest.approx(audio.LOUDNESS_DB, abs=0.5)
+    assert level(samples[-RATE // 10 :], 0, 1) < 1e-3
+    np.testing.assert_array_equal(samples, audio.render(song, rate=RATE))
+
+
+@pytest.mark.parametrize("velocity", [1, 127])
+def test_loudness_does_not_depend_on_velocity_or_clip(velocity):
+    samples = audio.render(make_song(*[(0.0, 0.05, pitch, velocity) for pitch in range(21, 109)]), rate=RATE)
+    assert audio.loudness(samples.T, RATE) == pytest.approx(audio.LOUDNESS_DB, abs=1)
+    assert np.abs(samples).max() <= audio.PEAK
+
+
+@pytest.mark.parametrize("pitch", [45, 60, 69, 90])
+def test_pitch(pitch):
+    base = 440 * 2 ** ((pitch - 69) / 12)
+    found = strongest(audio.render(make_song((0.0, 1.0, pitch)), rate=RATE))
+    partial = max(round(found / base), 1)
+    assert found / partial == pytest.approx(base, rel=0.01)
+    assert partial <= 2
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_every_pitch_at_any_rate(rate):
+    samples = audio.render(make_song(*[(0.01 * pitch, 0.01 * pitch + 0.1, pitch) for pitch in range(128)]), rate=rate)
+    assert np.isfinite(samples).all()
+    assert np.abs(samples).max() > 0.1
+
+
+def test_velocity_is_heard():
+    samples = audio.render(make_song((0.0, 0.5, 60, 30), (2.0, 2.5, 60, 120)), rate=RATE)
+    assert level(samples, 2, 2.5) / level(samples, 0, 0.5) == pytest.approx((120 / 30) ** 2, rel=0.1)
+
+
+def test_dies_away_sooner_when_high():
+    low, high = (audio.render(make_song((0.0, 4.0, pitch)), rate=RATE) for pitch in (40, 88))
+    low_left, high_left = (level(samples, 2.5, 3) / level(samples, 0, 0.5) for samples in (low, high))
+    assert high_left < low_left / 4
+    assert low_left < 0.7
+
+
+def test_low_is_left():
+    low, high = (audio.render(make_song((0.0, 1.0, pitch)), rate=RATE) for pitch in (30, 100))
+    assert level(low[:, :1], 0, 1) > 1.2 * level(low[:, 1:], 0, 1)
+    assert level(high[:, 1:], 0, 1) > 1.2 * level(high[:, :1], 0, 1)
+
+
+@pytest.mark.parametrize("song", [make_song(), make_song((0.0, 1.0, 127, 1))], ids=["empty", "above the rate"])
+def test_silence(song):
+    samples = audio.render(song, rate=8000)
+    assert samples.shape == (round((song.seconds + audio.TAIL_SECONDS) * 8000), 2)
+    assert not samples.any()
+
+
+def test_unusable_rate():
+    with pytest.raises(ValueError, match="8000 to 192000"):
+        audio.render(make_song(), rate=100)
+
+
+# The pedal
+
+
+def test_pedal_is_heard():
+    dry, held = (
+        audio.render(make_song((0.0, 0.5, 60), (2.5, 3.0, 72), pedal=pedal), rate=RATE)
+        for pedal in ([], [(0.2, 127), (2.0, 0)])
+    )
+    assert level(held, 1.0, 1.9) > 20 * level(dry, 1.0, 1.9)
+    assert level(held, 2.35, 2.49) < level(held, 1.5, 1.9) / 10
+
+
+@pytest.mark.parametrize(
+    ("pedal", "end"),
+    [
+        ([], 1.0),
+        ([(0.5, 127), (2.0, 0)], 2.0),
+        ([(0.5, 64), (0.8, 100), (2.0, 63)], 2.0),  # on the way down it is down
+        ([(0.5, 127), (0.9, 0), (1.1, 127)], 1.0),  # too late to catch the note
+        ([(0.5, 127), (1.0, 0)], 1.0),
+        ([(1.0, 127), (1.5, 0)], 1.5),
+        ([(0.5, 127)], 5.0 + audio.RING_SECONDS),
+        ([(0.5, 127), (900.0, 0)], 5.0 + audio.RING_SECONDS),
+    ],
+)
+def test_sustained(pedal, end):
+    notes = audio.sustained(make_song((0.0, 1.0, 60), (4.5, 5.0, 90), pedal=pedal))
+    assert notes["end"][0] == end
+
+
+def test_sustained_ends_where_the_string_is_struck_again():
+    rows = (0.0, 1.0, 60), (0.5, 2.0, 62), (3.0, 3.5, 60), (4.0, 4.5, 60, 80, 1)
+    song = make_song(*rows, pedal=[(0.0, 127), (6.0, 0)])
+    assert audio.sustained(song)["end"].tolist() == [3.0, 6.0, 6.0, 6.0]
+    assert song.notes["end"].tolist() == [1.0, 2.0, 3.5, 4.5]
+
+
+# Files
+
+
+def test_write_wav(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"what was there before")
+    audio.write_wav(path, np.array([[0.0, 1.0], [-1.0, 0.5], [2.0, -2.0]], np.float32), 8000)
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate(), file.getnframes()) == (2, 2, 8000, 3)
+        values = np.frombuffer(file.readframes(3), "<i2")
+    assert values.tolist() == [0, 32767, -32767, 16384, 32767, -32767]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_wav_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        audio.write_wav(tmp_path / "a.wav", np.zeros((1, 2), np.float32))
+    assert [item.name for item in tmp_path.iterdir()] == ["a.wav"]
+
+
+# Soundfonts
+
+
+def make_font(path: Path) -> Path:
+    """A soundfont of one instrument, program 0: a sine of 441 Hz on pitch 69, looped, for all pitches."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+    def generators(*pairs: tuple[int, int]) -> bytes:
+        return b"".join(struct.pack("<HH", *pair) for pair in (*pairs, (0, 0)))
+
+    def bags(last: int) -> bytes:
+        return struct.pack("<HHHH", 0, 0, last, 0)
+
+    sine = (20000 * np.sin(2 * np.pi * np.arange(44100) / 100)).astype("<i2")
+    samples = np.concatenate([sine, np.zeros(46, "<i2")]).tobytes()
+    header = struct.pack("<20sIIIIIBbHH", b"sine", 0, 44100, 1000, 43000, 44100, 69, 0, 0, 1)
+    info = chunk(b"ifil", struct.pack("<HH", 2, 1)) + chunk(b"isng", b"EMU8000\0") + chunk(b"INAM", b"sine\0\0")
+    articles = (
+        chunk(b"phdr", struct.pack("<20sHHHIII20sHHHIII", b"sine", 0, 0, 0, 0, 0, 0, b"EOP", 0, 0, 1, 0, 0, 0))
+        + chunk(b"pbag", bags(1))
+        + chunk(b"pmod", bytes(10))
+        + chunk(b"pgen", generators((41, 0)))  # instrument 0
+        + chunk(b"inst", struct.pack("<20sH20sH", b"sine", 0, b"EOI", 1))
+        + chunk(b"ibag", bags(2))
+        + chunk(b"imod", bytes(10))
+        + chunk(b"igen", generators((54, 1), (53, 0)))  # looped; sample 0
+        + chunk(b"shdr", header + struct.pack("<20sIIIIIBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    )
+    lists = [b"INFO" + info, b"sdta" + chunk(b"smpl", samples), b"pdta" + articles]
+    path.write_bytes(chunk(b"RIFF", b"sfbk" + b"".join(chunk(b"LIST", part) for part in lists)))
+    return path
+
+
+@pytest.fixture
+def font(tmp_path) -> Path:
+    pytest.importorskip("symusic")
+    return make_font(tmp_path / "sine.sf2")
+
+
+def test_soundfont(font):
+    song = make_song((0.0, 0.5, 69, 30), (2.5, 3.0, 57, 120), pedal=[(0.2, 127), (1.5, 0)])
+    samples = audio.render(song, font, rate=RATE)
+    assert samples.shape == (5 * RATE, 2)
+    assert strongest(samples) == pytest.approx(441, abs=1.5)
+    assert strongest(samples[round(2.5 * RATE) :]) == pytest.approx(220.5, abs=2.5)
+    assert level(samples, 2.5, 3) / level(samples, 0, 0.5) == pytest.approx((120 / 30) ** 2, rel=0.1)
+    assert level(samples, 1.0, 1.4) == pytest.approx(level(samples, 0.1, 0.5), rel=0.1)  # the pedal, on a looped tone
+    assert level(samples, 2.0, 2.4) < level(samples, 1.0, 1.4) / 20
+    assert audio.loudness(samples.T, RATE) == pytest.approx(audio.LOUDNESS_DB, abs=0.5)
+
+
+def test_soundfont_without_the_program(font):
+    samples = audio.render(make_song((0.0, 0.5, 69, 80, 0, 40)), font, rate=RATE)
+    assert strongest(samples) == pytest.approx(441, abs=1.5)
+
+
+def test_find_soundfont(font, monkeypatch):
+    assert audio.find_soundfont() is None
+    monkeypatch.setattr(audio, "FOLDERS", (font.parent / "none", font.parent))
+    assert audio.find_soundfont() == font
+    make_font(font.with_name("FluidR3_GM.sf2"))
+    make_font(font.with_name("aaa.SF2"))
+    assert audio.find_soundfont() == font.with_name("FluidR3_GM.sf2")
+    monkeypatch.setenv("SOUNDFONT", str(font))
+    assert audio.find_soundfont() == font
+    monkeypatch.setenv("SOUNDFONT", str(font.with_name("gone.sf2")))
+    with pytest.raises(ValueError, match=r"gone\.sf2: no such file; .*SOUNDFONT"):
+        audio.find_soundfont()
+
+
+def test_found_soundfont_is_played(font, monkeypatch):
+    monkeypatch.setenv("SOUNDFONT", str(font))
+    assert strongest(audio.render(make_song((0.0, 1.0, 69)), rate=RATE)) == pytest.approx(441, abs=1.5)
+
+
+def test_without_symusic(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "symusic", None)
+    monkeypatch.setattr(audio, "FOLDERS", (tmp_path,))
+    font = make_font(tmp_path / "sine.sf2")
+    song = make_song((0.0, 0.5, 69))
+    assert audio.find_soundfont() is None
+    assert audio.render(song, rate=RATE).any()
+    with pytest.raises(ImportError, match=r"pip install 'nemui-jax\[audio\]'"):
+        audio.render(song, font, rate=RATE)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "is not a soundfont"),
+        (b"MThd\0\0\0\6\0\1\0\1", "is not a soundfont"),
+        (b"RIFF\x10\0\0\0sfbk" + b"x" * 16, "is a damaged soundfont"),
+    ],
+)
+def test_no_soundfont(data, message, tmp_path):
+    pytest.importorskip("symusic")
+    path = tmp_path / "odd.sf2"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"odd\.sf2: {message}") as caught:
+        audio.render(make_song((0.0, 0.5, 60)), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_cut_soundfont(font):
+    whole = font.read_bytes()
+    for size in (len(whole) - 1, len(whole) - 100, len(whole) // 2):
+        font.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="damaged"):
+            audio.render(make_song((0.0, 0.5, 60)), font, rate=RATE)

@@ -1,0 +1,342 @@
+"""Runs and checkpoints: what was saved comes back, what is damaged is noticed, and one process writes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT, SMALLEST
+
+from nemui_jax import checkpoint, dataset, runs, train
+from nemui_jax.dataset import Corpus
+from nemui_jax.runs import Run, RunError
+from nemui_jax.train import TrainState
+
+
+@pytest.fixture(scope="module")
+def corpus(songs_folder) -> Corpus:
+    return dataset.load(songs_folder, SMALLEST.roll)[0]
+
+
+@pytest.fixture(scope="module")
+def model_run(corpus, tmp_path_factory) -> Run:
+    """A run with checkpoints of steps 9 and 10; copied, never changed."""
+    config = dataset.fit_pitches(SMALLEST, corpus)
+    run = runs.create(tmp_path_factory.mktemp("runs") / "model", config, 5, 300, corpus)
+    for step in (9, 10):
+        checkpoint.save(run, state_of(run, step))
+    return run
+
+
+@pytest.fixture
+def run(model_run, tmp_path) -> Run:
+    shutil.copytree(model_run.path, tmp_path / "run")
+    return runs.read(tmp_path / "run")
+
+
+def state_of(run: Run, step: int) -> TrainState:
+    """A state in which every number is another one, and other ones at every step."""
+    shapes = jax.eval_shape(lambda key: train.init(key, run.rows, run.config), jax.random.key(0))
+    rng = np.random.default_rng(step)
+
+    def fill(leaf):
+        values = rng.integers(0, 1000, leaf.shape) if leaf.dtype == jnp.int32 else rng.normal(size=leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree.map(fill, shapes)._replace(step=jnp.int32(step))
+
+
+def assert_equal(state, other) -> None:
+    assert jax.tree.structure(state) == jax.tree.structure(other)
+    for leaf, again in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+        assert leaf.dtype == again.dtype
+        np.testing.assert_array_equal(leaf, again)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Saving
+
+
+def test_a_state_returns_bit_for_bit(run):
+    for step in (9, 10):
+        assert_equal(checkpoint.restore(run, step), state_of(run, step))
+    params, table = checkpoint.restore_model(run, 10)
+    assert_equal((params, table), (state_of(run, 10).params, state_of(run, 10).latents))
+    assert checkpoint.whole_step(run) == (10, [])  # as numbers: 10 is newer than 9
+
+
+def test_the_newest_stay(run):
+    assert checkpoint.save(run, state_of(run, 100)) == 100
+    assert checkpoint.saved_steps(run.path) == [100, 10]
+    assert {path.name for path in (run.path / "checkpoints").iterdir()} == {"10", "10.json", "100", "100.json"}
+    assert_equal(checkpoint.restore(run, 100), state_of(run, 100))
+
+
+def test_a_whole_checkpoint_is_not_written_again(run):
+    before = contents(run.path)
+    assert checkpoint.save(run, state_of(run, 10)._replace(latents=jnp.zeros((run.rows, 4)))) == 10
+    assert contents(run.path) == before
+
+
+def test_without_hashes_a_checkpoint_does_not_count(run):
+    folder = run.path / "checkpoints"
+    shutil.copytree(folder / "10", folder / "20")  # as left by a process that was killed
+    (folder / "20" / "half").write_bytes(b"rest of something")
+    (folder / "notes.json").write_text("{}")
+    assert checkpoint.saved_steps(run.path) == [10, 9]
+    assert checkpoint.whole_step(run) == (10, [])
+    checkpoint.save(run, state_of(run, 20))
+    assert checkpoint.whole_step(run) == (20, [])
+    assert_equal(checkpoint.restore(run, 20), state_of(run, 20))
+
+
+def test_no_checkpoint(run):
+    shutil.rmtree(run.path / "checkpoints")
+    assert checkpoint.saved_steps(run.path) == []
+    assert checkpoint.whole_step(run) == (None, [])
+
+
+# Damage
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+DAMAGES: list[Callable[[Path], None]] = [flip, cut, zero, Path.unlink]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["flipped", "cut", "zeroed", "deleted"])
+def test_any_damage_to_the_newest_is_noticed(run, damage):
+    folder = run.path / "checkpoints" / "10"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    for path in files:
+        data = path.read_bytes()
+        damage(path)
+        assert checkpoint.whole_step(run) == (9, [10]), path
+        path.write_bytes(data)
+    assert checkpoint.whole_step(run) == (10, [])
+    assert_equal(checkpoint.restore(run, 9), state_of(run, 9))
+
+
+def test_a_file_too_many_and_a_folder_too_few_are_noticed(run):
+    (run.path / "checkpoints" / "10" / "more").write_bytes(b"")
+    assert checkpoint.whole_step(run) == (9, [10])
+    shutil.rmtree(run.path / "checkpoints" / "10")
+    assert checkpoint.whole_step(run) == (9, [10])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "\ud800"], ids=repr)
+def test_damaged_hashes_are_noticed(run, text):
+    (run.path / "checkpoints" / "10.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert checkpoint.whole_step(run) == (9, [10])
+
+
+def test_all_damaged(run):
+    for step in ("9", "10"):
+        flip(max((run.path / "checkpoints" / step).rglob("*"), key=lambda path: path.stat().st_size))
+    before = contents(run.path)
+    with pytest.raises(RunError, match=r"every checkpoint is damaged \(10, 9\); train with --fresh"):
+        checkpoint.whole_step(run)
+    assert contents(run.path) == before
+
+
+def test_training_on_from_an_older_checkpoint(run):
+    """The damaged one is in nobody's way, and is replaced when training comes by."""
+    shutil.rmtree(run.path / "checkpoints" / "9")
+    (run.path / "checkpoints" / "9.json").unlink()
+    checkpoint.save(run, state_of(run, 30))
+    flip(next((run.path / "checkpoints" / "30").rglob("_METADATA")))
+    assert checkpoint.whole_step(run) == (10, [30])
+    for step in (20, 25):
+        checkpoint.save(run, state_of(run, step))
+        assert checkpoint.whole_step(run) == (step, [30])
+        assert_equal(checkpoint.restore(run, step), state_of(run, step))
+    checkpoint.save(run, state_of(run, 30))
+    assert checkpoint.whole_step(run) == (30, [])
+    assert_equal(checkpoint.restore(run, 30), state_of(run, 30))
+
+
+def test_fingerprint_tells_checkpoints_apart(run):
+    assert run.fingerprint(9) != run.fingerprint(10)
+    assert run.fingerprint(10) == runs.read(run.path).fingerprint(10)
+    assert len(run.fingerprint(10)) == 12
+
+
+# Runs
+
+
+def test_a_run_returns(model_run, run, corpus):
+    assert (run.config, run.seed, run.total, run.entries) == (model_run.config, 5, 300, corpus.entries)
+    again = run.corpus()
+    for song, source in zip(again.songs, corpus.songs, strict=True):
+        for name in ("notes", "pedal", "tempos", "meters"):
+            np.testing.assert_array_equal(getattr(song, name), getattr(source, name))
+        assert song.name == source.name
+    assert again.fingerprint() == corpus.fingerprint()
+    assert run.rows == len(state_of(run, 0).latents)
+
+
+def test_a_run_can_be_moved(run, tmp_path, monkeypatch):
+    run.path.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    moved = runs.read(Path("elsewhere"))  # Orbax takes no relative path
+    assert checkpoint.whole_step(moved) == (10, [])
+    assert_equal(checkpoint.restore(moved, 10), state_of(run, 10))
+
+
+def test_a_run_half_created_is_none(corpus, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs, "describe", fail)
+    with pytest.raises(OSError, match="disk full"):
+        runs.create(tmp_path / "run", SMALLEST, 0, 1, corpus)
+    assert not runs.exists(tmp_path / "run")
+    with pytest.raises(RunError, match="no run here; make one with: python run.py train"):
+        runs.read(tmp_path / "run")
+
+
+def edit_head(path: Path, **changes) -> None:
+    head = json.loads((path / "config.json").read_text())
+    head["config"] |= changes.pop("config", {})
+    (path / "config.json").write_text(json.dumps(head | changes))
+
+
+def test_a_newer_format_is_refused(run):
+    edit_head(run.path, format=runs.FORMAT + 1)
+    with pytest.raises(RunError, match=r"format 2 is newer than this program's 1; update"):
+        runs.read(run.path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]" * 2, "null", "3", '{"format": "new"}', '[{"name": 1}]'])
+def test_damaged_descriptions_are_refused(run, name, text):
+    (run.path / name).write_text(text)
+    with pytest.raises(RunError, match=r"config\.json or manifest\.json is damaged"):
+        runs.read(run.path)
+
+
+def test_an_unknown_field_is_refused(run):
+    edit_head(run.path, config={"model": {"layers": 2}})
+    with pytest.raises(RunError, match="damaged.*layers"):
+        runs.read(run.path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES[1:], ids=["cut", "zeroed", "deleted"])
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # see test_dataset
+def test_a_damaged_song_is_named(run, damage):
+    damage(run.path / "songs" / f"{run.entries[1].sha256}.npz")
+    with pytest.raises(RunError, match="the run's copy of song 1 is damaged"):
+        run.song(1)
+    assert len(run.song(0).notes) == run.entries[0].notes
+
+
+def test_metrics_without_what_a_crash_cut_off(run):
+    assert runs.metrics(run) == []
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert runs.metrics(run) == [{"step": 1}, {"step": 2}]
+
+
+def test_write_text_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "file.json"
+    runs.write_text(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            runs.write_text(path, "new")
+    assert path.read_text() == "old"
+    runs.write_text(path, "new")
+    assert contents(tmp_path) == {"new/file.json": b"new"}
+
+
+def test_song_differences(corpus):
+    one, two, three = corpus.entries
+    assert runs.song_differences([one, two], [one, two]) == ""
+    assert runs.song_differences([one], [one, two]) == "1 new (repeats)"
+    assert runs.song_differences([one, two, three], [three]) == "2 gone (a chorale, ...)"
+    assert runs.song_differences([one], [two]) == "1 gone (a chorale), 1 new (repeats)"
+    assert runs.song_differences([one, two], [two, one]) == "in another order"
+
+
+def test_set_aside_keeps_everything(run):
+    before = contents(run.path)
+    with runs.lock(run.path):
+        first = runs.set_aside(run.path)
+        assert contents(first) == before
+        assert [path.name for path in run.path.iterdir()] == ["lock"]
+        (run.path / "config.json").write_text("second")
+        second = runs.set_aside(run.path)
+    assert (first.name, second.name) == ("run.old-1", "run.old-2")
+    assert contents(first) == before
+    assert contents(second) == {"config.json": b"second"}
+
+
+# The lock
+
+
+def test_one_process_writes(run):
+    with runs.lock(run.path):
+        with pytest.raises(RunError, match=rf"process {os.getpid()} is using this run; wait for it or name another"):
+            runs.lock(run.path).__enter__()
+        assert (run.path / "lock").read_text() == str(os.getpid())  # still ours
+    with runs.lock(run.path):
+        pass
+
+
+def test_another_process_is_named_and_a_dead_one_is_not_in_the_way(run):
+    program = "import sys; from pathlib import Path; from nemui_jax import runs\n"
+    program += "with runs.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, run.path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"process {holder.pid} is using this run"):
+            runs.lock(run.path).__enter__()
+        holder.kill()
+        holder.communicate()
+    assert (run.path / "lock").read_text() == str(holder.pid)  # stale
+    with runs.lock(run.path):
+        assert (run.path / "lock").read_text() == str(os.getpid())
+
+
+def test_a_lock_leaves_no_folder_without_a_run(tmp_path, run):
+    with pytest.raises(KeyError), runs.lock(tmp_path / "none"):
+        (tmp_path / "none" / "songs").mkdir()
+        raise KeyError
+    assert not (tmp_path / "none").exists()
+    before = contents(run.path)
+    with pytest.raises(KeyError), runs.lock(run.path):
+        raise KeyError
+    assert contents(run.path) | {"lock": b""} == before | {"lock": b""}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("not a run's")
+    with pytest.raises(KeyError), runs.lock(tmp_path / "mine"):
+        raise KeyError
+    assert (tmp_path / "mine" / "letter.txt").exists()

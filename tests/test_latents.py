@@ -1,0 +1,146 @@
+"""Where rows stand, and how tracks are read, joined and mixed."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemui_jax import latents
+from nemui_jax.config import ModelConfig
+
+CONFIG = ModelConfig(block_steps=4, knot_steps=8)
+LAYOUTS = st.tuples(st.integers(1, 16), st.integers(1, 5))  # steps a block, blocks a knot
+
+
+def layout(sizes: tuple[int, int]) -> ModelConfig:
+    return ModelConfig(block_steps=sizes[0], knot_steps=sizes[0] * sizes[1])
+
+
+def ramp(rows: int) -> np.ndarray:
+    """A track whose latent at any time is the number of knots passed."""
+    return np.arange(rows, dtype=np.float32)[:, None]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(0, 500), LAYOUTS)
+def test_queries_cover_a_song_and_use_its_rows(steps, sizes):
+    config = layout(sizes)
+    found = latents.queries(steps, config)
+    count, rows = latents.count_queries(steps, config), latents.count_rows(steps, config)
+    covered = (found.step[:, None] + np.arange(config.block_steps)).reshape(-1)
+    np.testing.assert_array_equal(covered, np.arange(count * config.block_steps))  # each step once, in order
+    assert steps <= len(covered) < max(steps, 1) + config.block_steps
+    read_rows = set(found.row) | set(found.next_row[found.time > 0])
+    assert read_rows == set(range(rows))  # no row that nothing is read from
+    assert ((found.time >= 0) & (found.time < 1)).all()
+    knots = latents.read(ramp(rows)[found.row], ramp(rows)[found.next_row], found.time)[:, 0]
+    np.testing.assert_allclose(knots * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
+
+
+def test_queries_of_a_short_song():
+    found = latents.queries(19, CONFIG)
+    assert [column.tolist() for column in found] == [
+        [0, 4, 8, 12, 16],
+        [0, 0, 1, 1, 2],
+        [1, 1, 2, 2, 2],
+        [0, 0.5] * 2 + [0],
+    ]
+    assert [column.dtype for column in found] == [np.int32, np.int32, np.int32, np.float32]
+    assert latents.count_rows(19, CONFIG) == 3
+
+
+def test_a_song_with_no_steps_has_a_query_and_a_row():
+    assert latents.count_queries(0, CONFIG) == latents.count_rows(0, CONFIG) == 1
+    assert len(latents.queries(0, CONFIG).step) == 1
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_one_row_a_song(block):
+    config = ModelConfig(block_steps=block, knot_steps=0)
+    for steps in (1, 10, 999):
+        found = latents.queries(steps, config)
+        assert latents.count_rows(steps, config) == 1
+        assert not found.row.any()
+        assert not found.next_row.any()
+        np.testing.assert_allclose(found.time, np.arange(len(found.step)) / len(found.step), rtol=1e-6)
+
+
+def test_read_at_and_between_knots():
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 3, 5)).astype(np.float32)
+    np.testing.assert_array_equal(latents.read(before, after, np.zeros(3, np.float32)), before)
+    np.testing.assert_allclose(latents.read(before, after, np.ones(3, np.float32)), after, rtol=1e-5)
+    half = latents.read(before, after, np.full(3, 0.5, np.float32))
+    np.testing.assert_allclose(half, (before + after) / 2, rtol=1e-5)
+    on_device = latents.read(jnp.array(before), jnp.array(after), jnp.full(3, 0.5))
+    np.testing.assert_allclose(on_device, half, rtol=1e-6)
+
+
+def test_along_a_song_is_its_queries():
+    own = latents.queries(37, CONFIG)
+    track = np.random.default_rng(1).normal(size=(latents.count_rows(37, CONFIG), 3)).astype(np.float32)
+    expected = latents.read(track[own.row], track[own.next_row], own.time)
+    np.testing.assert_array_equal(latents.along(track, 37, len(own.step), CONFIG), expected)
+    np.testing.assert_array_equal(latents.along(track, 37, 4, CONFIG), expected[:4])
+    np.testing.assert_array_equal(latents.times(len(own.step), CONFIG), own.time)
+
+
+def test_along_starts_again_at_a_whole_knot():
+    track = ramp(latents.count_rows(17, CONFIG))  # five queries: at knots 0, 0.5, 1, 1.5 and 2
+    found = latents.along(track, 17, 14, CONFIG)[:, 0]
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 2, 0, 0.5, 1, 1.5, 2, 2, 0, 0.5])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 200), st.integers(1, 150), LAYOUTS)
+def test_along_stays_in_time(steps, count, sizes):
+    """However often a song has begun again, its latents stand where the time of the query says."""
+    config = layout(sizes)
+    found = latents.along(ramp(latents.count_rows(steps, config)), steps, count, config)[:, 0]
+    time = latents.times(count, config)
+    last = (latents.count_queries(steps, config) - 1) * config.block_steps / config.knot_steps
+    held = np.isclose(found, last, atol=1e-5)  # the last query fills what is left of its knot interval
+    np.testing.assert_allclose((found % 1)[~held], time[~held], atol=1e-4)
+    assert held.sum() <= (count // max(latents.count_queries(steps, config), 1) + 1) * config.knot_steps
+
+
+def test_along_with_one_row_a_song():
+    config = ModelConfig(block_steps=2, knot_steps=0)
+    track = np.array([[3.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(latents.along(track, 10, 12, config), np.repeat(track, 12, 0))
+
+
+def stretches(songs: int, count: int = 6) -> np.ndarray:
+    return np.random.default_rng(songs).normal(size=(songs, count, 8))
+
+
+@pytest.mark.parametrize("keep_norm", [True, False])
+def test_a_song_of_weight_1_is_itself(keep_norm):
+    songs = stretches(3)
+    weights = np.zeros((3, 6))
+    weights[1] = 1
+    np.testing.assert_allclose(latents.mix(songs, weights, keep_norm), songs[1], rtol=1e-6)
+
+
+def test_mix_is_the_weighted_sum_query_by_query():
+    songs = stretches(2)
+    weights = np.stack([np.linspace(0, 1, 6), np.linspace(1, 0, 6)])
+    expected = np.array([weights[0, i] * songs[0, i] + weights[1, i] * songs[1, i] for i in range(6)])
+    np.testing.assert_allclose(latents.mix(songs, weights, keep_norm=False), expected)
+    kept = latents.mix(songs, weights)
+    cosine = (kept * expected).sum(-1) / np.linalg.norm(kept, axis=-1) / np.linalg.norm(expected, axis=-1)
+    np.testing.assert_allclose(cosine, 1)  # the same direction
+    norms = np.linalg.norm(songs, axis=-1)
+    np.testing.assert_allclose(np.linalg.norm(kept, axis=-1), (weights * norms).sum(0), rtol=1e-6)
+    assert (np.linalg.norm(expected[1:-1], axis=-1) < (weights * norms).sum(0)[1:-1]).all()  # else nothing was kept
+
+
+def test_mix_of_opposites_is_finite():
+    songs = np.stack([stretches(1)[0], -stretches(1)[0]])
+    assert np.isfinite(latents.mix(songs, np.full((2, 6), 0.5))).all()
+
+
+def test_spread():
+    table = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
+    np.testing.assert_allclose(latents.spread(table), [np.sqrt(8 / 3), 0])

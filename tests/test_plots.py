@@ -1,0 +1,289 @@
+import io
+import itertools
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from nemui_jax import plots
+from nemui_jax.metrics import note_scores
+from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, Song
+
+ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40
+
+
+def make_song(count: int, seed: int = 0, name: str = "a song", **others) -> Song:
+    """Random notes, four a second."""
+    rng = np.random.default_rng(seed)
+    notes = np.zeros(count, NOTE)
+    notes["onset"] = np.sort(rng.uniform(0, count / 4, count))
+    notes["end"] = notes["onset"] + rng.uniform(0.05, 1, count)
+    notes["pitch"], notes["velocity"] = rng.integers(30, 90, count), rng.integers(1, 128, count)
+    pedal = np.array([(0.5, 127), (1.5, 0), (2.0, 80)], PEDAL)
+    return Song(notes, **({"pedal": pedal, "name": name} | others))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """What is seen: `[row, column, colour]`, 0 to 255."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba")
+    width, height = (round(size * figure.dpi) for size in figure.get_size_inches())
+    return np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[:, :, :3]
+
+
+def count_pixels(figure: Figure, colour: str) -> int:
+    """How many pixels of the panels have a colour, text apart."""
+    return int((np.abs(pixels(figure) - np.array(to_rgb(colour)) * 255).max(axis=2) < 3).sum())
+
+
+def bars(figure: Figure, panel: int) -> np.ndarray:
+    """The corners of the notes drawn in a panel: `[note, corner, (seconds, pitch)]`."""
+    boxes = next(item for item in figure.axes[panel].collections if isinstance(item, PolyCollection))
+    return np.stack([path.vertices[:4] for path in boxes.get_paths()])
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(lambda item: hasattr(item, "get_text")) if text.get_text()]
+
+
+# Files
+
+
+def test_save(tmp_path):
+    path = tmp_path / "a.png"
+    for _ in range(2):
+        before = path.read_bytes() if path.exists() else None
+        plots.save(plots.roll(make_song(50)), path)
+    data = path.read_bytes()
+    assert data == before
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">I", data[16:20]) == (plots.WIDTH,)
+    assert b"tEXt" not in data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_save_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        plots.save(plots.roll(make_song(3)), tmp_path / "a.png")
+    assert [item.name for item in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_needs_neither_pyplot_nor_jax():
+    program = (
+        "import sys, nemui_jax.plots; print([name for name in ('matplotlib.pyplot', 'jax') if name in sys.modules])"
+    )
+    root = Path(__file__).parent.parent
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+    assert answer.stdout.strip() == "[]"
+
+
+# Songs
+
+
+def test_roll_draws_every_note_where_it_is():
+    song, parent = make_song(200, 1), make_song(100, 2)
+    figure = plots.roll(song, [parent], title="a title")
+    for panel, notes in ((0, parent.notes), (2, song.notes)):
+        corners = bars(figure, panel)
+        np.testing.assert_allclose(corners[:, 0, 0], notes["onset"])
+        np.testing.assert_allclose(corners[:, 1, 0], notes["end"])
+        np.testing.assert_allclose(corners[:, :, 1].mean(axis=1), notes["pitch"])
+    low, high = figure.axes[2].get_ylim()
+    assert low < song.notes["pitch"].min() < song.notes["pitch"].max() < high
+    assert {"a title", "a song", "velocity", "pedal", "C4", "C5"} <= set(texts(figure)) | set(pitch_labels(figure))
+
+
+def pitch_labels(figure: Figure) -> list[str]:
+    figure.draw_without_rendering()
+    return [label.get_text() for label in figure.axes[2].get_yticklabels()]
+
+
+def test_roll_shows_velocity_by_colour():
+    notes = np.array([(0, 1, 60, 10, 0, 0), (0, 1, 62, 120, 0, 0)], NOTE)
+    colours = plots.roll(Song(notes)).axes[0].collections[0].get_facecolors()
+    assert colours[1, :3].sum() > colours[0, :3].sum() + 0.3
+
+
+@pytest.mark.parametrize("parents", [0, 1, 4])
+def test_roll_panels_share_the_time_axis(parents):
+    figure = plots.roll(make_song(100), [make_song(30)] * parents, seconds=7.0)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == parents + 3
+    assert sum(axes.get_xlim() == (0, 7.0) for axes in shown) == parents + 2
+
+
+def test_roll_pedal():
+    shares = []
+    for moves in ([], [(0, 127), (2.5, 0)], [(0, 127)], [(0, 64)]):
+        song = make_song(20, pedal=np.array(moves, PEDAL))
+        figure = plots.roll(song, seconds=5.0)
+        seen = pixels(figure)[::-1]  # from below, as extents count
+        (left, low), (right, high) = figure.axes[2].get_window_extent().get_points().round().astype(int)
+        shares.append((seen[low + 2 : high - 2, left + 2 : right - 2, 2] > 150).mean())
+    assert shares[0] == 0
+    assert shares[2] == 1
+    assert shares[1] == pytest.approx(0.5, abs=0.02)
+    assert shares[3] == pytest.approx(0.5, abs=0.05)
+
+
+def second_ticks(figure: Figure) -> tuple[list[float], list[str]]:
+    second = figure.axes[0].child_axes[0]
+    return list(second.get_xticks()), [label.get_text() for label in second.get_xticklabels()]
+
+
+def test_bars_follow_tempos_and_meters():
+    tempos = np.array([(0, 1.0), (8, 0.5)], TEMPO)
+    figure = plots.roll(make_song(80, tempos=tempos, meters=np.array([(0, 4, 4), (12, 6, 8)], METER)), seconds=16.0)
+    times, labels = second_ticks(figure)
+    np.testing.assert_allclose(times, [0, 4, 8, 10, 12, 13.5, 15, 16][: len(times)])
+    assert labels[:7] == ["bar 1", "2", "3", "4", "5", "6", "7"]
+
+
+def test_beats_without_a_meter():
+    times, labels = second_ticks(plots.roll(make_song(80, tempos=np.array([(0, 0.75)], TEMPO)), seconds=6.0))
+    np.testing.assert_allclose(times[:8], np.arange(8) * 0.75)
+    assert labels[:3] == ["beat 1", "2", "3"]
+
+
+def test_a_meter_that_comes_late():
+    tempos, meters = np.array([(0, 1.0)], TEMPO), np.array([(8, 3, 4)], METER)
+    times, _ = second_ticks(plots.roll(make_song(80, tempos=tempos, meters=meters), seconds=13.0))
+    np.testing.assert_allclose(times[:4], [0, 4, 8, 11])
+
+
+def test_no_bars_without_a_tempo_map():
+    figure = plots.roll(make_song(80, tempos=np.array([(0, 0.5)], TEMPO)))
+    assert not figure.axes[0].child_axes
+
+
+def test_recall_counts_what_metrics_count():
+    source = make_song(2000, 3)
+    rng = np.random.default_rng(4)
+    notes = source.notes[rng.random(2000) > 0.1].copy()
+    notes["onset"] += rng.normal(0, 0.03, len(notes))
+    notes["pitch"] += (rng.random(len(notes)) < 0.05).astype(np.uint8)
+    notes = notes[np.argsort(notes["onset"])]
+    hits = round(note_scores(source.notes, notes).onset.recall * 2000)
+    written = texts(plots.recall(source, Song(notes)))
+    assert 1000 < hits < 1800
+    assert {f"{hits:,} matched", f"{2000 - hits:,} missed", f"{len(notes) - hits:,} extra"} <= set(written)
+
+
+def test_recall_marks_differences():
+    song = make_song(40)
+    other = Song(song.notes[:30])
+    assert "0 missed" in texts(plots.recall(song, song))
+    same, missed, extra = (plots.recall(*pair) for pair in ((song, song), (song, other), (other, song)))
+    assert [len(bars(figure, 0)) for figure in (same, missed, extra)] == [40, 30, 30]
+    for colour, figure in ((plots._SECOND, missed), (plots._FIRST, extra)):
+        assert count_pixels(figure, colour) > count_pixels(same, colour) + 200
+
+
+def test_recall_of_nothing():
+    figure = plots.recall(make_song(40), Song(np.empty(0, NOTE)))
+    assert {"0 matched", "40 missed", "0 extra"} <= set(texts(figure))
+
+
+def test_morph_takes_on_the_songs_colours():
+    song = make_song(120)
+    song.notes["velocity"] = 127
+    figure = plots.morph(song, ["one", "two", "three"], [5.0, 15.0, 25.0])
+    drawn = figure.axes[0].collections[0].get_facecolors()
+    for place, time in ((0.0, 0), (0.5, 15), (1.0, 28)):
+        near = np.abs(song.notes["onset"] - time).argmin()
+        np.testing.assert_allclose(drawn[near], plots._JOURNEY(place), atol=0.05)
+    assert {"one", "two", "three"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(
+    ("names", "times"), [([], []), (["a"], [1.0, 2.0]), (["a", "b"], [2.0, 1.0]), (["a", "b"], [1.0, 1.0])]
+)
+def test_unusable_journey(names, times):
+    with pytest.raises(ValueError, match="one time for each name"):
+        plots.morph(make_song(10), names, times)
+
+
+@pytest.mark.parametrize("song", [make_song(0), make_song(1), make_song(10, name=ODD_NAME)], ids=["none", "one", "odd"])
+def test_any_song_can_be_drawn(song, tmp_path):
+    for figure in (
+        plots.roll(song, [song, make_song(20)]),
+        plots.roll(song, title=ODD_NAME, seconds=0.5),
+        plots.recall(song, song),
+        plots.morph(song, [ODD_NAME], [0.0]),
+        plots.morph(song, [ODD_NAME] * 5, [0.0, 0.1, 0.2, 7.0, 9.0]),
+    ):
+        plots.save(figure, tmp_path / "a.png")
+    assert not any("\n" in text or "\x1b" in text for text in texts(figure))
+
+
+# Learning
+
+
+def test_training():
+    rows: list[dict] = [{"step": 50 * i, "seconds": 30.0 * i, "loss": 1 / i} for i in range(1, 21)]
+    rows[9]["recall"], rows[19]["recall"] = 0.5, 0.875
+    figure = plots.training(rows)
+    loss, known = figure.axes
+    np.testing.assert_allclose(loss.lines[0].get_xydata(), [(row["step"], row["loss"]) for row in rows])
+    np.testing.assert_allclose(known.lines[0].get_xydata(), [(500, 0.5), (1000, 0.875)])
+    assert loss.get_yscale() == "log"
+    assert {"recall 0.875", "1,000 steps, loss 0.05"} <= set(texts(figure))
+    minutes = loss.child_axes[0]
+    at = {label.get_text(): place for label, place in zip(minutes.get_xticklabels(), minutes.get_xticks(), strict=True)}
+    assert at["4 min"] == pytest.approx(400)
+
+
+def test_training_of_what_logs_may_lack():
+    plots.training([{"step": 1, "loss": 0.5}]).draw_without_rendering()
+    restarted = [{"step": step, "seconds": seconds, "loss": 0.5} for step, seconds in ((1, 5.0), (2, 9.0), (3, 1.0))]
+    assert not plots.training([*restarted, {"step": 4}]).axes[0].child_axes
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.training([{"step": 4, "recall": 1.0}])
+
+
+def make_table(songs: int, rows: int = 20, latent: int = 6) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Songs apart along the third and the fifth number of their rows."""
+    rng = np.random.default_rng(0)
+    song_of_row = np.repeat(np.arange(songs), rows)
+    table = rng.normal(0, 0.01, (songs * rows, latent)).astype(np.float32)
+    table[:, 2] += 3 * np.cos(song_of_row)
+    table[:, 4] += np.sin(song_of_row)
+    return table, song_of_row, [f"song {index}" for index in range(songs)]
+
+
+def test_latent_map_shows_what_varies():
+    table, song_of_row, names = make_table(9)
+    axes = plots.latent_map(table, song_of_row, names).axes[0]
+    rows, means = (np.asarray(points.get_offsets()) for points in axes.collections)
+    centred = table - table.mean(axis=0)
+    for direction, number in ((0, 2), (1, 4)):
+        assert abs(np.corrcoef(rows[:, direction], centred[:, number])[0, 1]) > 0.99
+    np.testing.assert_allclose(means, [rows[song_of_row == song].mean(axis=0) for song in range(9)], atol=1e-6)
+    colours = axes.collections[0].get_facecolors()[:, :3]
+    assert (colours[:20] == colours[0]).all()
+    assert (colours[0] != colours[20]).any()
+
+
+@pytest.mark.parametrize("songs", [1, 2, 7, 40, 100])
+def test_latent_map_labels_do_not_overlap(songs):
+    figure = plots.latent_map(*make_table(songs, 3)[:2], [f"{index} {ODD_NAME}" for index in range(songs)])
+    figure.draw_without_rendering()
+    labels = figure.axes[0].texts
+    assert len(labels) == min(songs, plots.MOST_LABELS)
+    boxes = [super(type(label), label).get_window_extent() for label in labels]  # without its line
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.x1 <= plots.WIDTH for box in boxes)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (30, 1), (1, 8)])
+def test_latent_map_of_small_tables(shape, tmp_path):
+    table = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    song_of_row = np.arange(len(table)) % 2
+    plots.save(plots.latent_map(table, song_of_row, ["a", "b"][: song_of_row.max() + 1]), tmp_path / "a.png")

@@ -1,0 +1,454 @@
+"""The step, the losses and the decoder; what is learned, and that it is learned."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import SMALLEST, TINY
+
+from nemui_jax import config, dataset, latents, losses, metrics, model, rolls, sample, train
+from nemui_jax.config import Config, ModelConfig, TrainConfig
+from nemui_jax.dataset import Corpus
+from nemui_jax.model import Block
+from nemui_jax.sample import Track
+from nemui_jax.train import Data, TrainState
+
+KEY_SEED = 3
+
+
+@pytest.fixture(scope="module")
+def corpus(songs_folder) -> Corpus:
+    return dataset.load(songs_folder, SMALLEST.roll)[0]
+
+
+@pytest.fixture(scope="module")
+def small(corpus) -> Config:
+    """One configuration for most tests, so that its steps are compiled once; its rate stays as it is."""
+    return without_rate(dataset.fit_pitches(SMALLEST, corpus))
+
+
+@pytest.fixture(scope="module")
+def loaded(corpus, small) -> tuple[Data, int]:
+    return train.load(corpus, small)
+
+
+def begin(data: Data, settings: Config) -> TrainState:
+    return train.init(jax.random.key(KEY_SEED), int(data.queries.next_row.max()) + 1, settings)
+
+
+def go_on(state: TrainState, loaded: tuple[Data, int], settings: Config, length: int) -> tuple[TrainState, np.ndarray]:
+    """Trains `length` steps of 100."""
+    data, most = loaded
+    state, found = train.steps(
+        state, data, jax.random.key(KEY_SEED), jnp.int32(100), config=settings, most=most, length=length
+    )
+    return state, np.asarray(found)
+
+
+def on_host(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def assert_equal_bits(tree, other) -> None:
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    for leaf, leaf_again in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        assert leaf.dtype == leaf_again.dtype
+        np.testing.assert_array_equal(leaf, leaf_again)
+
+
+def without_rate(settings: Config, **others) -> Config:
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, constant_rate=True, **others))
+
+
+# Batches
+
+
+shuffle = jax.jit(train.shuffle, static_argnames="count")
+
+
+def one_pass(seed: int, count: int, turn: int = 0) -> np.ndarray:
+    size = int(np.ceil(np.sqrt(count))) ** 2
+    position = turn * size + np.arange(size, dtype=np.uint32)
+    return np.asarray(shuffle(jax.random.key(seed), position, count=count))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 1000])
+def test_shuffle_visits_every_entry_each_pass(count):
+    for turn in (0, 1, 5):
+        counts = np.bincount(one_pass(0, count, turn), minlength=count)
+        assert len(counts) == count
+        assert set(counts) <= {1, 2}
+        assert (counts == 2).sum() <= 2 * np.sqrt(count)
+
+
+def test_shuffle_shuffles():
+    orders = [one_pass(0, 900), one_pass(0, 900, turn=1), one_pass(1, 900), np.arange(900)]
+    for index, order in enumerate(orders):
+        for other in orders[:index]:
+            assert (order == other).mean() < 0.02  # by chance 1 in 900
+    neighbours = np.abs(np.diff(orders[0].astype(int)))
+    assert 200 < neighbours.mean() < 400  # 300 if nothing is known from the entry before
+
+
+def test_a_batch_is_windows_of_neighbours(loaded):
+    data, _ = loaded
+    settings = TrainConfig(batch_windows=5, window_blocks=3)
+    count = len(data.queries.step)
+    batch = jax.jit(partial(train.draw, config=settings))(jax.random.key(0), jnp.int32(4), data.queries)
+    starts = np.asarray(shuffle(jax.random.key(0), np.arange(20, 25, dtype=np.uint32), count=count))
+    index = np.minimum(starts[:, None].astype(int) + np.arange(3), count - 1).ravel()
+    for column, whole in zip(batch, data.queries, strict=True):
+        np.testing.assert_array_equal(column, np.asarray(whole)[index])
+
+
+def music_of(loaded: tuple[Data, int], settings: Config, count: int | None = None) -> losses.Target:
+    """The music of the first queries, on the host."""
+    data, most = loaded
+    of_blocks = jax.jit(partial(train.targets, config=settings, most=most))
+    return on_host(of_blocks(data.rolls, jnp.asarray(np.asarray(data.queries.step)[:count])))
+
+
+def test_targets_are_the_music(corpus, small, loaded):
+    most = loaded[1]
+    block, low, high = small.model.block_steps, small.roll.low, small.roll.high
+    dense, pedals = [], []
+    for entry, song in zip(corpus.entries, corpus.songs, strict=True):
+        steps = latents.count_queries(entry.steps, small.model) * block
+        dense.append(rolls.to_roll(dataset.grid_of(song, entry, small.roll), steps, low, high))
+        pedals.append(rolls.quantise_pedal(song.pedal, steps, small.roll.step_seconds))
+    shape = (-1, block)
+    roll = np.concatenate(dense).reshape(*shape, 4, high - low + 1)
+    target = music_of(loaded, small)
+    np.testing.assert_array_equal(target.onset, roll[:, :, rolls.ONSET])
+    np.testing.assert_array_equal(target.frame, roll[:, :, rolls.FRAME])
+    np.testing.assert_allclose(target.pedal, np.concatenate(pedals).reshape(shape), atol=0.003)
+    counts = roll[:, :, rolls.ONSET].sum((1, 2))
+    assert most == counts.max()
+    np.testing.assert_array_equal(np.sum(target.note_mask, 1), counts)
+    for query in range(len(roll)):
+        there = target.note_mask[query] == 1
+        step, column = target.note_step[query][there], target.note_column[query][there]
+        assert roll[query, step, rolls.ONSET, column].all()
+        np.testing.assert_allclose(
+            target.note_velocity[query][there], roll[query, step, rolls.VELOCITY, column], rtol=1e-6
+        )
+        np.testing.assert_allclose(target.note_timing[query][there], roll[query, step, rolls.TIMING, column], rtol=1e-6)
+
+
+# Losses
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def bernoulli_nats(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    chance = sigmoid(logits)
+    return -(target * np.log(chance) + (1 - target) * np.log(1 - chance))
+
+
+def test_loss_by_hand(small, loaded):
+    target = music_of(loaded, small, 7)
+    rng = np.random.default_rng(0)
+    shape = target.frame.shape
+    block = Block(*rng.normal(size=(4, *shape)).astype(np.float32), rng.normal(size=shape[:2]).astype(np.float32))
+    expected = bernoulli_nats(block.onset, target.onset).sum() + bernoulli_nats(block.frame, target.frame).sum()
+    expected += losses.PEDAL_WEIGHT * bernoulli_nats(block.pedal, target.pedal).sum()
+    assert target.note_mask.sum() > 3
+    velocity = timing = 0.0
+    for query in range(7):
+        there = target.note_mask[query] == 1
+        for note in np.flatnonzero(there):
+            place = query, target.note_step[query, note], target.note_column[query, note]
+            velocity += (block.velocity[place] - target.note_velocity[query, note]) ** 2
+            timing += (block.timing[place] - target.note_timing[query, note]) ** 2
+        # Where no note begins, a weak pull to the block's mean velocity and to the grid.
+        pull = getattr(losses, "ELSEWHERE", 0.0)
+        mean = target.note_velocity[query][there].mean() if there.any() else 0.0
+        velocity += pull * ((block.velocity[query] - mean) ** 2).sum()
+        timing += pull * (block.timing[query] ** 2).sum()
+    expected += losses.VELOCITY_WEIGHT * velocity + losses.TIMING_WEIGHT * timing
+    found = losses.loss(Block(*map(jnp.asarray, block)), jax.device_put(target), small.train)
+    assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
+
+
+def test_squared_loss_is_of_frames_alone(loaded, small):
+    target = music_of(loaded, small, 7)
+    frame = np.random.default_rng(0).normal(size=target.frame.shape).astype(np.float32)
+    found = losses.loss(Block(frame=jnp.asarray(frame)), jax.device_put(target), TrainConfig(loss="squared"))
+    assert float(found) == pytest.approx(np.mean((frame - target.frame) ** 2), rel=1e-5)
+
+
+def test_cross_entropy_of_certain_logits_is_finite():
+    found = losses.cross_entropy(jnp.array([1e4, -1e4, 1e4]), jnp.array([1.0, 0.0, 0.0]))
+    assert float(found) == pytest.approx(1e4)
+
+
+# The decoder
+
+
+def test_decode_by_hand():
+    settings = Config(
+        roll=config.RollConfig(low=60, high=62),
+        model=ModelConfig(block_steps=2, knot_steps=4, latent_size=3, hidden_size=5, hidden_layers=2, rejoin=(1,)),
+    )
+    rng = np.random.default_rng(0)
+    params = jax.eval_shape(lambda key: model.init(key, settings), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+    latent, time = np.array([0.3, -1.0, 2.0], np.float32), 0.25
+    angle = 2 * np.pi * np.arange(1, 3) * time  # two harmonics: up to half the step rate
+    joined = np.concatenate([latent, np.sin(angle), np.cos(angle)])
+    hidden = joined
+    for layer in range(2):
+        hidden = np.concatenate([hidden, joined]) if layer == 1 else hidden
+        weights = params["params"][f"hidden_{layer}"]
+        hidden = hidden @ np.asarray(weights["kernel"]) + np.asarray(weights["bias"])
+        hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
+    flat = hidden @ np.asarray(params["params"]["heads"]["kernel"]) + np.asarray(params["params"]["heads"]["bias"])
+    block = model.decode(params, jnp.asarray(latent), jnp.float32(time), settings)
+    assert [head.shape for head in block] == [(2, 3)] * 4 + [(2,)]
+    np.testing.assert_allclose(np.concatenate([np.ravel(head) for head in block]), flat, rtol=1e-4, atol=1e-4)
+
+
+def test_cells_are_rare_before_training(small):
+    block = model.decode(model.init(jax.random.key(0), small), jnp.zeros(4), jnp.zeros(()), small)
+    assert sigmoid(np.asarray(block.onset)).mean() < 0.02
+    assert sigmoid(np.asarray(block.frame)).mean() < 0.05
+
+
+def test_a_query_does_not_depend_on_its_batch(small):
+    params = model.init(jax.random.key(0), small)
+    latent, time = jax.random.normal(jax.random.key(1), (6, 4)), jnp.linspace(0, 0.9, 6)
+    decode = jax.vmap(partial(model.decode, config=small), (None, 0, 0))
+    together = decode(params, latent, time)
+    alone = model.decode(params, latent[2], time[2], small)
+    for head, head_alone in zip(together, alone, strict=True):
+        np.testing.assert_allclose(head[2], head_alone, rtol=1e-5, atol=1e-6)
+
+
+def test_original_preset():
+    settings = config.preset("original")
+    params = jax.eval_shape(lambda key: model.init(key, settings), jax.random.key(0))["params"]
+    shapes = {name: layer["kernel"].shape for name, layer in params.items()}
+    joined = 32 + 2 * 128
+    assert shapes == {
+        "hidden_0": (joined, 512),
+        "hidden_1": (512 + joined, 512),
+        "hidden_2": (512, 512),
+        "hidden_3": (512, 512),
+        "hidden_4": (512 + joined, 512),
+        "hidden_5": (512, 512),
+        "heads": (512, 128),
+    }
+    assert latents.count_rows(12345, settings.model) == 1
+    block = jax.eval_shape(partial(model.decode, config=settings), {"params": params}, jnp.zeros(32), jnp.zeros(()))
+    assert block.frame.shape == (1, 128)
+    assert (block.onset, block.velocity, block.timing, block.pedal) == (None,) * 4
+
+
+def test_fourier_features_are_fixed():
+    settings = config.preset("original").model
+    features = np.asarray(model.time_features(jnp.float32(0.3), settings))
+    again = np.asarray(jax.jit(partial(model.time_features, config=settings))(jnp.float32(0.3)))
+    np.testing.assert_allclose(features, again, atol=1e-3)
+    np.testing.assert_allclose(features[:128] ** 2 + features[128:] ** 2, 1, rtol=1e-5)
+    slope = jax.jacfwd(partial(model.time_features, config=settings))(jnp.float32(0.0))[:128] / (2 * np.pi)
+    assert 50 < float(jnp.std(slope)) < 80  # 128 draws of standard deviation 64
+    assert len(np.unique(slope)) == 128
+
+
+# The step
+
+
+def test_every_row_and_every_weight_moves(loaded, small):
+    data, _ = loaded
+    state = begin(data, small)
+    before = on_host(state)
+    steps_a_pass = int(np.ceil(np.sqrt(len(data.queries.step)))) ** 2 / small.train.batch_windows
+    while state.step < steps_a_pass:
+        state = go_on(state, loaded, small, 10)[0]
+    after = on_host(state)
+    assert (before.latents != after.latents).any(axis=1).all()
+    for leaf, moved in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True):
+        assert (leaf != moved).mean() > 0.5
+
+
+def test_rows_outside_the_batch_stay(loaded, small):
+    data, _ = loaded
+    settings = small
+    state = go_on(begin(data, settings), loaded, settings, 10)[0]
+    before = on_host(state)
+    batch = jax.jit(partial(train.draw, config=settings.train))(jax.random.key(KEY_SEED), before.step, data.queries)
+    batch = on_host(batch)
+    after = on_host(go_on(state, loaded, settings, 1)[0])
+    inside = np.zeros(len(before.latents), bool)
+    inside[np.concatenate([batch.row, batch.next_row])] = True
+    assert 0 < inside.sum() < len(inside)
+    for leaf, moved in zip(
+        jax.tree.leaves((before.latents, before.latents_opt)),
+        jax.tree.leaves((after.latents, after.latents_opt)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(leaf[~inside], moved[~inside])
+    updates = np.asarray(after.latents_opt.count) - np.asarray(before.latents_opt.count)
+    np.testing.assert_array_equal(updates, inside)  # a row counts its own updates
+    used = np.unique(np.concatenate([batch.row, batch.next_row[batch.time > 0]]))
+    assert (before.latents[used] != after.latents[used]).any(axis=1).all()
+
+
+def test_lazy_update_equals_a_dense_one(loaded, small):
+    """With every block in every batch each row is updated each step, as Adam over the whole table would."""
+    data, most = loaded
+    blocks = len(data.queries.step)
+    size = int(np.ceil(np.sqrt(blocks))) ** 2
+    settings = without_rate(small, batch_windows=size)
+    key = jax.random.key(KEY_SEED)
+    state = begin(data, settings)
+    adam = optax.scale_by_adam(b2=settings.train.decay)
+    table, params = jnp.array(state.latents), jax.tree.map(jnp.array, state.params)
+    opts = adam.init(params), adam.init(table)
+
+    def cost(params, table, index):
+        query = jax.tree.map(lambda column: column[index], data.queries)
+        latent = latents.read(table[query.row], table[query.next_row], query.time)
+        block = jax.vmap(partial(model.decode, config=settings), (None, 0, 0))(params, latent, query.time)
+        return losses.loss(block, train.targets(data.rolls, query.step, settings, most), settings.train)
+
+    @jax.jit
+    def dense_step(learned, opts, index):
+        value, gradients = jax.value_and_grad(cost, (0, 1))(*learned, index)
+        moves, opts = zip(*map(adam.update, gradients, opts), strict=True)
+        rates = settings.train.weight_rate, settings.train.row_rate
+        return (
+            tuple(
+                optax.apply_updates(part, optax.tree.scale(-by, move))
+                for part, move, by in zip(learned, moves, rates, strict=True)
+            ),
+            opts,
+            value,
+        )
+
+    for turn in range(3):
+        state, found = go_on(state, loaded, settings, 1)
+        index = shuffle(key, np.arange(turn * size, (turn + 1) * size, dtype=np.uint32), count=blocks)
+        (params, table), opts, value = dense_step((params, table), opts, index)
+        assert float(found[0]) == pytest.approx(float(value), rel=1e-3)
+    np.testing.assert_allclose(state.latents, table, rtol=0, atol=2e-3)  # moves were 0.06 each
+    for leaf, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(leaf, expected, rtol=0, atol=2e-4)  # and 0.006
+
+
+def test_ten_steps_and_ten_are_twenty(loaded, small):
+    data, _ = loaded
+    warming = dataclasses.replace(small, train=dataclasses.replace(small.train, constant_rate=False))
+    halfway, first = go_on(begin(data, warming), loaded, warming, 10)
+    twice, second = go_on(halfway, loaded, warming, 10)
+    whole, both = go_on(begin(data, warming), loaded, warming, 20)
+    assert_equal_bits(on_host(twice), on_host(whole))
+    np.testing.assert_array_equal(np.concatenate([first, second]), both)
+
+
+def test_another_key_is_another_training(loaded, small):
+    data, most = loaded
+    runs = [
+        train.steps(begin(data, small), data, jax.random.key(seed), jnp.int32(100), config=small, most=most, length=10)[
+            1
+        ]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (np.asarray(runs[0]) != np.asarray(runs[2])).all()
+
+
+def test_a_step_is_compiled_once(loaded, small):
+    data, most = loaded
+    state = go_on(begin(data, small), loaded, small, 10)[0]
+    compiled = train.steps._cache_size()
+    for total in (100, 200):
+        key = jax.random.key(total)
+        state, _ = train.steps(state, data, key, jnp.int32(total), config=small, most=most, length=10)
+    assert train.steps._cache_size() == compiled
+
+
+def test_loop_ends_its_chunks_at_the_same_steps(loaded, small, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 10)
+    data, most = loaded
+    key = jax.random.key(KEY_SEED)
+
+    def run(state: TrainState, total: int):
+        found = [(on_host(state), part) for state, part in train.loop(state, data, key, total, small, most)]
+        return [int(state.step) for state, _ in found], found[-1][0], np.concatenate([part for _, part in found])
+
+    whole_steps, whole, whole_losses = run(begin(data, small), 25)
+    assert whole_steps == [10, 20, 25]
+    assert len(whole_losses) == 25
+    state = next(train.loop(begin(data, small), data, key, 25, small, most))[0]
+    steps, again, found = run(state, 25)
+    assert steps == [20, 25]
+    assert_equal_bits(again, whole)
+    np.testing.assert_array_equal(found, whole_losses[10:])
+    assert list(train.loop(again, data, key, 25, small, most)) == []
+
+
+def test_rate():
+    settings = TrainConfig()
+    rates = [float(train.rate(jnp.int32(step), jnp.int32(1000), settings)) for step in (0, 25, 50, 500, 1000, 1500)]
+    assert rates[0] == 0
+    assert rates[1] == pytest.approx(0.5, rel=0.01)
+    assert rates[2] > 0.99
+    assert rates[3] == pytest.approx(0.505, rel=0.01)
+    assert rates[4:] == pytest.approx([0.01, 0.01], rel=1e-3)
+    assert float(train.rate(jnp.int32(0), jnp.int32(9), TrainConfig(constant_rate=True))) == 1
+
+
+def test_default_length_is_whole_chunks_by_the_amount_of_music():
+    settings = TrainConfig(batch_windows=10, window_blocks=2, passes=40.0, least_steps=120)
+    assert train.default_steps(1, settings) == 150
+    assert train.default_steps(10_000, settings) == 20_000
+    assert train.default_steps(100_000, settings) == 200_000
+
+
+def test_steps_in_a_time_are_whole_chunks(loaded, small, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 10)
+    data, most = loaded
+    found = train.steps_in(1.0, begin(data, small), data, jax.random.key(0), small, most)
+    assert found >= train.CHUNK
+    assert found % train.CHUNK == 0
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="train.draw and train.targets add [n, 1] to [m]")
+def test_ranks_are_joined_on_purpose(loaded, small):
+    data, most = loaded
+    state = begin(data, small)
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(partial(train.step, config=small, most=most), state, data, jax.random.key(0), jnp.int32(1))
+
+
+# What is learned
+
+
+def test_a_song_comes_back_note_for_note(corpus):
+    """The promise: whole songs, with dynamics, timing and pedal."""
+    settings = dataset.fit_pitches(TINY, corpus)
+    data, most = train.load(corpus, settings)
+    found = []
+    for state, part in train.loop(begin(data, settings), data, jax.random.key(0), 550, settings, most):
+        found.append(part)
+    values = np.concatenate(found)
+    assert len(values) == 550
+    assert values[-50:].mean() < values[:50].mean() / 20
+    start = 0
+    for entry, song in zip(corpus.entries, corpus.songs, strict=True):
+        rows = latents.count_rows(entry.steps, settings.model)
+        track = Track(entry.name, np.asarray(state.latents[start : start + rows]), entry.steps, entry.shift, song)
+        start += rows
+        played = sample.recall(state.params, track, settings)
+        scores = metrics.note_scores(song.notes, played.notes)
+        assert (scores.onset.f1, scores.offset.f1, scores.velocity.f1) == (1, 1, 1)
+        assert scores.onset_error_seconds < 0.004
+        assert metrics.pedal_agreement(song.pedal, played.pedal, song.seconds) > 0.98
+    assert start == len(state.latents)
