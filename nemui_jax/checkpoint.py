@@ -33,7 +33,7 @@ def save(run: Run, state: TrainState) -> int:
     shutil.rmtree(folder, ignore_errors=True)  # left without hashes by a process that was killed
     with _quiet_orbax() as ocp:
         ocp.save_checkpointables(folder, _parts(state))
-    write_text(folder.with_suffix(".json"), json.dumps({"rows": run.rows, "files": _hashes(folder)}, indent=1))
+    write_text(folder.with_suffix(".json"), json.dumps(_seal(run.rows, _hashes(folder)), indent=1))
     for old in sorted(saved_steps(run.path))[:-KEPT]:
         folder.with_name(f"{old}.json").unlink(missing_ok=True)
         shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
@@ -98,9 +98,16 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+def _seal(rows: int, files: dict[str, str]) -> dict[str, Any]:
+    """What stands in a checkpoint's .json: it vouches for itself too."""
+    body = {"rows": rows, "files": files}
+    return body | {"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest()}
+
+
 def _whole(folder: Path, rows: int) -> bool:
+    """Whether a checkpoint is as it was written, for a table of so many rows."""
     try:
-        return json.loads(folder.with_suffix(".json").read_text()) == {"rows": rows, "files": _hashes(folder)}
+        return json.loads(folder.with_suffix(".json").read_text()) == _seal(rows, _hashes(folder))
     except (OSError, ValueError):
         return False
 
@@ -108,7 +115,8 @@ def _whole(folder: Path, rows: int) -> bool:
 def _of_other_songs(folder: Path, rows: int) -> bool:
     """Whether a checkpoint was saved while `add` was about to change the list of songs, or had just done so."""
     try:
-        return json.loads(folder.with_suffix(".json").read_text())["rows"] != rows
+        found = json.loads(folder.with_suffix(".json").read_text())
+        return found["rows"] != rows and found == _seal(found["rows"], found["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

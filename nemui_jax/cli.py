@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         if type(error).__module__.startswith("nemui_jax"):  # our own: a run, a recipe, a file that cannot be used
-            return _complain(error, USAGE)
+            return _complain(error, FAILED if isinstance(error, RuntimeError) else USAGE)
         if os.environ.get("NEMUI_TRACEBACK"):
             raise
         return _complain(f"{type(error).__name__}: {error} (set NEMUI_TRACEBACK=1 to see where)", FAILED)
@@ -41,7 +41,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _complain(message: object, code: int) -> int:
-    print(f"nemui: {message}", file=sys.stderr)
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(message))
+    print(f"nemui: {text}", file=sys.stderr)
     return code
 
 
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=_positive(int), metavar="N", help="optimiser steps (default: by the amount of music)"
     )
     train.add_argument("--minutes", type=_positive(float), metavar="M", help="train for about this long instead")
+    train.add_argument("--lr", type=_positive(float), metavar="RATE", help="peak learning rate (default: 0.006)")
     train.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     train.add_argument("--preset", choices=("default", "original"), default="default", help="original: NeMuI of 2021")
     train.add_argument("--fresh", action="store_true", help="start again; what the run holds is moved aside")
@@ -108,6 +110,20 @@ def _parser() -> argparse.ArgumentParser:
         "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
     )
 
+    sample.add_argument("--wav", action="store_true", help="write the sound too")
+    sample.add_argument("--png", action="store_true", help="write a picture too (extra: plots)")
+    sample.add_argument("--soundfont", type=Path, metavar="FILE", help="for --wav (extra: audio; default: one found)")
+
+    evaluate = command("evaluate", "measure recall, mixes and their style", "evaluate --json figures.json")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    evaluate.add_argument("--held-out", type=Path, metavar="DIR", help="songs that the run has not seen")
+
+    fetch = command("fetch", "bring songs to learn", "fetch maestro --out midis/ --composer Chopin")
+    fetch.add_argument("what", choices=("maestro", "demo"), help="MAESTRO v3.0.0, or the built-in tunes")
+    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    fetch.add_argument("--year", type=_years, metavar="YEARS", help="MAESTRO: only these, such as 2004,2006")
+    fetch.add_argument("--composer", metavar="NAMES", help="MAESTRO: only these, such as Chopin,Liszt")
+
     add = command("add", "teach a finished run one more song", "add --file new.mid")
     add.add_argument("--file", type=Path, required=True, help="a MIDI file")
     add.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
@@ -129,6 +145,12 @@ def _positive(kind: type, zero: bool = False) -> Callable[[str], Any]:
         return value
 
     return convert
+
+
+def _years(text: str) -> str:
+    if all(part.strip().isdecimal() for part in text.split(",")):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of years such as 2004,2006")
 
 
 def _program(text: str) -> int:

@@ -47,7 +47,15 @@ def train(args: argparse.Namespace) -> int:
     if not corpus.entries:
         raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")
     with runs.lock(args.run):
-        return _train(args, dataset.fit_pitches(settings, corpus), corpus, began)
+        return _train(args, _with_rate(dataset.fit_pitches(settings, corpus), args.lr), corpus, began)
+
+
+def _with_rate(settings: config.Config, rate: float | None) -> config.Config:
+    """The configuration at another learning rate of weights; that of rows keeps its ratio to it."""
+    if rate is None:
+        return settings
+    rows = settings.train.row_rate * rate / settings.train.weight_rate
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, weight_rate=rate, row_rate=rows))
 
 
 def _print_reports(reports: Sequence[FileReport]) -> None:
@@ -57,7 +65,7 @@ def _print_reports(reports: Sequence[FileReport]) -> None:
         elif report.remarks:
             print(f"used      {midi.escape(report.path)}: {'; '.join(report.remarks)}")
     used = [report.entry for report in reports if report.entry]
-    seconds, notes = sum(entry.seconds for entry in used), sum(entry.notes for entry in used)
+    seconds, notes = sum((entry.seconds for entry in used), 0.0), sum(entry.notes for entry in used)
     print(f"{len(used)} of {len(reports)} files used: {_clock(seconds)} of music, {notes:,} notes")
 
 
@@ -77,9 +85,9 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
     else:
         total = args.steps or train.default_steps(len(data.queries.step), settings.train)
         if args.minutes:
-            state = train.init(key, int(data.queries.next_row.max()) + 1, settings)
+            state = train.init(jax.random.fold_in(key, 0), int(data.queries.next_row.max()) + 1, settings)
             left = args.minutes * 60 - (time.monotonic() - began)
-            total = train.steps_in(left, state, data, key, settings, most)
+            total = train.steps_in(left, state, data, jax.random.fold_in(key, 1), settings, most)
         run = runs.create(args.run, settings, args.seed, total, corpus)
 
     step, damaged = checkpoint.whole_step(run)
@@ -92,6 +100,8 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
     log, recalls, saved_at = _open_log(run, int(state.step)), [], time.monotonic()
     with log, _stop_softly() as stopped, _progress(run, int(state.step), len(data.queries.step)) as show:
         for reached, losses in train.loop(state, data, key, run.total, settings, most):
+            if not train.finite(reached, losses):
+                raise _diverged(run, settings, int(reached.step))
             state, done = reached, int(reached.step)
             row = {"step": done, "loss": float(losses.mean()), "seconds": round(time.monotonic() - began, 3)}
             if done % every == 0 or done == run.total:
@@ -108,6 +118,8 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
     if stopped and int(state.step) < run.total:
         print(f"stopped after step {int(state.step):,}, which is saved; the same command goes on from there")
         return 128 + stopped[0]
+    if not recalls and not any(_read_recalls(run)):  # stopped between the last checkpoint and this
+        recalls = _recalls(run, corpus, state.params, state.latents)
     if recalls:
         runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
     _print_recalls(run)
@@ -116,6 +128,21 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
         if line:
             print(f"  python run.py {line}" + (f" --run {args.run}" if args.run != Path("runs/default") else ""))
     return 0
+
+
+class Failed(RuntimeError):
+    """What went wrong while running, in one line: exit code 1."""
+
+
+def _diverged(run: Run, settings: config.Config, step: int) -> Failed:
+    from nemui_jax import checkpoint
+
+    saved, _ = checkpoint.whole_step(run)
+    kept = f"the newest checkpoint is that of step {saved}" if saved else "there is no checkpoint yet"
+    lower = settings.train.weight_rate / 10
+    return Failed(
+        f"training diverged by step {step}; {kept}. Train anew at a lower rate, such as --lr {lower:.1g} --fresh"
+    )
 
 
 def _refuse_differences(run: Run, settings: config.Config, corpus: Corpus, args: argparse.Namespace) -> None:
@@ -271,10 +298,50 @@ def sample(args: argparse.Namespace) -> None:
         return _sample_random(args, run, shift)
     plans = _plans(args, run)
     paths = _out_paths(args.out, [plan.label for plan in plans])
-    for index, (song, recipe_used) in enumerate(_play(args, run, plans, shift)):
-        midi.write(song, paths[index], recipe_used)
-        print(f"{paths[index]}: {_clock(song.seconds)}, {len(song.notes):,} notes")
-    return None
+    for path, made in zip(paths, _play(args, run, plans, shift), strict=True):
+        _write(args, path, made)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One output, with the songs that it was made of."""
+
+    song: midi.Song
+    parents: tuple[midi.Song, ...]
+    kind: str  # "recall", "mix", "morph" or "new"
+    provenance: str
+    remark: str = ""
+
+
+def _write(args: argparse.Namespace, path: Path, made: _Made) -> None:
+    """Writes an output, and its sound and its picture where they are wanted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    midi.write(made.song, path, made.provenance)
+    print(f"{path}: {_clock(made.song.seconds)}, {len(made.song.notes):,} notes{made.remark}", flush=True)
+    if args.wav:
+        from nemui_jax import audio
+
+        audio.write_wav(path.with_suffix(".wav"), audio.render(made.song, args.soundfont), 44100)
+        print(path.with_suffix(".wav"))
+    if args.png:
+        plots = _import_plots()
+        if made.kind == "recall":
+            figure = plots.recall(made.parents[0], made.song, title=made.song.name)
+        elif made.kind == "morph":
+            stops = np.linspace(0, made.song.seconds, len(made.parents)).tolist()
+            figure = plots.morph(made.song, [parent.name for parent in made.parents], stops)
+        else:
+            figure = plots.roll(made.song, made.parents, title=path.stem)
+        plots.save(figure, path.with_suffix(".png"))
+        print(path.with_suffix(".png"))
+
+
+def _import_plots() -> Any:
+    try:
+        from nemui_jax import plots
+    except ImportError as error:
+        raise UsageError(f"pictures need the extra plots: pip install 'nemui-jax[plots]' ({error})") from error
+    return plots
 
 
 def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
@@ -303,10 +370,8 @@ def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
     return [_Plan((song,), (1.0,), f"{i:03d}-perturb-{name([song])}", noise, args.seed + i) for i in range(count)]
 
 
-def _play(
-    args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int | None
-) -> Iterator[tuple[midi.Song, str]]:
-    """What the plans ask for, with the text that tells how it was made."""
+def _play(args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int | None) -> Iterator[_Made]:
+    """What the plans ask for."""
     _start_jax()
     from nemui_jax import latents, sample
 
@@ -336,7 +401,14 @@ def _play(
             temperature=args.temperature,
             seed=plan.seed,
         )
-        yield (cut(song, args.seconds) if args.seconds else song), _provenance(args, run, step, plan.seed)
+        song = cut(song, args.seconds) if args.seconds else song
+        kind = "morph" if plan.weights is None else "mix" if len(used) > 1 or plan.noise else "recall"
+        told = [f" {weight:.2f}" for weight in plan.weights] if plan.weights and len(used) > 1 else [""] * len(used)
+        parents = tuple(
+            dataclasses.replace(cut(track.source, song.seconds), name=f"{track.name}{weight}")
+            for track, weight in zip(used, told, strict=True)
+        )
+        yield _Made(song, parents, kind, _provenance(args, run, step, plan.seed))
 
 
 def _usable_step(run: Run) -> int:
@@ -422,9 +494,8 @@ def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> Non
         song, seed = made[index]
         near = prior.too_close(song.notes, sources)
         song = cut(song, args.seconds) if args.seconds else song
-        midi.write(song, path, _provenance(args, run, step, seed))
-        nearest = f"nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
-        print(f"{path}: {_clock(song.seconds)}, {len(song.notes):,} notes; {nearest}")
+        remark = f"; nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
+        _write(args, path, _Made(song, (), "new", _provenance(args, run, step, seed), remark))
     if len(chosen) < best:
         print(f"{best - len(chosen)} left out: too like a song of the run; try another --seed")
 
@@ -444,25 +515,50 @@ def cut(song: midi.Song, seconds: float) -> midi.Song:
 
 
 def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
-    """Where each output goes: `--out` itself for one output to a .mid, else files in that folder, which is made."""
+    """Where each output goes: `--out` itself for one output to a .mid, else files in that folder."""
     if out is not None and out.suffix.lower() in (".mid", ".midi"):
         if len(names) > 1:
             raise UsageError(f"--out {midi.escape(out)}: {len(names)} outputs need a folder, not one file")
-        if not out.absolute().parent.is_dir():
-            raise UsageError(f"--out {midi.escape(out)}: no folder {midi.escape(out.absolute().parent)}")
         return [out]
     folder = out or Path("samples")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {midi.escape(folder)}: neither a folder nor a .mid file")
-    folder.mkdir(parents=True, exist_ok=True)
     return [folder / f"{re.sub(r'[^A-Za-z0-9._+-]+', '_', name)[:100]}.mid" for name in names]
 
 
 def _provenance(args: argparse.Namespace, run: Run, step: int, seed: int) -> str:
     """What made an output, so that it can be made again."""
-    left_out = ("command", "run", "out", "seed", "count", "best", "wav", "png")
+    left_out = ("command", "run", "out", "seed", "count", "best", "wav", "png", "soundfont")
     used = {name: value for name, value in vars(args).items() if name not in left_out and value}
     return "nemui_jax " + json.dumps(used | {"seed": seed, "run": run.fingerprint(step)}, default=str)
+
+
+# evaluate
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measures a run: recall, mixes and their style, against the songs and against baselines."""
+    raise UsageError("evaluate: not here yet")
+
+
+# fetch
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Brings songs: MAESTRO, or the built-in tunes."""
+    from nemui_jax import fetch
+
+    if args.what == "demo":
+        from nemui_jax import tunes
+
+        paths = tunes.write_all(args.out)
+    else:
+        print(fetch.notice(fetch.MAESTRO), flush=True)
+        years = [int(year) for year in args.year.split(",")] if args.year else []
+        composers = args.composer.split(",") if args.composer else []
+        with _bar("downloading", fetch.MAESTRO.bytes) as show:
+            paths = fetch.maestro(args.out, years=years, composers=composers, progress=show)
+    print(f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}")
 
 
 # add

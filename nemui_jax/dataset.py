@@ -218,7 +218,7 @@ def save_song(path: Path, song: Song, sha256: str) -> None:
 def load_song(path: Path, sha256: str) -> Song:
     """A song that `save_song` wrote. ValueError if the file is damaged or holds something else."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             meta: dict[str, Any] = json.loads(stored["meta"].tobytes())
             columns = {"notes": NOTE, "pedal": PEDAL, "tempos": TEMPO, "meters": METER}
             arrays = {name: stored[name] for name in columns}
@@ -227,7 +227,7 @@ def load_song(path: Path, sha256: str) -> Song:
         if any(arrays[name].dtype != kind or arrays[name].ndim != 1 for name, kind in columns.items()):
             raise ValueError("holds arrays of another kind")
         return Song(**arrays, name=meta["name"], drums=meta["drums"], warnings=tuple(meta["warnings"]))
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 
 from nemui_jax import midi
 from nemui_jax.dataset import cache_folder

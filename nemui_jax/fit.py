@@ -73,7 +73,7 @@ def _fit(
         )
         move, moments = adam.update(slope(rows), moments)
         share = train.rate(step, jnp.int32(FIT_STEPS), config.train)
-        rows = optax.apply_updates(rows, optax.tree.scale(-share * FIT_RATE, move))
+        rows: Any = optax.apply_updates(rows, optax.tree.scale(-share * FIT_RATE, move))
         return (step + 1, rows, moments), None
 
     return jax.lax.scan(step, state, length=train.CHUNK)[0]

@@ -11,7 +11,6 @@ from nemui_jax.model import Block
 
 # Weights of the heads, such that none is learned late. An onset's velocity and timing count as cells do.
 PEDAL_WEIGHT, VELOCITY_WEIGHT, TIMING_WEIGHT = 1.0, 10.0, 4.0
-ELSEWHERE = 0.01
 
 
 class Target(NamedTuple):
@@ -35,9 +34,8 @@ def loss(block: Block, target: Target, config: TrainConfig) -> Float[Array, ""]:
     onset = cross_entropy(block.onset, target.onset)
     frame = cross_entropy(block.frame, target.frame)
     pedal = cross_entropy(block.pedal, target.pedal)
-    loudness = jnp.sum(target.note_mask * target.note_velocity, 1) / jnp.maximum(jnp.sum(target.note_mask, 1), 1)
-    velocity = at_notes(block.velocity, target.note_velocity, loudness, target)
-    timing = at_notes(block.timing, target.note_timing, jnp.zeros(queries), target)
+    velocity = at_notes(block.velocity, target.note_velocity, target)
+    timing = at_notes(block.timing, target.note_timing, target)
     total = onset + frame + PEDAL_WEIGHT * pedal + VELOCITY_WEIGHT * velocity + TIMING_WEIGHT * timing
     return total / (queries * steps)
 
@@ -48,17 +46,9 @@ def cross_entropy(logits: Float[Array, "..."], target: Float[Array, "..."]) -> F
 
 
 def at_notes(
-    values: Float[Array, "query step pitch"],
-    wanted: Float[Array, "query note"],
-    elsewhere: Float[Array, " query"],
-    target: Target,
+    values: Float[Array, "query step pitch"], wanted: Float[Array, "query note"], target: Target
 ) -> Float[Array, ""]:
-    """Squared error where notes begin, and a little of it `elsewhere`.
-
-    No recall reads a velocity or a timing where no note begins. A mix does: half of its notes begin where only one of
-    its songs has one, and without a pull there the other's would be noise.
-    """
+    """Squared error where notes begin; elsewhere a velocity or a timing means nothing."""
     query = jnp.arange(len(values))[:, None]
     found = values[query, target.note_step, target.note_column]
-    pull = jnp.sum(jnp.square(values - elsewhere[:, None, None]))
-    return jnp.sum(target.note_mask * jnp.square(found - wanted)) + ELSEWHERE * pull
+    return jnp.sum(target.note_mask * jnp.square(found - wanted))

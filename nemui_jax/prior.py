@@ -1,6 +1,12 @@
-"""Songs that nobody played: tracks drawn from a prior over the run's latents, and a judge that picks the best.
+"""Songs that nobody played: tracks drawn from a prior over a run's latents, and the judges that pick the best.
 
-Conventions: notes are NOTE arrays (`midi.NOTE`), times in seconds; a draw is played with `sample.play`. No JAX here.
+Conventions: notes are NOTE arrays (`midi.NOTE`), times are seconds. A draw is played with `sample.play`; of many,
+keep those that `rank` puts first and that are not `too_close` to a song.
+
+The prior resamples: a few songs, each in passages from anywhere in it that agree in harmony, at weights that sway.
+Latent rows are all but white (in 64 principal components none stands out; four rows predict 16 % of the next one's
+variance), so neither an autoregressive Gaussian nor a diffusion model (as Dupont et al., 2022, "From data to functa")
+over windows of rows learned more of them from an hour of music than their spread.
 """
 
 import dataclasses
@@ -10,155 +16,200 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from nemui_jax import latents, style
+from nemui_jax import latents, rolls, style
 from nemui_jax.config import Config
-from nemui_jax.metrics import STEP_SECONDS
+from nemui_jax.metrics import SHIFTS, STEP_SECONDS
 from nemui_jax.sample import Track
 
 VOICES = 3  # songs that a draw is made of
-SWAY_SECONDS = 6.0  # how long the voices' weights stay much the same
-SWAY = 1.0  # standard deviation of the logarithms of weights: 0 is an even mix, a high one song after song
-STAY_SECONDS = 20.0  # mean length of the passages that a voice reads
-STRETCH_SECONDS = 10.0  # the shortest copy that counts
-NEAR_COPY = 0.5  # likeness from which a stretch is a copy of a song's
-LEAST_ONSETS = 10  # of a stretch that can be called a copy
+SWAY = 0.3  # standard deviation of their log weights: 0 is an even mix, 1 is close to one song after another
+SWAY_SECONDS = 6.0  # length scale of their weights in time
+STAY_SECONDS = 16.0  # mean time between a voice's chances to jump; passages are compared over as long
+TRIES = 64  # places among which a voice chooses
+
+RANK_SECONDS = 60.0  # looked at in a candidate
+RANK_SONGS = 64  # that it is held against, at most
+FLOOR = -5.0  # of a measure's log density, so that no single one decides
+
+COPY_SECONDS = 10.0  # the shortest copy
+COPY_ONSETS = 10  # in it, at least
+COPY_LIKENESS = 0.5  # unrelated performances reach 0.31, a recalled song 1
 
 
 class Nearest(NamedTuple):
-    """The passage of a song that is most like a stretch of a piece."""
+    """A stretch of a piece and the passage of a song that is most like it."""
 
     song: int
     likeness: float  # 0 to 1
-    start: float  # seconds in the piece
-    song_start: float  # seconds in the song
+    start: float  # seconds into the piece
+    song_start: float  # seconds into the song
 
     @property
     def too_close(self) -> bool:
-        return self.likeness > NEAR_COPY
+        """Whether they are too close for the piece to be called new."""
+        return self.likeness > COPY_LIKENESS
 
 
 def draw(
     tracks: Sequence[Track], config: Config, blocks: int, seed: int
 ) -> tuple[list[Track], Float[np.ndarray, "song block"]]:
-    """Tracks and weights (sum 1 in each block) of a new song of `blocks` blocks, for `sample.play`.
+    """Tracks, and their weights in each block (sum 1), of a new song of `blocks` blocks.
 
-    A few songs, each read in passages from anywhere in it, play together with weights that sway: the softmax of
-    smooth Gaussian processes. A voice jumps to its next passage while it is faint. All come out in the first's key.
+    Weights are the softmax of Gaussian processes over time. A voice reads its song on, and jumps where it is faint or
+    its song ends, to the place that agrees best in harmony with the voices before it. All are in the first's key.
+    ValueError if there are fewer than two tracks. Tracks of one row (`knot_steps` 0) stay as they are.
     """
     if len(tracks) < 2:
-        raise ValueError(f"random songs lie between learned ones and the run has {len(tracks)}; use perturb instead")
+        raise ValueError(f"new songs are drawn between learned ones, and there are {len(tracks)}; vary it with perturb")
     rng = np.random.default_rng(seed)
-    chosen = [tracks[index] for index in rng.permutation(len(tracks))[:VOICES]]
+    voices = [tracks[index] for index in rng.permutation(len(tracks))[:VOICES]]
+    knot_seconds = config.model.knot_steps * config.roll.step_seconds
     block_seconds = config.model.block_steps * config.roll.step_seconds
-    sway = SWAY * smooth(rng, (len(chosen), blocks), SWAY_SECONDS / block_seconds)
-    weights = np.exp(sway) / np.exp(sway).sum(0)
+    sway = np.exp(SWAY * smooth(rng, len(voices), blocks, SWAY_SECONDS / block_seconds))
+    weights = sway / sway.sum(0)
     if not config.model.knot_steps:
-        return chosen, weights
+        return voices, weights
 
     steps = blocks * config.model.block_steps
-    at_knots = weights[:, :: config.model.knot_steps // config.model.block_steps]
-    count = latents.count_rows(steps, config.model)
-    at_knots = np.pad(at_knots, ((0, 0), (0, count - at_knots.shape[1])), mode="edge")
-    stay = STAY_SECONDS / (config.model.knot_steps * config.roll.step_seconds)
-    return [
-        dataclasses.replace(
-            track, rows=track.rows[passages(rng, weight, len(track.rows), stay)], steps=steps, shift=chosen[0].shift
-        )
-        for track, weight in zip(chosen, at_knots, strict=True)
-    ], weights
+    knots = np.arange(latents.count_rows(steps, config.model)) * config.model.knot_steps // config.model.block_steps
+    harmony = np.zeros((len(knots), 12))
+    drawn = []
+    for voice, weight in zip(voices, weights[:, np.minimum(knots, blocks - 1)], strict=True):
+        chroma = chromas(voice, knot_seconds)
+        index = passages(rng, weight, chroma, harmony, max(round(STAY_SECONDS / knot_seconds), 1))
+        harmony = unit(harmony + chroma[index])
+        drawn.append(dataclasses.replace(voice, rows=voice.rows[index], steps=steps, shift=voices[0].shift))
+    return drawn, weights
 
 
-def smooth(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Float[np.ndarray, "voice block"]:
-    """Gaussian processes of variance 1 with a squared-exponential covariance of length scale `width` blocks."""
-    reach = int(4 * width) + 1
-    kernel = np.exp(-((np.arange(-reach, reach + 1) / width) ** 2))
-    noise = rng.normal(size=(shape[0], shape[1] + 2 * reach))
-    return np.stack([np.convolve(row, kernel / np.sqrt((kernel**2).sum()), mode="valid") for row in noise])
+def smooth(rng: np.random.Generator, count: int, length: int, scale: float) -> Float[np.ndarray, "count length"]:
+    """Gaussian processes of variance 1 with a squared-exponential covariance of this length scale."""
+    reach = int(3 * scale) + 1
+    kernel = np.exp(-((np.arange(-reach, reach + 1) / scale) ** 2))
+    noise = rng.normal(size=(count, length + 2 * reach))
+    return np.stack([np.convolve(row, kernel, mode="valid") for row in noise]) / np.linalg.norm(kernel)
+
+
+def chromas(track: Track, knot_seconds: float) -> Float[np.ndarray, "row 12"]:
+    """The onsets on each pitch class, in the common key, between each knot of a song and the next; of length 1."""
+    notes, counts = track.source.notes, np.zeros((len(track.rows), 12))
+    row = np.minimum((notes["onset"] / knot_seconds).astype(np.intp), len(counts) - 1)
+    np.add.at(counts, (row, (notes["pitch"].astype(int) + track.shift) % 12), 1)
+    return unit(counts)
+
+
+def unit(vectors: Float[np.ndarray, "row 12"]) -> Float[np.ndarray, "row 12"]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def passages(
-    rng: np.random.Generator, weight: Float[np.ndarray, " knot"], rows: int, stay: float
+    rng: np.random.Generator,
+    weight: Float[np.ndarray, " knot"],
+    chroma: Float[np.ndarray, "row 12"],
+    harmony: Float[np.ndarray, "knot 12"],
+    stay: int,
 ) -> Int[np.ndarray, " knot"]:
-    """Rows that a voice reads, knot by knot: on and on, with a jump where it is faint or the song ends."""
+    """The row that a voice reads at each knot."""
+    last = len(chroma) - 1
     faint = weight <= np.quantile(weight, min(2 / stay, 1))
     index = np.empty(len(weight), np.intp)
     for knot in range(len(weight)):
-        following = index[knot - 1] + 1 if knot else rows
-        jump = following >= rows or (faint[knot] and rng.random() < 0.5)
-        index[knot] = rng.integers(rows) if jump else following
+        index[knot] = index[knot - 1] + 1
+        if knot == 0 or index[knot] > last or (faint[knot] and rng.random() < 0.5):
+            around = harmony[knot : knot + stay]
+            starts = rng.integers(len(chroma), size=TRIES)
+            heard = chroma[np.minimum(starts[:, None] + np.arange(len(around)), last)]
+            index[knot] = starts[(heard * around).sum((1, 2)).argmax()]
     return index
 
 
-def typicality(
-    candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray], seconds: float
-) -> Float[np.ndarray, " candidate"]:
-    return rank(candidates, songs, seconds)
+def rank(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> Float[np.ndarray, " candidate"]:
+    """How good the beginning of each candidate is by the looks of the songs: about 0 for a song, less for the rest.
 
-
-def rank(
-    candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray], seconds: float = 60.0
-) -> Float[np.ndarray, " candidate"]:
-    """How typical the first `seconds` of each candidate are of the songs: higher is better, about 0 for a song.
-
-    The mean over the measures of `style` of the log density of a candidate's value under the songs' (in stretches of
-    the same length), less the songs' own mean, each no lower than -FLOOR.
+    Its typicality less the bits per note that it costs a language model above what a song costs, itself left out.
+    Typicality is the mean over the measures of `style` of the log density of the candidate's value under those of the
+    songs' stretches of the same length, less what these get themselves. Keys do not matter. ValueError if there are
+    fewer than two songs. With typicality alone a random rhythm or a cross-fade is hardly told from a song.
     """
-    parts = [
-        (song, start)
+    if len(songs) < 2:
+        raise ValueError(f"candidates are ranked by what songs have in common, and there are {len(songs)}")
+    songs = [_in_common_key(song) for song in songs[:: -(-len(songs) // RANK_SONGS)]]
+    candidates = [_in_common_key(notes) for notes in candidates]
+    seconds = float(np.clip(max((notes["end"].max(initial=0) for notes in candidates), default=1), 1, RANK_SECONDS))
+    stretches = [
+        style.style(song, start, start + seconds)
         for song in songs
-        for start in np.arange(0, max(float(song["end"].max(initial=0)) - seconds / 2, 1), seconds)
+        for start in np.arange(0, max(song["end"].max(initial=0) - seconds / 2, 1), seconds)
     ]
-    reference = [style.style(song, start, start + seconds) for song, start in parts]
     found = [style.style(notes, 0.0, seconds) for notes in candidates]
-    scores = []
-    for name in reference[0]:
-        known, new = (np.array([one[name] for one in values], float) for values in (reference, found))
-        known, new = known.reshape(len(known), -1), new.reshape(len(new), -1)
-        if known.shape[1] > 1:
-            within = np.linalg.norm(known[:, None] - known, axis=-1)
-            known = (within.sum(1) / max(len(known) - 1, 1))[:, None]
-            new = np.array([np.linalg.norm(value - np.array([one[name].ravel() for one in reference]), axis=-1).mean() for value in new])[:, None]  # type: ignore
-        known, new = known[:, 0], new[:, 0]
-        floor = 1e-3 * max(float(np.ptp(known)), 1e-9)
-        own = style.log_density(known, known, floor).mean()
-        scores.append(np.maximum(style.log_density(known, new, floor) - own, -5))
-    return np.mean(scores, axis=0)
+    scores = [
+        _typicality(*(np.array([one[name] for one in values], float) for values in (stretches, found)))
+        for name in stretches[0]
+    ]
+    model = style.LanguageModel.fit(songs)
+    usual = np.nanmean([model.cost(song, without=index) for index, song in enumerate(songs)])
+    cost = np.nan_to_num([model.cost(notes) for notes in candidates], nan=np.inf)
+    return np.mean(scores, axis=0) - np.maximum(cost - usual, 0)
+
+
+def _typicality(known: Float[np.ndarray, "song ..."], new: Float[np.ndarray, "new ..."]) -> Float[np.ndarray, " new"]:
+    """Log densities of a measure's new values, less the mean of the known; of arrays, of their mean distances."""
+    if known.ndim > 1:
+        apart, new_apart = (
+            np.stack([np.linalg.norm((known - one).reshape(len(known), -1), axis=1) for one in values])
+            for values in (known, new)
+        )
+        known, new = apart.sum(1) / max(len(known) - 1, 1), new_apart.mean(1)
+    floor = max(1e-3 * float(np.ptp(known)), 1e-9)
+    usual = style.log_density(known, known, floor).mean()
+    return np.maximum(style.log_density(known, new, floor) - usual, FLOOR)
+
+
+def _in_common_key(notes: np.ndarray) -> np.ndarray:
+    moved = notes.copy()
+    moved["pitch"] = np.clip(notes["pitch"].astype(int) + rolls.shift_to_common(rolls.estimate_key(notes)), 0, 127)
+    return moved
 
 
 def too_close(notes: np.ndarray, songs: Sequence[np.ndarray]) -> Nearest:
-    """The passage, in any song and at any transposition within an octave, most like a stretch of some notes.
+    """The passage, anywhere in the songs and at any of twelve transpositions, most like a stretch of some notes.
 
-    Likeness is that of `metrics.likeness` at its best over all places in the song: the F1 of onsets of the same pitch
-    at most one step away. Stretches of STRETCH_SECONDS, half overlapping; sparse ones do not count.
+    Likeness is 2 hits / (onsets of the stretch + onsets of the passage), where an onset is a hit if the song has one
+    of its pitch at most one step of 50 ms away (`metrics.likeness` at its best place). Stretches overlap by half.
     """
+    if not songs:
+        raise ValueError("no songs to compare with; pass one at least")
+    step, pitch = _onsets(notes)
+    length = min(round(COPY_SECONDS / STEP_SECONDS), int(step.max(initial=0)) + 1)
     best = Nearest(0, 0.0, 0.0, 0.0)
-    length = round(STRETCH_SECONDS / STEP_SECONDS)
-    cells = np.unique(_steps(notes) * 128 + notes["pitch"])
     for number, song in enumerate(songs):
-        step = _steps(song)
-        reach = np.zeros((128 + 12, (int(step.max()) if len(step) else 0) + 2 * length + 2), np.uint8)
-        count = np.zeros(reach.shape[1], int)
-        onsets = np.unique(step * 128 + song["pitch"])
-        np.add.at(count, onsets // 128 + length, 1)
-        for slack in (0, 1, -1):
-            reach[onsets % 128 + 6, onsets // 128 + length + slack] = 1
-        lags = reach.shape[1] - length
-        inside = np.add.reduceat(count, np.arange(lags))[:0] if False else np.convolve(count, np.ones(length, int))[length - 1 :][:lags]
-        for start in range(0, int(cells[-1] // 128) + 1 if len(cells) else 0, length // 2):
-            part = cells[(cells // 128 >= start) & (cells // 128 < start + length)]
-            if len(part) < LEAST_ONSETS:
+        song_step, song_pitch = _onsets(song)
+        lags = int(song_step.max(initial=0)) + length + 1  # at lag `length` a stretch begins where the song does
+        reach = np.zeros((128 + len(SHIFTS), lags + length + 1), np.uint8)
+        for slack in (-1, 0, 1):
+            reach[song_pitch - SHIFTS[0], song_step + length + slack] = 1
+        until = np.cumsum(np.bincount(song_step + length + 1, minlength=lags + length + 1))
+        onsets = until[length : length + lags] - until[:lags]  # of the passage at each lag
+        for start in range(0, int(step.max(initial=0)) + 1, max(length // 2, 1)):
+            inside = (step >= start) & (step < start + length)
+            count = int(np.count_nonzero(inside))
+            if count < COPY_ONSETS:
                 continue
-            for shift in range(-6, 6):
+            cells = list(zip(step[inside] - start, pitch[inside] - SHIFTS[0], strict=True))
+            for shift in SHIFTS:
                 hits = np.zeros(lags, np.uint16)
-                for cell in part:
-                    place = int(cell) // 128 - start
-                    hits += reach[int(cell) % 128 + 6 + shift, place : place + lags]
-                value = 2 * hits / (len(part) + np.maximum(inside, 1))
-                lag = int(value.argmax())
-                if value[lag] > best.likeness:
-                    best = Nearest(number, min(float(value[lag]), 1.0), start * STEP_SECONDS, (lag - length) * STEP_SECONDS)
+                for place, row in cells:
+                    hits += reach[row + shift, place : place + lags]
+                likeness = 2 * np.minimum(hits, onsets) / (count + onsets)
+                lag = int(likeness.argmax())
+                if likeness[lag] > best.likeness:
+                    place = max(lag - length, 0) * STEP_SECONDS
+                    best = Nearest(number, float(likeness[lag]), start * STEP_SECONDS, place)
     return best
 
 
-def _steps(notes: np.ndarray) -> Int[np.ndarray, " note"]:
-    return np.floor(np.maximum(notes["onset"], 0) / STEP_SECONDS + 0.5).astype(np.intp)
+def _onsets(notes: np.ndarray) -> tuple[Int[np.ndarray, " onset"], Int[np.ndarray, " onset"]]:
+    """Steps and pitches of the cells in which a note starts, each once, in order of time."""
+    steps = np.floor(np.maximum(notes["onset"], 0) / STEP_SECONDS + 0.5).astype(np.intp)
+    cells = np.unique(steps * 128 + notes["pitch"])
+    return cells // 128, cells % 128

@@ -1,5 +1,6 @@
 """What a person writes to name songs, weights and keys, checked before anything slow begins. No JAX here."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,16 @@ def find_song(name: str, entries: Sequence[SongEntry]) -> int | Path:
     """The index of the song that an index or a unique part of a name means, or the path of a MIDI file."""
     name = name.strip()
     if name.isdecimal():
-        if int(name) < len(entries):
+        if len(name) < 10 and int(name) < len(entries):
             return int(name)
-        raise RecipeError(f"no song {name}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
+        raise RecipeError(f"no song {name[:20]}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
     if not name:
         raise RecipeError("a song is missing; give an index, a part of a name or a path to a .mid")
     if name.lower().endswith(midi.ENDINGS):
-        if Path(name).exists():
-            return Path(name)
-        raise RecipeError(f"{midi.escape(name)}: no such file")
+        with contextlib.suppress(OSError):  # a name too long for a file
+            if Path(name).exists():
+                return Path(name)
+        raise RecipeError(f"{midi.escape(name)[:200]}: no such file")
     found = [index for index, entry in enumerate(entries) if name.lower() in entry.name.lower()]
     exact = [index for index in found if entries[index].name.lower() == name.lower()]
     if len(exact or found) == 1:
@@ -52,8 +54,8 @@ def find_weights(text: str, entries: Sequence[SongEntry]) -> dict[int | Path, fl
             raise RecipeError(f"song {song} is named twice in {midi.escape(text)!r}; name each song once")
         weights[song] = _number(number, part) if colon else 1.0
     total = sum(weights.values())
-    if abs(total) < 1e-6:
-        raise RecipeError(f"the weights in {midi.escape(text)!r} add up to {total:g}; their sum must not be 0")
+    if not 1e-6 < abs(total) < 1e12:
+        raise RecipeError(f"the weights in {midi.escape(text)!r} add up to {total:g}; choose some with a sum such as 1")
     return {song: weight / total for song, weight in weights.items()}
 
 

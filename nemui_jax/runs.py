@@ -122,7 +122,10 @@ def lock(path: Path) -> Iterator[None]:
 
     A folder that holds no run in the end is not left behind.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{path}: a file stands there; name another --run") from error
     with open(path / "lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

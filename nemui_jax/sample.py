@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from nemui_jax import latents, model, rolls
 from nemui_jax.config import Config
@@ -25,6 +25,7 @@ WINDOW = 8  # blocks over which density is matched
 DOUBT = 0.003  # the weight, in a mix, of a note that is in none of its songs
 HARMONY = 0.5  # the power of the opinion of pitch classes
 RESTRIKE = 2  # steps
+FOOT = 8  # steps over which a mix's pedal is smoothed
 HOLD = 0.1  # the share of a leg of a morph, at each of its ends, that is one song alone
 
 
@@ -91,7 +92,8 @@ def play(
 
     The song lasts as many blocks as there are weights, which sum to 1 in each. `shift` is the key it comes out in
     (semitones to the common key; by default the heaviest track's at each moment) and `program` its program (by default
-    the heaviest's). `noise`, in multiples of `unit`, is added to the latents, the same between two knots as at them.
+    the heaviest's). Gaussian noise is added to the rows, with `noise` times the variance of the table, whose spread is
+    `unit`: likeness to the song falls evenly with it.
     With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest.
     """
     blocks = weights.shape[1]
@@ -99,12 +101,10 @@ def play(
     stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
     stretch = latents.mix(stretches, ease(weights))
     if noise:
-        rows = np.random.default_rng(seed).normal(
-            size=(latents.count_rows(len(time) * config.model.block_steps, config.model), stretch.shape[1])
-        )
-        stretch = stretch + noise * unit * latents.along(
-            rows, len(time) * config.model.block_steps, blocks, config.model
-        )
+        steps = blocks * config.model.block_steps
+        shape = (latents.count_rows(steps, config.model), stretch.shape[1])
+        rows = np.random.default_rng(seed).normal(size=shape).astype(np.float32) * np.sqrt(noise) * unit
+        stretch = stretch + latents.along(rows, steps, blocks, config.model)
     decoded = decode(params, stretch, time, config)
     alone = (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1) & (noise == 0) & (temperature == 0)
     if config.train.loss == "squared" or alone.all():
@@ -249,52 +249,81 @@ def calibrated(
 ) -> tuple[np.ndarray, Float[np.ndarray, " step"]]:
     """GRID notes (in the common key) and pedal shares of a mix, given what each of its songs is by itself.
 
-    The mix gets the weighted mean of its songs' densities. Which cells are onsets is the opinion of four: the decoder
-    on the mixed latent, the songs themselves, the other onsets of the same step and those of the same pitch class
-    around. A key is not struck again within RESTRIKE steps, unless a song does that. Blocks where one song is `alone`
-    are that song at the plain threshold.
+    The mix has the weighted mean of its songs' densities: in each window the likeliest cells, as many as that. A key is
+    not struck again within RESTRIKE steps, unless a song does that. Blocks where one song is `alone` are that song at
+    the plain threshold.
     """
-    block = config.model.block_steps
-    share = np.repeat(np.maximum(ease(weights), 0), block, 1)[:, :, None]
-    onsets, frames = (
-        np.sum([s * getattr(o, name) for s, o in zip(share, own, strict=True)], 0) for name in ("onset", "frame")
-    )
-    wanted = Density(
-        *(
-            np.where(alone, 0, np.maximum((weights * np.stack(column)).sum(0), 0))
-            for column in zip(*(density(one, config) for one in own), strict=True)
-        )
-    )
+    window = WINDOW * config.model.block_steps
+    single = np.repeat(alone, config.model.block_steps)[:, None]
+    share = np.repeat(np.maximum(ease(weights), 0), config.model.block_steps, 1)[:, :, None]
+    onsets = np.sum([part * one.onset for part, one in zip(share, own, strict=True)], 0)
+    frames = np.sum([part * one.frame for part, one in zip(share, own, strict=True)], 0)
+    pedals = np.sum([part * one.pedal[:, None] for part, one in zip(share, own, strict=True)], 0)
+    counts = zip(*(density(one, config) for one in own), strict=True)
+    wanted = Density(*(np.maximum((weights * np.stack(column)).sum(0), 0) * ~alone for column in counts))
 
-    onset = decoded.onset
-    if temperature > 0:
-        chance = np.clip(onset, 1e-7, 1 - 1e-7)
-        drawn = np.log(chance / (1 - chance)) + np.random.default_rng(seed).logistic(0, temperature, onset.shape)
-        onset = 1 / (1 + np.exp(-drawn))
-    score = onset * (DOUBT + onsets)
-    score = score * score.sum(1, keepdims=True) * harmony(score, config) ** HARMONY
+    score = agreement(drawn(decoded.onset, temperature, seed) if temperature else decoded.onset, onsets, config)
     reach = np.pad(score, ((RESTRIKE, RESTRIKE), (0, 0)))
     best = np.max([reach[start : start + len(score)] for start in range(2 * RESTRIKE + 1)], axis=0)
+    possible = ~single & ((score == best) | (onsets > 0.75))
+    struck = np.where(single, decoded.onset > 0.5, likeliest(possible * score, wanted.onsets, window))
 
-    alone_steps = np.repeat(alone, block)
-    window, single = WINDOW * block, alone_steps[:, None]
-    candidates = np.where(single | ((score < best) & (onsets < 0.75)), 0, score)
-    struck = np.where(single, decoded.onset > 0.5, likeliest(candidates, wanted.onsets, window))
     sounding = holding(struck, np.where(single, decoded.frame, decoded.frame * (DOUBT + frames)))
-    held = np.where(single, decoded.frame > 0.5, likeliest(np.where(single, 0, sounding), wanted.frames, window))
-    down = likeliest(np.where(alone_steps, 0, decoded.pedal)[:, None], wanted.pedal, window)[:, 0]
-    pedal = np.where(alone_steps | (down == (decoded.pedal > 0.5)), decoded.pedal, down)
-    return rolls.from_roll(np.stack([struck, held, decoded.velocity, decoded.timing], axis=1), config.roll.low), pedal
+    held = np.where(single, decoded.frame > 0.5, likeliest(~single * sounding, wanted.frames, window))
+    velocity, timing = expression(own, share, window)
+    roll = np.stack(
+        [struck, held, np.where(single, decoded.velocity, velocity), np.where(single, decoded.timing, timing)], axis=1
+    )
+    down = likeliest(~single * around(decoded.pedal[:, None] + pedals, FOOT), wanted.pedal, window)
+    return rolls.from_roll(roll, config.roll.low), np.where(single, decoded.pedal[:, None], down)[:, 0].astype(float)
 
 
-def harmony(score: Float[np.ndarray, "step pitch"], config: Config) -> Float[np.ndarray, "step pitch"]:
-    """The share of each cell's pitch class in the onsets around it, as far as a window reaches."""
+def drawn(chance: Float[Any, "step pitch"], temperature: float, seed: int) -> Float[np.ndarray, "step pitch"]:
+    """Probabilities with logistic noise on their logits: the likeliest of these are a draw, not the likeliest."""
+    chance = np.clip(chance, 1e-7, 1 - 1e-7)
+    logits = np.log(chance / (1 - chance)) + np.random.default_rng(seed).logistic(0, temperature, chance.shape)
+    return 1 / (1 + np.exp(-logits))
+
+
+def agreement(
+    onset: Float[Any, "step pitch"], onsets: Float[np.ndarray, "step pitch"], config: Config
+) -> Float[np.ndarray, "step pitch"]:
+    """How far four agree that a cell of a mix is an onset, as the product of what each says.
+
+    They are the decoder on the mixed latent (`onset`); the songs themselves (`onsets`, a weighted mean); the other
+    onsets of the same step, so that chords stay chords; and those of the same pitch class around, so that harmony does.
+    """
+    score = onset * (DOUBT + onsets)
     pitch_class = (np.arange(score.shape[1]) + config.roll.low) % 12
-    mass = score @ np.eye(12)[pitch_class]
-    until = np.concatenate([np.zeros((1, 12)), np.cumsum(mass, 0)])
-    reach, steps = WINDOW * config.model.block_steps // 2, np.arange(len(score))
-    around = until[np.minimum(steps + reach, len(score))] - until[np.maximum(steps - reach, 0)]
-    return (around / (around.sum(1, keepdims=True) + 1e-9))[:, pitch_class]
+    mass = around(score @ np.eye(12)[pitch_class], WINDOW * config.model.block_steps)
+    harmony = (mass / (mass.sum(1, keepdims=True) + 1e-9))[:, pitch_class]
+    return score * score.sum(1, keepdims=True) * harmony**HARMONY
+
+
+def expression(
+    own: Sequence[Decoded], share: Float[np.ndarray, "song step 1"], steps: int
+) -> tuple[Float[np.ndarray, "step pitch"], Float[np.ndarray, "step pitch"]]:
+    """Velocity and timing of a mix's onsets: as the songs that have the note play it, at the loudness of all of them.
+
+    Loudness is the mean velocity of the onsets around. A note that no song has is as loud as that, and on the grid.
+    """
+    said = [part * (one.onset > 0.5) for part, one in zip(share, own, strict=True)]
+    loud = [
+        around((one.onset * one.velocity).sum(1, keepdims=True), steps)
+        / (around(one.onset.sum(1, keepdims=True), steps) + 1e-3)
+        for one in own
+    ]
+    known = np.maximum(np.sum(said, 0), 1e-6)
+    louder = np.sum([part * (one.velocity - level) for part, one, level in zip(said, own, loud, strict=True)], 0)
+    velocity = np.sum([part * level for part, level in zip(share, loud, strict=True)], 0) + louder / known
+    return velocity, np.sum([part * one.timing for part, one in zip(said, own, strict=True)], 0) / known
+
+
+def around(values: Float[np.ndarray, "step value"], steps: int) -> Float[np.ndarray, "step value"]:
+    """Sums over the steps around each, half of them before it."""
+    until = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0)])
+    here = np.arange(len(values))
+    return until[np.minimum(here + steps // 2 + 1, len(values))] - until[np.maximum(here - steps // 2, 0)]
 
 
 def holding(struck: Bool[np.ndarray, "step pitch"], frame: Float[Any, "step pitch"]) -> Float[np.ndarray, "step pitch"]:

@@ -147,6 +147,12 @@ def default_steps(blocks: int, config: TrainConfig) -> int:
     return -(-max(round(wanted), config.least_steps) // CHUNK) * CHUNK
 
 
+def finite(state: TrainState, losses: np.ndarray) -> bool:
+    """Whether training still is: no loss, weight or row is infinite or not a number."""
+    leaves = [losses, state.latents, *jax.tree.leaves(state.params)]
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+
+
 def steps_in(seconds: float, state: TrainState, data: Data, key: Key[Array, ""], config: Config, most: int) -> int:
     """How many steps, in whole chunks, train in this time on this machine; compiles and tries a chunk to know."""
     began = time.monotonic()
@@ -163,7 +169,9 @@ def draw(key: Key[Array, ""], step: Int[Array, ""], queries: Queries, config: Tr
     count = len(queries.step)
     position = step.astype(jnp.uint32) * config.batch_windows + jnp.arange(config.batch_windows, dtype=jnp.uint32)
     first = shuffle(key, position, count)
-    index = jnp.minimum(first[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32), count - 1).reshape(-1)
+    index = jnp.minimum(first[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32)[None], count - 1).reshape(
+        -1
+    )
     return Queries(*(column[index] for column in queries))
 
 
@@ -186,10 +194,10 @@ def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) 
 def targets(rolls: Rolls, start: Int[Array, " query"], config: Config, most: int) -> Target:
     """The music of the blocks that begin at these steps, unpacked."""
     block, pitches = config.model.block_steps, config.roll.high - config.roll.low + 1
-    cells = start[:, None] + jnp.arange(block)
+    cells = start[:, None] + jnp.arange(block)[None]
     bits = jnp.unpackbits(rolls.bits[cells], axis=-1, count=pitches, bitorder="little").astype(jnp.float32)
     first, last = rolls.note_start[start], rolls.note_start[start + block]
-    note = first[:, None] + jnp.arange(most)
+    note = first[:, None] + jnp.arange(most)[None]
     return Target(
         onset=bits[:, :, 0],
         frame=bits[:, :, 1],

@@ -153,6 +153,16 @@ def test_damaged_hashes_are_noticed(run, text):
     assert checkpoint.whole_step(run) == (9, [10])
 
 
+def test_any_flipped_bit_of_the_hashes_is_noticed(run):
+    """The rows that a checkpoint says it has are in the same file."""
+    path = run.path / "checkpoints" / "10.json"
+    data = path.read_bytes()
+    for place in range(data.index(b'"rows"'), data.index(b'"rows"') + 12):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            assert checkpoint.whole_step(run) in ((10, []), (9, [10])), path.read_bytes()[:20]
+
+
 def test_all_damaged(run):
     for step in ("9", "10"):
         flip(max((run.path / "checkpoints" / step).rglob("*"), key=lambda path: path.stat().st_size))
@@ -214,33 +224,39 @@ def test_a_run_half_created_is_none(corpus, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         runs.create(tmp_path / "run", SMALLEST, 0, 1, corpus)
     assert not runs.exists(tmp_path / "run")
-    with pytest.raises(RunError, match="no run here; make one with: python run.py train"):
+    with pytest.raises(RunError, match=r"no run here; make one with: python run\.py train"):
         runs.read(tmp_path / "run")
 
 
-def edit_head(path: Path, **changes) -> None:
-    head = json.loads((path / "config.json").read_text())
-    head["config"] |= changes.pop("config", {})
-    (path / "config.json").write_text(json.dumps(head | changes))
+def edit(path: Path, **changes) -> None:
+    what = json.loads((path / "run.json").read_text())
+    what["config"] |= changes.pop("config", {})
+    (path / "run.json").write_text(json.dumps(what | changes))
 
 
 def test_a_newer_format_is_refused(run):
-    edit_head(run.path, format=runs.FORMAT + 1)
+    edit(run.path, format=runs.FORMAT + 1)
     with pytest.raises(RunError, match=r"format 2 is newer than this program's 1; update"):
         runs.read(run.path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]" * 2, "null", "3", '{"format": "new"}', '[{"name": 1}]'])
-def test_damaged_descriptions_are_refused(run, name, text):
-    (run.path / name).write_text(text)
-    with pytest.raises(RunError, match=r"config\.json or manifest\.json is damaged"):
+@pytest.mark.parametrize("text", ["", "{", "[]" * 2, "null", "3", '{"format": "new"}', '[{"name": 1}]', "\ud800"])
+def test_a_damaged_description_is_refused(run, text):
+    (run.path / "run.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        runs.read(run.path)
+
+
+@pytest.mark.parametrize("change", [{"songs": [{"name": "x"}]}, {"songs": None}, {"config": {"model": None}}])
+def test_a_description_of_something_else_is_refused(run, change):
+    edit(run.path, **change)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
         runs.read(run.path)
 
 
 def test_an_unknown_field_is_refused(run):
-    edit_head(run.path, config={"model": {"layers": 2}})
-    with pytest.raises(RunError, match="damaged.*layers"):
+    edit(run.path, config={"model": {"layers": 2}})
+    with pytest.raises(RunError, match=r"damaged.*layers"):
         runs.read(run.path)
 
 
@@ -248,7 +264,7 @@ def test_an_unknown_field_is_refused(run):
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # see test_dataset
 def test_a_damaged_song_is_named(run, damage):
     damage(run.path / "songs" / f"{run.entries[1].sha256}.npz")
-    with pytest.raises(RunError, match="the run's copy of song 1 is damaged"):
+    with pytest.raises(RunError, match="its copy of song 1 is damaged"):
         run.song(1)
     assert len(run.song(0).notes) == run.entries[0].notes
 
@@ -290,11 +306,11 @@ def test_set_aside_keeps_everything(run):
         first = runs.set_aside(run.path)
         assert contents(first) == before
         assert [path.name for path in run.path.iterdir()] == ["lock"]
-        (run.path / "config.json").write_text("second")
+        (run.path / "run.json").write_text("second")
         second = runs.set_aside(run.path)
     assert (first.name, second.name) == ("run.old-1", "run.old-2")
     assert contents(first) == before
-    assert contents(second) == {"config.json": b"second"}
+    assert contents(second) == {"run.json": b"second"}
 
 
 # The lock
@@ -302,8 +318,11 @@ def test_set_aside_keeps_everything(run):
 
 def test_one_process_writes(run):
     with runs.lock(run.path):
-        with pytest.raises(RunError, match=rf"process {os.getpid()} is using this run; wait for it or name another"):
-            runs.lock(run.path).__enter__()
+        with (
+            pytest.raises(RunError, match=f"process {os.getpid()} is using this run; wait for it or name another"),
+            runs.lock(run.path),
+        ):
+            pass
         assert (run.path / "lock").read_text() == str(os.getpid())  # still ours
     with runs.lock(run.path):
         pass
@@ -317,8 +336,8 @@ def test_another_process_is_named_and_a_dead_one_is_not_in_the_way(run):
     )
     with holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"process {holder.pid} is using this run"):
-            runs.lock(run.path).__enter__()
+        with pytest.raises(RunError, match=f"process {holder.pid} is using this run"), runs.lock(run.path):
+            pass
         holder.kill()
         holder.communicate()
     assert (run.path / "lock").read_text() == str(holder.pid)  # stale
@@ -327,16 +346,15 @@ def test_another_process_is_named_and_a_dead_one_is_not_in_the_way(run):
 
 
 def test_a_lock_leaves_no_folder_without_a_run(tmp_path, run):
-    with pytest.raises(KeyError), runs.lock(tmp_path / "none"):
+    with runs.lock(tmp_path / "none"):
         (tmp_path / "none" / "songs").mkdir()
-        raise KeyError
     assert not (tmp_path / "none").exists()
     before = contents(run.path)
-    with pytest.raises(KeyError), runs.lock(run.path):
-        raise KeyError
+    with runs.lock(run.path):
+        pass
     assert contents(run.path) | {"lock": b""} == before | {"lock": b""}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("not a run's")
-    with pytest.raises(KeyError), runs.lock(tmp_path / "mine"):
-        raise KeyError
+    with runs.lock(tmp_path / "mine"):
+        pass
     assert (tmp_path / "mine" / "letter.txt").exists()

@@ -158,7 +158,7 @@ def test_grid_properties(rows):
     assert grid["end"].max() <= steps
     assert np.abs(grid["timing"]).max() <= 0.5 + 1e-5
     assert len(np.unique(grid[["step", "pitch"]])) == len(grid)
-    struck = {(int(round(note["onset"] / STEP)), int(note["pitch"])) for note in song.notes}
+    struck = {(round(note["onset"] / STEP), int(note["pitch"])) for note in song.notes}
     assert struck == set(grid[["step", "pitch"]].tolist())  # every cell that was struck, and no other
 
     roll = rolls.to_roll(grid, steps, LOW, HIGH)

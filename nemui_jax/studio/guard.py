@@ -1,0 +1,145 @@
+"""What stands between the network and the studio: who may ask, how much, how often and how slowly."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_BODY = 4 * 2**20
+BODY_SECONDS = 20.0  # for a body to come in
+HEADER_SECONDS = 10.0  # for the head of a request to come in
+POSTS_A_SECOND, POST_BURST = 4.0, 40
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Bucket:
+    """Leaky: lets through `burst` at once and `rate` a second after that."""
+
+    def __init__(self, rate: float, burst: float):
+        self.rate, self.burst = rate, burst
+        self.left, self.then = burst, time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more may pass now."""
+        now = time.monotonic()
+        self.left = min(self.left + (now - self.then) * self.rate, self.burst)
+        self.then = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class TooLarge(Exception):
+    """A body beyond the bound."""
+
+
+class Guard:
+    """ASGI middleware: exact Host and Origin, a bounded body, a bounded rate, and the headers of every answer."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], port: int):
+        self.app, self.posts = app, Bucket(POSTS_A_SECOND, POST_BURST)
+        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        sockets = " ".join(f"ws://{host}" for host in sorted(self.hosts))
+        policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; worker-src 'self'; img-src 'self' data:; "
+            f"connect-src 'self' {sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        self.headers = [
+            (b"content-security-policy", policy.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), midi=(self)"),
+            (b"cache-control", b"no-cache"),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        refused = self.refusal(scope)
+        if scope["type"] == "websocket":
+            if refused:
+                await receive()
+                return await send({"type": "websocket.close", "code": 1008})
+            return await self.app(scope, receive, send)
+        if refused:
+            return await self.refuse(send, *refused)
+        started = False
+
+        async def dressed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), *self.headers]
+            await send(message)
+
+        try:
+            await self.app(scope, _bounded(receive), dressed)
+        except (TooLarge, TimeoutError) as error:
+            if started:
+                raise
+            await self.refuse(send, *((413, "too large") if isinstance(error, TooLarge) else (408, "too slow")))
+
+    def refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Why a request is not answered, if it is not. Browsers send an Origin with every POST and WebSocket."""
+        fields: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            fields.setdefault(name.lower(), []).append(value.decode("latin-1"))
+        host, origin = fields.get(b"host", []), fields.get(b"origin", [])
+        if len(host) != 1 or host[0].lower() not in self.hosts:
+            return 421, "not the name of this server"
+        writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if origin != [f"http://{host[0].lower()}"] and (origin or writes):
+            return 403, "not from this page"
+        length = (fields.get(b"content-length") or ["0"])[0]
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            return 413, f"more than {MAX_BODY // 2**20} MiB"
+        if writes and scope["type"] == "http" and not self.posts.take():
+            return 429, "too many requests; wait a moment"
+        return None
+
+    async def refuse(self, send: Send, status: int, reason: str) -> None:
+        body = reason.encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers + self.headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A request's body, no larger than MAX_BODY and no slower than BODY_SECONDS; TooLarge or TimeoutError."""
+    seen, whole, until = 0, False, time.monotonic() + BODY_SECONDS
+
+    async def bounded() -> Message:
+        nonlocal seen, whole
+        if whole:  # what comes now is the end of the connection, however late
+            return await receive()
+        async with asyncio.timeout(max(until - time.monotonic(), 0)):
+            message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if seen > MAX_BODY:
+                raise TooLarge
+        return message
+
+    return bounded
+
+
+class Http(H11Protocol):
+    """HTTP that hangs up on a client that does not say what it wants: half-open connections do not pile up."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None and self.transport.get_protocol() is self:  # no request yet, and no WebSocket
+            self.transport.abort()

@@ -1,0 +1,207 @@
+"""What the page asks for, and music played a stretch at a time: sound can start before the whole is decoded.
+
+A stretch that begins at a multiple of `sample.WINDOW` blocks and is decoded with a window to either side has the same
+onsets as in the whole, because density and harmony are matched within that reach. What each song says by itself does
+not depend on the weights; it is decoded once and kept.
+"""
+
+import dataclasses
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax import latents, model, prior, rolls, sample
+from nemui_jax.config import Config
+from nemui_jax.midi import Song
+from nemui_jax.sample import Decoded, Track
+
+MAX_SONGS = 8  # that one piece is made of
+MAX_MOMENTS = 256  # of a drawn path
+MAX_SECONDS = 1200.0
+STRETCH_SECONDS = 12.0  # of the first answer; later ones are twice as long
+KEPT = 24  # songs whose own decoding is kept
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A piece as the page asks for it. Weights of moments spread evenly over the piece; one moment is a mix."""
+
+    songs: tuple[int, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()  # [moment, song], not negative, each sum 1
+    seconds: float = 60.0
+    noise: float = 0.0
+    seed: int = 0
+    shift: int | None = None  # semitones to the common key; None: the heaviest song's
+    random: bool = False  # a song from the prior; songs and weights do not count
+
+
+class Piece(NamedTuple):
+    """A recipe with its latents read: what is needed to decode any stretch of it."""
+
+    tracks: Sequence[Track]
+    weights: Float[np.ndarray, "song block"]
+    latent: Float[np.ndarray, "block latent"]
+    own: Sequence[Decoded]
+    shifts: np.ndarray  # of each block
+    noise: float
+
+
+def read_recipe(data: Any, count: int) -> Recipe:
+    """The recipe in data from outside, for a studio of `count` songs; ValueError says what is wrong."""
+    if not isinstance(data, dict):
+        raise ValueError("a recipe is an object")
+    try:
+        seconds, noise = (float(data.get(name, default)) for name, default in (("seconds", 60.0), ("noise", 0.0)))
+        seed, shift = int(data.get("seed", 0)), data.get("shift")
+        shift = None if shift is None else int(shift)
+        if not 1 <= seconds <= MAX_SECONDS or not 0 <= noise <= 4 or not 0 <= seed < 2**32:
+            raise ValueError("a number is out of range")
+        if shift is not None and not -6 <= shift <= 6:
+            raise ValueError("no such key")
+        if data.get("random"):
+            return Recipe(seconds=seconds, seed=seed, shift=shift, random=True)
+        songs = tuple(int(song) for song in data["songs"])
+        rows = [[float(weight) for weight in row] for row in data["weights"]]
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError("not a recipe") from error
+    if not 1 <= len(songs) <= MAX_SONGS or len(set(songs)) < len(songs) or not all(0 <= s < count for s in songs):
+        raise ValueError(f"name 1 to {MAX_SONGS} different songs from 0 to {count - 1}")
+    if not 1 <= len(rows) <= MAX_MOMENTS or any(len(row) != len(songs) for row in rows):
+        raise ValueError(f"give 1 to {MAX_MOMENTS} rows of weights, a weight for each song")
+    if any(not math.isfinite(weight) or weight < 0 for row in rows for weight in row):
+        raise ValueError("weights are finite and not negative")
+    if any(not 1e-6 < sum(row) < 1e6 for row in rows):
+        raise ValueError("weights must not add up to 0")
+    scaled = tuple(tuple(weight / sum(row) for weight in row) for row in rows)
+    return Recipe(songs, scaled, seconds, noise, seed, shift)
+
+
+class Player:
+    """A run's decoder and songs, those brought in included. Its methods may be called from several threads."""
+
+    def __init__(self, params: model.Params, tracks: Sequence[Track], config: Config, unit: Any):
+        self.params, self.config, self.unit = params, config, unit
+        self.tracks = list(tracks)
+        self._own: OrderedDict[Any, Decoded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def block_seconds(self) -> float:
+        return self.config.model.block_steps * self.config.roll.step_seconds
+
+    def blocks(self, seconds: float) -> int:
+        """Blocks that cover so many seconds."""
+        return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
+
+    def turn(self, track: Track) -> int:
+        """Blocks after which a song starts again."""
+        count = latents.count_queries(track.steps, self.config.model)
+        knot = self.config.model.knot_steps // self.config.model.block_steps or count
+        return -(-count // knot) * knot
+
+    def parts(self, recipe: Recipe) -> tuple[Sequence[Track], Float[np.ndarray, "song block"]]:
+        """The tracks of a piece and their weights, block by block."""
+        blocks = self.blocks(recipe.seconds)
+        if recipe.random:
+            return prior.draw(self.tracks, self.config, blocks, recipe.seed)
+        moments = np.array(recipe.weights)
+        place = np.linspace(0, 1, blocks) if blocks > 1 else np.zeros(1)
+        at = np.linspace(0, 1, len(moments))
+        weights = np.stack([np.interp(place, at, column) for column in moments.T])
+        heard = (weights > 0).any(1)
+        return [self.tracks[song] for song, on in zip(recipe.songs, heard, strict=True) if on], weights[heard]
+
+    def piece(self, recipe: Recipe) -> Piece:
+        """Makes a recipe ready to be decoded stretch by stretch."""
+        tracks, weights = self.parts(recipe)
+        blocks, shape = weights.shape[1], self.config.model
+        stretches = [latents.along(track.rows, track.steps, blocks, shape) for track in tracks]
+        latent = latents.mix(np.stack(stretches), sample.ease(weights))
+        if recipe.noise:
+            steps = blocks * shape.block_steps
+            size = (latents.count_rows(steps, shape), latent.shape[1])
+            rows = np.random.default_rng(recipe.seed).normal(size=size).astype(np.float32)
+            latent = latent + latents.along(rows * np.sqrt(recipe.noise) * self.unit, steps, blocks, shape)
+        leads = np.array([track.shift for track in tracks])[weights.argmax(0)]
+        shifts = leads if recipe.shift is None else np.full(blocks, recipe.shift)
+        keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
+        own = [self._decode_own(key, stretch) for key, stretch in zip(keys, stretches, strict=True)]
+        return Piece(tracks, weights, latent, own, shifts, recipe.noise)
+
+    def _decode_own(self, key: Any, stretch: np.ndarray) -> Decoded:
+        with self._lock:
+            if key in self._own:
+                self._own.move_to_end(key)
+                return self._own[key]
+        decoded = self.decode(stretch, latents.times(len(stretch), self.config.model))
+        with self._lock:
+            self._own[key] = decoded
+            while len(self._own) > KEPT:
+                self._own.popitem(last=False)
+        return decoded
+
+    def decode(self, latent: np.ndarray, time: np.ndarray) -> Decoded:
+        return sample.decode(self.params, latent, time, self.config)
+
+    def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW) to `last`, in seconds of the piece."""
+        block, step_seconds = self.config.model.block_steps, self.config.roll.step_seconds
+        count = piece.weights.shape[1]
+        start, stop = max(first - sample.WINDOW, 0), min(last + sample.WINDOW, count)
+        latent, time = piece.latent[start:stop], latents.times(count, self.config.model)[start:stop]
+        weights, decoded = piece.weights[:, start:stop], self.decode(latent, time)
+        alone = (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1) & (piece.noise == 0)
+        if self.config.train.loss == "squared" or alone.all():
+            grid, pedal = sample.plain(decoded, self.config)
+        else:
+            cut = slice(start * block, stop * block)
+            own = [Decoded(*(column[cut] for column in one)) for one in piece.own]
+            grid, pedal = sample.calibrated(decoded, own, weights, alone, self.config)
+        grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
+        shifts = piece.shifts[start:stop][grid["step"] // block]
+        notes = rolls.to_notes(grid, step_seconds, shifts)
+        moves = rolls.to_pedal(np.asarray(pedal)[: (last - start) * block], step_seconds)
+        for events, names in ((notes, ("onset", "end")), (moves, ("time",))):
+            for name in names:
+                events[name] += start * self.block_seconds
+        before = moves[moves["time"] < first * self.block_seconds][-1:].copy()  # how the pedal stands at the start
+        before["time"] = first * self.block_seconds
+        return notes, np.concatenate([before, moves[moves["time"] >= first * self.block_seconds]])
+
+    def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
+        """Stretches that cover `count` blocks, the one that `from_block` lies in first, then on and round."""
+        windows = max(round(STRETCH_SECONDS / self.block_seconds / sample.WINDOW), 1) * sample.WINDOW
+        first = min(max(from_block, 0), count - 1) // sample.WINDOW * sample.WINDOW
+        edges = [first, *range(first + windows, count, 2 * windows), count]
+        ahead = list(zip(edges, edges[1:], strict=False))
+        behind = [(start, min(start + 2 * windows, first)) for start in range(0, first, 2 * windows)]
+        return ahead + behind
+
+    def whole(self, recipe: Recipe) -> Song:
+        """The piece as a song, as the command line would write it."""
+        tracks, weights = self.parts(recipe)
+        song = sample.play(
+            self.params,
+            tracks,
+            weights,
+            self.config,
+            shift=recipe.shift,
+            noise=recipe.noise,
+            unit=self.unit,
+            seed=recipe.seed,
+        )
+        notes = song.notes[song.notes["onset"] < recipe.seconds]
+        notes["end"] = np.minimum(notes["end"], recipe.seconds)
+        return dataclasses.replace(song, notes=notes, pedal=song.pedal[song.pedal["time"] < recipe.seconds])
+
+    def recall(self, index: int) -> Song:
+        """A song by itself, in the common key."""
+        track = self.tracks[index]
+        blocks = latents.count_queries(track.steps, self.config.model)
+        return sample.play(self.params, [track], np.ones((1, blocks)), self.config, shift=0)

@@ -1,0 +1,415 @@
+"""The studio's server: the page, its songs, and music streamed over a WebSocket. Loopback only."""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import json
+import shlex
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from nemui_jax import audio, checkpoint, dataset, fit, latents, midi, runs, sample
+from nemui_jax.midi import Song
+from nemui_jax.runs import Run
+from nemui_jax.studio.guard import Bucket, Guard, Http
+from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
+
+HOST = "127.0.0.1"
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MAX_SOCKETS = 16
+MAX_GUESTS = 32  # songs brought in
+MESSAGE_BYTES = 2**17
+MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240
+SEND_SECONDS = 10.0  # until a client that does not read is dropped
+FIRST_SONGS = 6  # anchors that the page starts with, decoded before anybody asks
+
+Result = TypeVar("Result")
+
+
+class StudioError(ValueError):
+    """The studio cannot start; the message says why and what to do."""
+
+
+class Stopping(Exception):
+    """Raised inside long work when the server ends."""
+
+
+class Studio:
+    """What all connections share."""
+
+    def __init__(self, player: Player, title: str, run_argument: str, fingerprint: str, keys: list[str]):
+        self.player, self.title = player, title
+        self.run_argument, self.fingerprint = run_argument, fingerprint
+        self.keys, self.learned = keys, len(player.tracks)
+        self.stopping = threading.Event()
+        self.sockets = 0
+        self.bringing = asyncio.Lock()  # one song is fitted at a time
+        self.rendering = asyncio.Lock()
+        self.decoder = ThreadPoolExecutor(1, "decoder")  # answers in turn; short jobs only
+
+    async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Runs a short job on the decoder's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.decoder, function, *arguments)
+
+    def warm(self) -> None:
+        """Compiles the decoder and decodes the first songs."""
+        count = min(FIRST_SONGS, self.learned, MAX_SONGS)
+        weights = tuple([1 / count] * count)
+        songs = tuple(first_songs(self.player)[:count])
+        piece = self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
+        self.player.stretch(piece, 0, min(sample.WINDOW, piece.weights.shape[1]))
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """A song, as the page knows it."""
+        track = self.player.tracks[index]
+        return {
+            "index": index,
+            "name": track.name,
+            "seconds": round(track.steps * self.player.config.roll.step_seconds, 2),
+            "turn": self.player.turn(track),
+            "key": self.keys[index],
+            "shift": track.shift,
+            "guest": index >= self.learned,
+        }
+
+
+def first_songs(player: Player) -> list[int]:
+    """Songs that the page starts with: some from all over the list."""
+    count = min(FIRST_SONGS, len(player.tracks))
+    return np.unique(np.linspace(0, len(player.tracks) - 1, count).round().astype(int)).tolist()
+
+
+def first_seconds(player: Player) -> float:
+    """The length that a piece starts with: its longest song's, up to five minutes."""
+    longest = max(player.tracks[song].steps for song in first_songs(player)) * player.config.roll.step_seconds
+    return float(min(max(round(longest), 2), 300))
+
+
+# Answers
+
+
+async def songs(request: Request) -> Response:
+    """All that the page needs to start."""
+    studio: Studio = request.app.state.studio
+    return JSONResponse(
+        {
+            "title": studio.title,
+            "run": studio.run_argument,
+            "block": studio.player.block_seconds,
+            "low": studio.player.config.roll.low,
+            "high": studio.player.config.roll.high,
+            "first": first_songs(studio.player),
+            "seconds": first_seconds(studio.player),
+            "most": {"songs": MAX_SONGS, "seconds": MAX_SECONDS},
+            "wav": True,
+            "songs": [studio.describe(index) for index in range(len(studio.player.tracks))],
+        }
+    )
+
+
+async def song_notes(request: Request) -> Response:
+    """A song's own notes in the common key, for the roll."""
+    studio: Studio = request.app.state.studio
+    index = request.path_params["index"]
+    if index >= len(studio.player.tracks):
+        return Response("no such song", 404)
+    song = await studio.compute(studio.player.recall, index)
+    return Response(_dumps({"notes": _flat_notes(song.notes)}), media_type="application/json")
+
+
+async def play(socket: WebSocket) -> None:
+    """Music, as it is asked for: the newest ask wins, and what nobody waits for any more is not decoded."""
+    studio: Studio = socket.app.state.studio
+    if studio.sockets >= MAX_SOCKETS:
+        return await socket.close(1013)
+    studio.sockets += 1
+    newest: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
+    try:
+        await socket.accept()
+        answering = asyncio.create_task(_answer(socket, studio, newest))
+        listening = asyncio.create_task(_listen(socket, newest))
+        done, left = await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for task in done:
+            if error := task.exception():
+                raise error
+    except (WebSocketDisconnect, TimeoutError, RuntimeError):
+        pass
+    finally:
+        studio.sockets -= 1
+        with contextlib.suppress(RuntimeError):
+            await socket.close()
+
+
+async def _listen(socket: WebSocket, newest: asyncio.Queue[dict[str, Any]]) -> None:
+    bucket = Bucket(MESSAGES_A_SECOND, MESSAGE_BURST)
+    while True:
+        text = await socket.receive_text()
+        if not bucket.take():
+            await asyncio.sleep(1 / MESSAGES_A_SECOND)
+        ask = json.loads(text) if len(text) <= MESSAGE_BYTES else None
+        if newest.full():
+            newest.get_nowait()
+        newest.put_nowait(ask if isinstance(ask, dict) else {})
+
+
+async def _answer(socket: WebSocket, studio: Studio, newest: asyncio.Queue[dict[str, Any]]) -> None:
+    async def say(**message: Any) -> None:
+        async with asyncio.timeout(SEND_SECONDS):
+            await socket.send_text(_dumps(message))
+
+    while True:
+        ask = await newest.get()
+        number = ask.get("ask") if isinstance(ask.get("ask"), int) else None
+        try:
+            recipe = read_recipe(ask.get("recipe"), len(studio.player.tracks))
+            first = ask.get("from") if isinstance(ask.get("from"), int) else 0
+            piece = await studio.compute(studio.player.piece, recipe)
+        except ValueError as error:
+            await say(kind="wrong", ask=number, reason=str(error))
+            continue
+        count = piece.weights.shape[1]
+        if recipe.random:
+            await say(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
+        for start, stop in studio.player.order(count, first or 0):
+            if not newest.empty():
+                break
+            notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
+            shifts = piece.shifts[start:stop].tolist()
+            await say(
+                kind="part",
+                ask=number,
+                **{"from": start, "to": stop, "blocks": count},
+                shift=shifts if len(set(shifts)) > 1 else shifts[:1],
+                notes=_flat_notes(notes),
+                pedal=np.stack([np.round(pedal["time"] * 1000), pedal["value"] > 63], 1).astype(int).ravel().tolist(),
+            )
+        else:
+            await say(kind="done", ask=number)
+
+
+def _drawn(studio: Studio, tracks: Any, weights: np.ndarray) -> dict[str, Any]:
+    """Which songs a random piece goes through, and their weights at up to 128 moments."""
+    names = [track.name for track in studio.player.tracks]
+    columns = np.linspace(0, weights.shape[1] - 1, min(weights.shape[1], 128)).round().astype(int)
+    return {
+        "songs": [names.index(track.name) for track in tracks],
+        "weights": np.round(weights[:, columns].T, 4).tolist(),
+    }
+
+
+def _flat_notes(notes: np.ndarray) -> list[int]:
+    """Onset and end in milliseconds, pitch and velocity, of note after note."""
+    times = [np.round(notes[name] * 1000) for name in ("onset", "end")]
+    return np.stack([*times, notes["pitch"], notes["velocity"]], 1).astype(int).ravel().tolist()
+
+
+def _dumps(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+async def take_away(request: Request) -> Response:
+    """A piece as a file, .mid or .wav."""
+    studio: Studio = request.app.state.studio
+    try:
+        recipe = read_recipe(json.loads(await request.body()), len(studio.player.tracks))
+    except ValueError as error:
+        return Response(str(error), 400)
+    song = await studio.compute(studio.player.whole, recipe)
+    if request.url.path.endswith(".wav"):
+        if studio.rendering.locked():
+            return Response("one rendering at a time; wait for the other", 429)
+        async with studio.rendering:
+            return Response(await in_thread(_wav, song), media_type="audio/wav")
+    made = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
+    return Response(midi.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
+
+
+def _wav(song: Song) -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piece.wav"
+        audio.write_wav(path, audio.render(song))
+        return path.read_bytes()
+
+
+async def bring(request: Request) -> Response:
+    """Fits a song that is dropped on the page; answers with a line of JSON for each step of progress."""
+    studio: Studio = request.app.state.studio
+    if len(studio.player.tracks) - studio.learned >= MAX_GUESTS:
+        return Response(f"{MAX_GUESTS} songs are here already; start the studio again", 409)
+    if studio.bringing.locked():
+        return Response("one song at a time; wait for the other", 429)
+    name = PurePosixPath(request.query_params.get("name", "")[:120].replace("\\", "/")).stem or "song"
+    return StreamingResponse(_bringing(studio, midi.escape(name), await request.body()), media_type="text/plain")
+
+
+async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str]:
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def progress(done: int, of: int) -> None:
+        if studio.stopping.is_set():
+            raise Stopping
+        loop.call_soon_threadsafe(lines.put_nowait, {"done": done, "of": of})
+
+    async with studio.bringing:
+        job = asyncio.ensure_future(in_thread(_fit, studio, name, data, progress))
+        job.add_done_callback(lambda _: lines.put_nowait({}))
+        while line := await lines.get():
+            yield _dumps(line) + "\n"
+        try:
+            index, recall = job.result()
+            yield _dumps({"song": studio.describe(index), "recall": round(recall, 4)}) + "\n"
+        except ValueError as error:  # MidiError among them
+            yield _dumps({"wrong": str(error)}) + "\n"
+
+
+def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
+    player = studio.player
+    song = midi.parse(data, MAX_SECONDS)
+    # A made-up path: nothing is read from it but the name.
+    entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
+    track, recall = fit.fit(player.params, song, entry, player.config, seed=0, progress=progress)
+    player.tracks.append(track)
+    studio.keys.append(entry.key)
+    return len(player.tracks) - 1, recall
+
+
+def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
+    """Runs long work on a thread that does not keep the program alive."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(result)
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function(*arguments)
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+def _page_routes() -> list[Route]:
+    """A route for each file of the page, read once: no path from a request reaches the file system."""
+
+    def route(path: Path) -> Route:
+        body, kind = path.read_bytes(), KINDS[path.suffix]
+        where = "/" if path.name == "index.html" else f"/{path.name}"
+        return Route(where, lambda request: Response(body, media_type=kind))
+
+    return [route(path) for path in sorted(PAGE.iterdir()) if path.suffix in KINDS]
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)
+
+
+def app(studio: Studio, port: int) -> Guard:
+    """The studio as an ASGI application, for a server that answers on `port` of the loopback interface."""
+    routes = [
+        *_page_routes(),
+        Route("/songs", songs),
+        Route("/songs/{index:int}", song_notes),
+        Route("/bring", bring, methods=["POST"]),
+        Route("/piece.mid", take_away, methods=["POST"]),
+        Route("/piece.wav", take_away, methods=["POST"]),
+        WebSocketRoute("/play", play),
+    ]
+    inner = Starlette(routes=routes, exception_handlers={ClientDisconnect: _gone})
+    inner.state.studio = studio
+    return Guard(inner, port)
+
+
+# Starting and stopping
+
+
+def load(path: Path) -> Studio:
+    """The studio of a trained run. RunError or StudioError if there is none."""
+    run: Run = runs.read(path)
+    step, _ = checkpoint.whole_step(run)
+    if step is None:
+        raise StudioError(f"{path}: nothing learned yet; train it first")
+    params, table = checkpoint.restore_model(run, step)
+    player = Player(jax.device_put(params), sample.tracks(run, table), run.config, np.asarray(latents.spread(table)))
+    keys = [entry.key for entry in run.entries]
+    return Studio(player, path.name, shlex.quote(str(path)), run.fingerprint(step), keys)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that leaves at once when it is told to."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio):
+        super().__init__(config)
+        self.studio = studio
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.studio.stopping.set()
+        self.force_exit = True
+        super().handle_exit(sig, frame)
+
+
+def server(studio: Studio, port: int) -> tuple[Server, socket.socket]:
+    """A server and the socket that it is to listen on; port 0 takes any."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise StudioError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from error
+    config = uvicorn.Config(
+        app(studio, listening.getsockname()[1]),
+        http=Http,
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_BYTES,
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
+    return Server(config, studio), listening
+
+
+def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
+    """Serves the studio of a run on the loopback interface until interrupted (KeyboardInterrupt)."""
+    studio = load(run)
+    ready, listening = server(studio, port)
+    began = time.monotonic()
+    studio.warm()
+    url = f"http://{HOST}:{listening.getsockname()[1]}/"
+    count = len(studio.player.tracks)
+    print(f"{count} songs, warm in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
+    if open_browser:
+        threading.Thread(target=functools.partial(webbrowser.open, url), daemon=True).start()
+    ready.run(sockets=[listening])
