@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def notes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intervals in seconds, pitches in Hz and velocities of a file."""
     found = [note for part in pretty_midi.PrettyMIDI(str(path)).instruments if not part.is_drum for note in part.notes]
-    intervals = np.array([(note.start, note.end) for note in found])
+    intervals = np.array([(note.start, note.end) for note in found]).reshape(-1, 2)
     pitches = mir_eval.util.midi_to_hz(np.array([note.pitch for note in found]))
     return intervals, pitches, np.array([note.velocity for note in found])
 

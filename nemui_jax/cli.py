@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", "measure recall, mixes and their style", "evaluate --json figures.json")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    evaluate.add_argument("--original", type=Path, metavar="DIR", help="a run of --preset original to compare with")
     evaluate.add_argument("--held-out", type=Path, metavar="DIR", help="songs that the run has not seen")
 
     fetch = command("fetch", "bring songs to learn", "fetch maestro --out midis/ --composer Chopin")

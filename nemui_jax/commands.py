@@ -211,20 +211,8 @@ def _recalls(run: Run, corpus: Corpus, params: Any, table: Any, few: bool = Fals
     chosen = set(np.linspace(0, len(tracks) - 1, 4).astype(int)) if few else range(len(tracks))
     found = []
     for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True)):
-        found.append(_known(source, sample.recall(params, track, run.config)) if index in chosen else {})
+        found.append(metrics.recall(source, sample.recall(params, track, run.config)) if index in chosen else {})
     return found
-
-
-def _known(source: midi.Song, played: midi.Song) -> dict[str, float]:
-    scores = metrics.note_scores(source.notes, played.notes)
-    error = scores.onset_error_seconds
-    return {
-        "onset": scores.onset.f1,
-        "offset": scores.offset.f1,
-        "velocity": scores.velocity.f1,
-        "pedal": metrics.pedal_agreement(source.pedal, played.pedal, source.seconds),
-        "onset_error_seconds": error if np.isfinite(error) else 1.0,
-    }
 
 
 def _read_recalls(run: Run) -> list[dict[str, float]]:
@@ -243,13 +231,17 @@ def _print_recalls(run: Run) -> None:
     for index, (entry, known) in enumerate(zip(run.entries, recalls, strict=True)):
         if known:
             numbers = [f"{known[name]:.4f}" for name in ("onset", "offset", "velocity", "pedal")]
-            table.add_row(str(index), entry.name, *numbers, f"{known['onset_error_seconds'] * 1000:.1f} ms")
+            table.add_row(str(index), entry.name, *numbers, _milliseconds(known["onset_error_seconds"]))
     if any(recalls):
         means = [
             np.mean([known[name] for known in recalls if known]) for name in ("onset", "offset", "velocity", "pedal")
         ]
         table.add_row("", "mean", *(f"{mean:.4f}" for mean in means), "")
         _console().print(table)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
 # songs
@@ -456,7 +448,9 @@ def _known_tracks(
     tracks: dict[int | Path, Any] = dict(enumerate(whole))
     for path, track in found.items():
         tracks[path] = whole[track] if isinstance(track, int) else track
-        recall = _known(tracks[path].source, sample.recall(known.state.params, tracks[path], known.config))["onset"]
+        recall = metrics.recall(tracks[path].source, sample.recall(known.state.params, tracks[path], known.config))[
+            "onset"
+        ]
         print(f"{midi.escape(path)}: known with recall {recall:.3f}")
     return known.config, known.state.params, tracks, latents.spread(table)
 
@@ -538,7 +532,84 @@ def _provenance(args: argparse.Namespace, run: Run, step: int, seed: int) -> str
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measures a run: recall, mixes and their style, against the songs and against baselines."""
-    raise UsageError("evaluate: not here yet")
+    run = runs.read(args.run)
+    corpus = run.corpus()
+    held_out = None
+    if args.held_out:
+        if not args.held_out.is_dir():
+            raise UsageError(f"--held-out {midi.escape(args.held_out)}: no such folder")
+        held_out, reports = dataset.load(args.held_out, run.config.roll)
+        _print_reports(reports)
+    _start_jax()
+    from nemui_jax import checkpoint, evaluate, fit, sample
+
+    step = _usable_step(run)
+    params, table = checkpoint.restore_model(run, step)
+    tracks = sample.tracks(run, table)
+    original = None if args.original is None else _original_player(runs.read(args.original), run)
+    with _bar("measuring", evaluate.PAIRS) as show:
+        result = evaluate.evaluate(params, tracks, corpus.songs, run.config, original, show)
+    if held_out is not None:
+        known = [entry.sha256 for entry in run.entries]
+        unseen = [index for index, entry in enumerate(held_out.entries) if entry.sha256 not in known]
+        songs = [held_out.songs[index] for index in unseen]
+        fitted = [
+            fit.fit(params, song, held_out.entries[i], run.config)[0] for i, song in zip(unseen, songs, strict=True)
+        ]
+        result["held_out"] = evaluate.recalls(params, fitted, songs, run.config)
+    _print_evaluation(result)
+    if args.json:
+        runs.write_text(args.json, json.dumps(result, indent=1))
+        print(f"all figures are in {args.json}")
+
+
+def _original_player(other: Run, run: Run) -> Any:
+    """How a run made with the original preset mixes this run's songs."""
+    from nemui_jax import checkpoint, evaluate, sample
+
+    missing = [entry.name for entry in run.entries if entry.sha256 not in {known.sha256 for known in other.entries}]
+    if missing:
+        raise UsageError(f"--original {other.path}: does not know {missing[0]}; train both on the same folder")
+    params, table = checkpoint.restore_model(other, _usable_step(other))
+    known = {track.name: track for track in sample.tracks(other, table)}
+    seconds = _block_seconds(run.config)
+
+    def play(pair: Sequence[Any], weight: float, blocks: int) -> midi.Song:
+        own_blocks = int(np.ceil(blocks * seconds / _block_seconds(other.config)))
+        return evaluate.mix(params, [known[track.name] for track in pair], weight, own_blocks, other.config)
+
+    return play
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        made = Table(title=title, title_justify="left", box=None)
+        for place, head in enumerate(heads):
+            made.add_column(head, justify="right" if place else "left")
+        for row in rows:
+            made.add_row(
+                *(f"{cell:.3f}" if isinstance(cell, float) else "-" if cell is None else str(cell) for cell in row)
+            )
+        _console().print(made)
+
+    fields = ("onset", "offset", "velocity", "pedal")
+    for part, title in (("recall", "recall: note F1"), ("held_out", "not learned, only fitted: note F1")):
+        if part in result:
+            rows = [
+                [row["name"], *(row[field] for field in fields), *(row["ceiling"][field] for field in fields)]
+                for row in result[part]
+            ]
+            table(title, ("song", *fields, *(f"grid's {field}" for field in fields)), rows)
+    if "mixes" not in result:
+        return
+    names = list(next(iter(result["mixes"].values())))
+    names = [name for name in names if name not in ("evenness", "ends", "morph_ends")]
+    rows = [[name, *(figures[name] for figures in result["mixes"].values())] for name in names]
+    table("\nmixes of two songs, means over pairs, by weight of the second", ("", *result["mixes"]), rows)
+    table("\nalong a path", ("", ""), list(result["path"].items()))
+    heads = ("overlapping_area", "kl_divergence", "bits_a_note", "onset_density", "rest_ratio", "scale_consistency")
+    rows = [[name, *(figures.get(head) for head in heads)] for name, figures in result["sets"].items()]
+    table("\nsets of pieces against the songs", ("", *(head.replace("_", " ") for head in heads)), rows)
 
 
 # fetch

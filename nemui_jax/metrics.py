@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nemui_jax.midi import Song
 from nemui_jax.rolls import PEDAL_DOWN
 
 ONSET_SECONDS = 0.05  # tolerance of an onset, and the least tolerance of an end
@@ -18,7 +19,7 @@ END_RATIO = 0.2  # tolerance of an end, as a share of the reference note's durat
 VELOCITY_TOLERANCE = 0.1  # of the reference's velocity range, after the best linear fit
 DECIMALS = 4  # mir_eval compares time distances rounded to 0.1 ms, so that 50 ms exactly is a hit
 STEP_SECONDS = 0.05  # grid of the likeness; onsets may be one step apart
-SHIFTS = range(-6, 6)  # transpositions that the likeness tries, in semitones
+SHIFTS = range(-11, 12)  # transpositions that the likeness tries: as far as two keys may be apart, in semitones
 MARGIN = 12  # the largest transposition it takes
 
 
@@ -65,6 +66,21 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
         velocity=_score(len(velocity_pairs), *sizes),
         onset_error_seconds=float(np.median(errors)) if len(errors) else float("nan"),
     )
+
+
+def recall(source: Song, played: Song) -> dict[str, float | None]:
+    """How well a song was played back: note F1 in three strictnesses, pedal, median onset error in seconds.
+
+    The error is None where no note is right.
+    """
+    scores = note_scores(source.notes, played.notes)
+    return {
+        "onset": scores.onset.f1,
+        "offset": scores.offset.f1,
+        "velocity": scores.velocity.f1,
+        "pedal": pedal_agreement(source.pedal, played.pedal, source.seconds),
+        "onset_error_seconds": scores.onset_error_seconds if scores.onset.f1 else None,
+    }
 
 
 def _score(hits: int, references: int, estimates: int) -> Score:
@@ -249,8 +265,8 @@ def likeness(first: np.ndarray, second: np.ndarray, shift: int | None = None) ->
     """How alike the onsets of two pieces are, 0 to 1, wherever in pitch the second lies.
 
     Onsets are rounded to the nearest 50 ms step. One is a hit if the other piece has an onset of its pitch at
-    most one step away, and likeness is the F1 of the two shares of hits, at the best of the twelve
-    transpositions of the second piece by -6 to 5 semitones, or at `shift` semitones alone. Both pieces
+    most one step away, and likeness is the F1 of the two shares of hits, at the best of all
+    transpositions of the second piece by -11 to 11 semitones, or at `shift` semitones alone. Both pieces
     start at 0 and count as a whole: cut them to the stretch that is to be compared. 0 if either is empty.
     """
     return _Onsets.of(first).likeness(_Onsets.of(second), _shifts(shift))

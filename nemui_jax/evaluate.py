@@ -1,0 +1,267 @@
+"""What a run is worth: recall against the songs' files, mixes against their parents, sets of mixes against all songs.
+
+Everything is measured on notes as a written .mid gives them back, and parents on their source files over the same
+stretch. Results are plain data, fit for JSON.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax import latents, metrics, midi, model, rolls, sample, style
+from nemui_jax.config import Config
+from nemui_jax.midi import Song
+from nemui_jax.sample import Track
+
+PAIRS = 24
+WEIGHTS = (0.25, 0.5, 0.75)
+PATH = 11  # weights along the path from one song to the other
+SECONDS = 90.0  # the longest stretch looked at
+CLEARLY = 1.5  # how many times as like its parents as a song that is none a mix must be
+
+Player = Callable[[Sequence[Track], float, int], Song]  # two tracks, the weight of the second, blocks
+
+
+def evaluate(
+    params: model.Params,
+    tracks: Sequence[Track],
+    songs: Sequence[Song],
+    config: Config,
+    original: Player | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """All figures of a run of at least two songs; of one song there is nothing but recall.
+
+    `original` plays mixes of a run made with `--preset original`, as one more baseline. `progress(done, of)`.
+    """
+    result: dict[str, Any] = {"recall": recalls(params, tracks, songs, config)}
+    pairs = draw_pairs(len(tracks))
+    if not pairs:
+        return result
+    chance, rows, sets = np.random.default_rng(1), [], {}
+    language = style.LanguageModel.fit([song.notes for song in songs])
+    players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
+    for done, pair in enumerate(pairs):
+        parents = [tracks[index] for index in pair]
+        seconds = min(SECONDS, *(songs[index].seconds for index in pair))
+        blocks = int(np.ceil(seconds / (config.model.block_steps * config.roll.step_seconds)))
+        others = [index for index in range(len(tracks)) if index not in pair]
+        third = songs[chance.choice(others)].notes if others else np.empty(0, midi.NOTE)
+        path = {
+            weight: cut(written(mix(params, parents, weight, blocks, config)).notes, seconds)
+            for weight in sorted({*WEIGHTS, *np.linspace(0, 1, PATH).tolist()})
+        }
+        sources = [cut(songs[index].notes, seconds) for index in pair]
+        rows += [judge(path[weight], sources, cut(third, seconds), weight, seconds) for weight in WEIGHTS]
+        rows[-1] |= walk([path[weight] for weight in np.linspace(0, 1, PATH).tolist()], parents)
+        rows[-1] |= {"ends": min(metrics.note_scores(sources[i], path[float(i)]).onset.f1 for i in (0, 1))}
+        rows[-1] |= {"morph_ends": morph_ends(params, parents, [songs[index] for index in pair], config)}
+        made = {"mix": path[0.5]} | {
+            name: cut(written(play(parents, 0.5, blocks)).notes, seconds) for name, play in players.items()
+        }
+        for name, notes in made.items():
+            sets.setdefault(name, []).append((notes, seconds, pair))
+        progress(done + 1, len(pairs))
+    result["mixes"] = {str(weight): summary([row for row in rows if row["weight"] == weight]) for weight in WEIGHTS}
+    result["path"] = {
+        "evenness": float(np.mean([row["evenness"] for row in rows if "evenness" in row])),
+        "worst_step": max(row["evenness"] for row in rows if "evenness" in row),
+        "worst_end": min(row["ends"] for row in rows if "ends" in row),
+        "worst_morph_end": min(row["morph_ends"] for row in rows if "morph_ends" in row),
+    }
+    result["sets"] = compare_sets(sets, songs, language, config)
+    return result
+
+
+def recalls(
+    params: model.Params, tracks: Sequence[Track], songs: Sequence[Song], config: Config
+) -> list[dict[str, Any]]:
+    """Recall of each song (`metrics.recall`), and under `ceiling` what its grid alone would allow."""
+    found = []
+    for track, song in zip(tracks, songs, strict=True):
+        grid = rolls.quantise(song.notes, config.roll.step_seconds)
+        share = rolls.quantise_pedal(song.pedal, track.steps, config.roll.step_seconds)
+        best = Song(rolls.to_notes(grid, config.roll.step_seconds), rolls.to_pedal(share, config.roll.step_seconds))
+        played = written(sample.recall(params, track, config))
+        found.append({"name": track.name, **metrics.recall(song, played), "ceiling": metrics.recall(song, best)})
+    return found
+
+
+def draw_pairs(songs: int) -> list[tuple[int, int]]:
+    """PAIRS pairs of songs, or all where there are fewer, always the same."""
+    every = list(combinations(range(songs), 2))
+    return [every[index] for index in np.random.default_rng(0).permutation(len(every))[:PAIRS]]
+
+
+def mix(params: model.Params, tracks: Sequence[Track], weight: float, blocks: int, config: Config) -> Song:
+    """Two tracks, the second at this weight."""
+    used = [(track, share) for track, share in zip(tracks, (1 - weight, weight), strict=True) if share]
+    weights = sample.mix_weights([share for _, share in used], blocks)
+    return sample.play(params, [track for track, _ in used], weights, config)
+
+
+def baselines(params: model.Params, songs: Sequence[Song], config: Config) -> dict[str, Player]:
+    """What a mix must be better than, each as a function that plays one."""
+
+    def crossfade(common: bool) -> Player:
+        """Each note of either song with a probability of the song's weight, as in MusicVAE (Roberts et al., 2018)."""
+
+        def play(tracks: Sequence[Track], weight: float, blocks: int) -> Song:
+            chance = np.random.default_rng(2)
+            first, second = tracks[0].source.notes, tracks[1].source.notes.copy()
+            shift = tracks[1].shift - tracks[0].shift if common else 0
+            second["pitch"] = np.clip(second["pitch"].astype(int) + shift, 0, 127)
+            kept = [first[chance.random(len(first)) >= weight], second[chance.random(len(second)) < weight]]
+            notes = np.concatenate(kept)
+            return Song(notes[np.lexsort((notes["pitch"], notes["onset"]))])
+
+        return play
+
+    def threshold(tracks: Sequence[Track], weight: float, blocks: int) -> Song:
+        """Latents mixed linearly, cells over 0.5: what the original does with its mixes."""
+        stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
+        weights = sample.mix_weights([1 - weight, weight], blocks)
+        stretch = latents.mix(stretches, weights, keep_norm=False)
+        grid, pedal = sample.plain(sample.decode(params, stretch, latents.times(blocks, config.model), config), config)
+        return sample.arrange(tracks, weights, grid, pedal, config, None, None)
+
+    def nearest(tracks: Sequence[Track], weight: float, blocks: int) -> Song:
+        """The learned song most like the mix: no mix at all, but music."""
+        seconds = blocks * config.model.block_steps * config.roll.step_seconds
+        notes = mix(params, tracks, weight, blocks, config).notes
+        return songs[metrics.nearest(notes, [cut(song.notes, seconds) for song in songs])[0]]
+
+    return {
+        "cross-fade": crossfade(common=False),
+        "cross-fade, common key": crossfade(common=True),
+        "plain threshold of 0.5": threshold,
+        "nearest learned song": nearest,
+    }
+
+
+def judge(
+    notes: np.ndarray, parents: Sequence[np.ndarray], third: np.ndarray, weight: float, seconds: float
+) -> dict[str, float]:
+    """A mix against its two parents, at the weight of the second, and a song that is not one."""
+    found = style.style(notes, 0.0, seconds)
+    sources = [style.style(parent, 0.0, seconds) for parent in parents]
+
+    def expected(name: str) -> float:
+        return float((1 - weight) * sources[0][name] + weight * sources[1][name])
+
+    ratios = {name: float(found[name]) / max(expected(name), 1e-9) for name in ("onset_density", "polyphony")}
+    likeness = [metrics.likeness(notes, parent) for parent in parents]
+    unlike = metrics.likeness(notes, third)
+    return ratios | {
+        "weight": weight,
+        "mean_velocity": float(found["mean_velocity"]) / max(expected("mean_velocity"), 1e-9),
+        "rest_ratio": float(found["rest_ratio"]) - expected("rest_ratio"),
+        "scale_consistency": float(found["scale_consistency"]),
+        "parents_scale_consistency": expected("scale_consistency"),
+        "likeness_first": likeness[0],
+        "likeness_second": likeness[1],
+        "likeness_third": unlike,
+        "of_both": float(min(likeness) > CLEARLY * unlike),
+        "dense_enough": float(0.9 <= ratios["onset_density"] <= 1.1),
+    }
+
+
+def summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over pairs."""
+    return {
+        name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name in rows[-1] and name != "weight"
+    }
+
+
+def walk(path: Sequence[np.ndarray], parents: Sequence[Track]) -> dict[str, float]:
+    """How even the steps along a path are, all in one key."""
+    shifts = np.array([parents[0].shift, parents[1].shift])
+    half = len(path) // 2
+    common = [move(notes, int(shifts[0] if place <= half else shifts[1])) for place, notes in enumerate(path)]
+    return {"evenness": metrics.evenness(common, 0)}
+
+
+def morph_ends(params: model.Params, tracks: Sequence[Track], songs: Sequence[Song], config: Config) -> float:
+    """The lower of two note F1: of a morph's beginning against the first song and of its end against the last."""
+    blocks = latents.count_queries(tracks[-1].steps, config.model)
+    weights = sample.morph_weights(2, blocks)
+    notes = written(sample.play(params, tracks, weights, config)).notes
+    block_seconds = config.model.block_steps * config.roll.step_seconds
+    # Half a step inside: an onset on the border may round into the part that moves.
+    leaves = np.flatnonzero(weights[0] == 1)[-1] * block_seconds
+    arrives = (np.flatnonzero(weights[1] == 1)[0] + 1) * block_seconds
+    first, last = songs[0].notes, songs[1].notes
+    scores = [
+        metrics.note_scores(first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
+        metrics.note_scores(last[last["onset"] > arrives], notes[notes["onset"] > arrives]),
+    ]
+    return min(score.onset.f1 for score in scores)
+
+
+def compare_sets(
+    sets: dict[str, list[tuple[np.ndarray, float, tuple[int, int]]]],
+    songs: Sequence[Song],
+    language: style.LanguageModel,
+    config: Config,
+) -> dict[str, dict[str, Any]]:
+    """Each set of pieces against the songs.
+
+    Per measure of style the overlapping area and the KL divergence of Yang and Lerch (2020), and their means; and the
+    language-model cost in bits a note, with a piece's songs left out of the model, as MusicVAE (Roberts et al., 2018)
+    judged interpolations. The songs themselves stand first, as far as the grid lets them.
+    """
+    step_seconds = config.roll.step_seconds
+    reference = [style.style(cut(song.notes, SECONDS), 0.0, min(SECONDS, song.seconds)) for song in songs]
+    gridded = [cut(rolls.to_notes(rolls.quantise(song.notes, step_seconds), step_seconds), SECONDS) for song in songs]
+    costs = [language.cost(notes, without=index) for index, notes in enumerate(gridded)]
+    found: dict[str, dict[str, Any]] = {"songs": {"bits_a_note": mean(costs)}}
+    for name, pieces in sets.items():
+        values = [style.style(notes, 0.0, seconds) for notes, seconds, _ in pieces]
+        compared = {
+            measure: style.compare(stack(reference, measure), stack(values, measure)) for measure in reference[0]
+        }
+        areas = {measure: one.overlapping_area for measure, one in compared.items()}
+        divergences = {measure: one.kl_divergence for measure, one in compared.items()}
+        found[name] = {
+            "overlapping_area": mean(list(areas.values())),
+            "kl_divergence": mean(list(divergences.values())),
+            "bits_a_note": mean([language.cost(notes, without=pair) for notes, _, pair in pieces]),
+            "onset_density": mean([value["onset_density"] for value in values]),
+            "rest_ratio": mean([value["rest_ratio"] for value in values]),
+            "scale_consistency": mean([value["scale_consistency"] for value in values]),
+            "overlapping_areas": areas,
+            "kl_divergences": divergences,
+        }
+    return found
+
+
+def stack(values: Sequence[dict[str, Any]], measure: str) -> Float[np.ndarray, "piece ..."]:
+    return np.stack([np.asarray(value[measure], float) for value in values])
+
+
+def mean(values: Sequence[Any]) -> float | None:
+    """The mean of what is a number; None if nothing is."""
+    numbers = [value for value in values if np.isfinite(value)]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def written(song: Song) -> Song:
+    """A song as its .mid file gives it back; one without notes is not written."""
+    return midi.parse(midi.encode(song)) if len(song.notes) else song
+
+
+def cut(notes: np.ndarray, seconds: float) -> np.ndarray:
+    """The notes that begin in the first seconds, none sounding longer."""
+    kept = notes[notes["onset"] < seconds].copy()
+    kept["end"] = np.minimum(kept["end"], seconds)
+    return kept
+
+
+def move(notes: np.ndarray, semitones: int) -> np.ndarray:
+    """Notes transposed."""
+    moved = notes.copy()
+    moved["pitch"] = np.clip(moved["pitch"].astype(int) + semitones, 0, 127)
+    return moved
