@@ -28,6 +28,7 @@ from nemui_jax.runs import Run
 
 SAVE_SECONDS = 30.0  # between checkpoints while training
 LOGS = 10  # recalls measured on the way through a training
+RANDOM_TRIES = 5  # times the count wanted that new songs are drawn, when some are near-copies
 FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
 
 
@@ -474,24 +475,28 @@ def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> Non
     settings, params, known, _ = _known_tracks(run, step, (), args.seed)
     tracks = list(known.values())
     blocks = max(int(np.ceil((args.seconds or 60.0) / _block_seconds(settings))), 1)
-    made = []
-    for index in range(count):
-        used, weights = prior.draw(tracks, settings, blocks, args.seed + index)
-        song = sample.play(
-            params, used, weights, settings, shift=shift, program=args.program, temperature=args.temperature, seed=index
-        )
-        made.append((dataclasses.replace(song, name=f"random {args.seed + index}"), args.seed + index))
     sources = [track.source.notes for track in tracks]
-    ranked = prior.rank([song.notes for song, _ in made], sources)
-    chosen = [index for index in ranked if not prior.too_close(made[index][0].notes, sources).too_close]
-    for path, index in zip(paths, chosen, strict=False):
-        song, seed = made[index]
+    made, copies = [], 0
+    for seed in range(args.seed, args.seed + RANDOM_TRIES * count):
+        used, weights = prior.draw(tracks, settings, blocks, seed)
+        song = sample.play(
+            params, used, weights, settings, shift=shift, program=args.program, temperature=args.temperature, seed=seed
+        )
+        song = dataclasses.replace(cut(song, args.seconds) if args.seconds else song, name=f"random {seed}")
         near = prior.too_close(song.notes, sources)
-        song = cut(song, args.seconds) if args.seconds else song
+        copies += near.too_close
+        if not near.too_close:
+            made.append((song, seed, near))
+        if len(made) == count:
+            break
+    if copies:
+        print(f"{copies} drawn and left out, too like a song of the run")
+    ranked = prior.rank([song.notes for song, _, _ in made], sources)[:best] if made else []
+    for path, (song, seed, near) in zip(paths, [made[index] for index in ranked], strict=False):
         remark = f"; nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
         _write(args, path, _Made(song, (), "new", _provenance(args, run, step, seed), remark))
-    if len(chosen) < best:
-        print(f"{best - len(chosen)} left out: too like a song of the run; try another --seed")
+    if len(ranked) < best:
+        raise Failed(f"only {len(ranked)} of {best} new songs: the run's are so few or so alike; try another --seed")
 
 
 def _block_seconds(settings: config.Config) -> float:
