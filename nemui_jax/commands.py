@@ -1,248 +1,39 @@
-"""What each command does, and all printing.
+"""What each command does; those that learn are in `lessons`.
 
 JAX is imported inside the commands that compute, so that the others, and errors in files and recipes, answer at once.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import os
 import re
-import signal
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nemui_jax import config, dataset, metrics, midi, recipe, runs
-from nemui_jax.dataset import Corpus, FileReport
+from nemui_jax.lessons import add, train
 from nemui_jax.runs import Run
+from nemui_jax.terminal import (
+    Failed,
+    UsageError,
+    bar,
+    clock,
+    console,
+    load_song,
+    print_reports,
+    read_recalls,
+    start_jax,
+    usable_step,
+)
 
-SAVE_SECONDS = 30.0  # between checkpoints while training
-LOGS = 10  # recalls measured on the way through a training
+__all__ = ["add", "demo", "evaluate", "fetch", "sample", "songs", "train"]
 RANDOM_TRIES = 5  # times the count wanted that new songs are drawn, when some are near-copies
 FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
-
-
-class UsageError(ValueError):
-    """Wrong usage or unusable input: one line, exit code 2."""
-
-
-def train(args: argparse.Namespace) -> int:
-    """Learns a folder, or goes on learning it."""
-    name = midi.escape(args.dir)
-    if not args.dir.is_dir():
-        raise UsageError(f"--dir {name}: {'not a folder' if args.dir.exists() else 'no such folder'}")
-    began = time.monotonic()
-    settings = config.preset(args.preset)
-    corpus, reports = dataset.load(args.dir, settings.roll, args.max_seconds)
-    _print_reports(reports)
-    if not corpus.entries:
-        raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")
-    with runs.lock(args.run):
-        return _train(args, _with_rate(dataset.fit_pitches(settings, corpus), args.lr), corpus, began)
-
-
-def _with_rate(settings: config.Config, rate: float | None) -> config.Config:
-    """The configuration at another learning rate of weights; that of rows keeps its ratio to it."""
-    if rate is None:
-        return settings
-    rows = settings.train.row_rate * rate / settings.train.weight_rate
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, weight_rate=rate, row_rate=rows))
-
-
-def _print_reports(reports: Sequence[FileReport]) -> None:
-    for report in reports:
-        if report.reason:
-            print(f"not used  {midi.escape(report.path)}: {report.reason}")
-        elif report.remarks:
-            print(f"used      {midi.escape(report.path)}: {'; '.join(report.remarks)}")
-    used = [report.entry for report in reports if report.entry]
-    seconds, notes = sum((entry.seconds for entry in used), 0.0), sum(entry.notes for entry in used)
-    print(f"{len(used)} of {len(reports)} files used: {_clock(seconds)} of music, {notes:,} notes")
-
-
-def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, began: float) -> int:
-    _start_jax()
-    import jax
-
-    from nemui_jax import checkpoint, train
-
-    if args.fresh and runs.exists(args.run):
-        print(f"{args.run}: what it held is now in {runs.set_aside(args.run)}")
-    data, most = train.load(corpus, settings)
-    key = jax.random.key(args.seed)
-    if runs.exists(args.run):
-        run = runs.read(args.run)
-        _refuse_differences(run, settings, corpus, args)
-    else:
-        total = args.steps or train.default_steps(len(data.queries.step), settings.train)
-        if args.minutes:
-            state = train.init(jax.random.fold_in(key, 0), int(data.queries.next_row.max()) + 1, settings)
-            left = args.minutes * 60 - (time.monotonic() - began)
-            total = train.steps_in(left, state, data, jax.random.fold_in(key, 1), settings, most)
-        run = runs.create(args.run, settings, args.seed, total, corpus)
-
-    step, damaged = checkpoint.whole_step(run)
-    if damaged:
-        print(f"{run.path}: damaged checkpoint {', '.join(map(str, damaged))}; going back to {step}")
-    state = train.init(key, run.rows, settings) if step is None else checkpoint.restore(run, step)
-    if step is not None:
-        print(f"goes on after step {step:,} of {run.total:,}")
-    every = max(run.total // LOGS // train.CHUNK, 1) * train.CHUNK
-    log, recalls, saved_at = _open_log(run, int(state.step)), [], time.monotonic()
-    with log, _stop_softly() as stopped, _progress(run, int(state.step), len(data.queries.step)) as show:
-        for reached, losses in train.loop(state, data, key, run.total, settings, most):
-            if not train.finite(reached, losses):
-                raise _diverged(run, settings, int(reached.step))
-            state, done = reached, int(reached.step)
-            row = {"step": done, "loss": float(losses.mean()), "seconds": round(time.monotonic() - began, 3)}
-            if done % every == 0 or done == run.total:
-                recalls = _recalls(run, corpus, state.params, state.latents, few=done < run.total)
-                row["recall"] = float(np.mean([scores["onset"] for scores in recalls if scores]))
-            log.write(json.dumps(row) + "\n")
-            show(done, row.get("recall"))
-            if stopped or done == run.total or time.monotonic() - saved_at > SAVE_SECONDS:
-                log.flush()
-                checkpoint.save(run, state)
-                saved_at = time.monotonic()
-            if stopped:
-                break
-    if stopped and int(state.step) < run.total:
-        print(f"stopped after step {int(state.step):,}, which is saved; the same command goes on from there")
-        return 128 + stopped[0]
-    if not recalls and not any(_read_recalls(run)):  # stopped between the last checkpoint and this
-        recalls = _recalls(run, corpus, state.params, state.latents)
-    if recalls:
-        runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
-    _print_recalls(run)
-    print(f"{_clock(time.monotonic() - began)} in all; the run is in {args.run}. Next:")
-    for line in ("sample --song 0", "sample --mix 0:0.5,1:0.5" if len(corpus.entries) > 1 else "", "songs"):
-        if line:
-            print(f"  python run.py {line}" + (f" --run {args.run}" if args.run != Path("runs/default") else ""))
-    return 0
-
-
-class Failed(RuntimeError):
-    """What went wrong while running, in one line: exit code 1."""
-
-
-def _diverged(run: Run, settings: config.Config, step: int) -> Failed:
-    from nemui_jax import checkpoint
-
-    saved, _ = checkpoint.whole_step(run)
-    kept = f"the newest checkpoint is that of step {saved}" if saved else "there is no checkpoint yet"
-    lower = settings.train.weight_rate / 10
-    return Failed(
-        f"training diverged by step {step}; {kept}. Train anew at a lower rate, such as --lr {lower:.1g} --fresh"
-    )
-
-
-def _refuse_differences(run: Run, settings: config.Config, corpus: Corpus, args: argparse.Namespace) -> None:
-    changed = config.differences(run.config, settings)
-    if run.seed != args.seed:
-        changed.append(f"seed: {run.seed}, now {args.seed}")
-    if args.steps and run.total != args.steps:
-        changed.append(f"steps: {run.total}, now {args.steps}")
-    songs = runs.song_differences(run.entries, corpus.entries)
-    if songs:
-        changed.append(f"songs: {songs}")
-    if changed:
-        raise UsageError(f"{args.run} was made otherwise ({'; '.join(changed)}); use --fresh or another --run")
-
-
-def _open_log(run: Run, step: int) -> Any:
-    """metrics.jsonl, cut back to a step, to be written on."""
-    kept = [json.dumps(row) + "\n" for row in runs.metrics(run) if row["step"] <= step]
-    runs.write_text(run.path / "metrics.jsonl", "".join(kept))
-    return open(run.path / "metrics.jsonl", "a")
-
-
-@contextlib.contextmanager
-def _stop_softly() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT or SIGTERM, then holds its number: stop when it suits, soon."""
-    got: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: got.append(number)) for number in numbers]
-    try:
-        yield got
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _progress(run: Run, start: int, blocks: int) -> Iterator[Any]:
-    """A line that tells step, rate, recall so far and time left: a bar on a terminal, else a line now and then."""
-    trained = run.config.train
-    steps = trained.batch_windows * trained.window_blocks * run.config.model.block_steps  # of music, in one of ours
-    began, last, known = time.monotonic(), 0.0, "-"
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("learning", total=run.total, completed=start, told="compiling")
-
-        def show(done: int, recall: float | None) -> None:
-            nonlocal last, known
-            seconds = time.monotonic() - began
-            known = known if recall is None else f"{recall:.3f}"
-            told = f"{done:,}/{run.total:,}  {(done - start) * steps / seconds:,.0f} steps of music/s  recall {known}"
-            bar.update(task, completed=done, told=told)
-            if not console.is_terminal and (seconds - last > 5 or recall is not None):
-                last = seconds
-                left = seconds * (run.total - done) / (done - start)
-                print(f"step {told}  {_clock(left)} left", flush=True)
-
-        yield show
-
-
-def _recalls(run: Run, corpus: Corpus, params: Any, table: Any, few: bool = False) -> list[dict[str, float]]:
-    """How well songs are known: note F1 and the like against their files; `few`: four songs stand for all."""
-    from nemui_jax import sample
-
-    tracks = sample.tracks(run, table)
-    chosen = set(np.linspace(0, len(tracks) - 1, 4).astype(int)) if few else range(len(tracks))
-    found = []
-    for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True)):
-        found.append(metrics.recall(source, sample.recall(params, track, run.config)) if index in chosen else {})
-    return found
-
-
-def _read_recalls(run: Run) -> list[dict[str, float]]:
-    try:
-        found = json.loads((run.path / "recall.json").read_text())
-        return found if len(found) == len(run.entries) else [{} for _ in run.entries]
-    except (OSError, ValueError):
-        return [{} for _ in run.entries]
-
-
-def _print_recalls(run: Run) -> None:
-    recalls = _read_recalls(run)
-    table = Table(title="recall, against the files: note F1", title_justify="left", box=None)
-    for head in ("song", "name", "onset", "with end", "and velocity", "pedal", "onset error"):
-        table.add_column(head, justify="left" if head == "name" else "right")
-    for index, (entry, known) in enumerate(zip(run.entries, recalls, strict=True)):
-        if known:
-            numbers = [f"{known[name]:.4f}" for name in ("onset", "offset", "velocity", "pedal")]
-            table.add_row(str(index), entry.name, *numbers, _milliseconds(known["onset_error_seconds"]))
-    if any(recalls):
-        means = [
-            np.mean([known[name] for known in recalls if known]) for name in ("onset", "offset", "velocity", "pedal")
-        ]
-        table.add_row("", "mean", *(f"{mean:.4f}" for mean in means), "")
-        _console().print(table)
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
 # songs
@@ -252,7 +43,7 @@ def songs(args: argparse.Namespace) -> None:
     """Lists the songs of a run."""
     run = runs.read(args.run)
     fields = ("name", "path", "seconds", "notes", "key")
-    known = [recall.get("onset") for recall in _read_recalls(run)]
+    known = [recall.get("onset") for recall in read_recalls(run)]
     if args.json:
         rows = [
             {"index": index, **{field: getattr(entry, field) for field in fields}, "recall": recall}
@@ -265,8 +56,8 @@ def songs(args: argparse.Namespace) -> None:
         table.add_column(head, justify="left" if head in ("name", "key") else "right")
     for index, (entry, recall) in enumerate(zip(run.entries, known, strict=True)):
         told = "-" if recall is None else f"{recall:.4f}"
-        table.add_row(str(index), entry.name, _clock(entry.seconds), f"{entry.notes:,}", entry.key, told)
-    _console().print(table)
+        table.add_row(str(index), entry.name, clock(entry.seconds), f"{entry.notes:,}", entry.key, told)
+    console().print(table)
 
 
 # sample
@@ -310,7 +101,7 @@ def _write(args: argparse.Namespace, path: Path, made: _Made) -> None:
     """Writes an output, and its sound and its picture where they are wanted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     midi.write(made.song, path, made.provenance)
-    print(f"{path}: {_clock(made.song.seconds)}, {len(made.song.notes):,} notes{made.remark}", flush=True)
+    print(f"{path}: {clock(made.song.seconds)}, {len(made.song.notes):,} notes{made.remark}", flush=True)
     if args.wav:
         from nemui_jax import audio
 
@@ -365,10 +156,10 @@ def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
 
 def _play(args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int | None) -> Iterator[_Made]:
     """What the plans ask for."""
-    _start_jax()
+    start_jax()
     from nemui_jax import latents, sample
 
-    step = _usable_step(run)
+    step = usable_step(run)
     files = list(dict.fromkeys(song for plan in plans for song in plan.songs if isinstance(song, Path)))
     settings, params, tracks, unit = _known_tracks(run, step, files, args.seed)
     for plan in plans:
@@ -404,17 +195,6 @@ def _play(args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int
         yield _Made(song, parents, kind, _provenance(args, run, step, plan.seed))
 
 
-def _usable_step(run: Run) -> int:
-    from nemui_jax import checkpoint
-
-    step, damaged = checkpoint.whole_step(run)
-    if step is None:
-        raise UsageError(f"{run.path}: nothing learned yet; train it first")
-    if damaged:
-        print(f"{run.path}: damaged checkpoint {', '.join(map(str, damaged))}; using {step}")
-    return step
-
-
 def _known_tracks(
     run: Run, step: int, files: Sequence[Path], seed: int
 ) -> tuple[config.Config, Any, dict[int | Path, Any], Any]:
@@ -429,7 +209,7 @@ def _known_tracks(
         return run.config, params, dict(enumerate(sample.tracks(run, table))), latents.spread(np.asarray(table))
     known, found = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config), {}
     for path in files:
-        entry, song = _load_song(path, run)
+        entry, song = load_song(path, run)
         hashes = [other.sha256 for other in known.corpus.entries]
         if entry.sha256 in hashes:
             found[path] = hashes.index(entry.sha256)
@@ -456,22 +236,15 @@ def _known_tracks(
     return known.config, known.state.params, tracks, latents.spread(table)
 
 
-def _load_song(path: Path, run: Run) -> tuple[dataset.SongEntry, midi.Song]:
-    try:
-        return dataset.load_file(path, run.config.roll)
-    except midi.MidiError as error:
-        raise UsageError(f"{midi.escape(path)}: {error}") from error
-
-
 def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> None:
     count, best = args.count or 1, args.best or args.count or 1
     if best > count:
         raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
     paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])
-    _start_jax()
+    start_jax()
     from nemui_jax import prior, sample
 
-    step = _usable_step(run)
+    step = usable_step(run)
     settings, params, known, _ = _known_tracks(run, step, (), args.seed)
     tracks = list(known.values())
     blocks = max(int(np.ceil((args.seconds or 60.0) / _block_seconds(settings))), 1)
@@ -544,15 +317,15 @@ def evaluate(args: argparse.Namespace) -> None:
         if not args.held_out.is_dir():
             raise UsageError(f"--held-out {midi.escape(args.held_out)}: no such folder")
         held_out, reports = dataset.load(args.held_out, run.config.roll)
-        _print_reports(reports)
-    _start_jax()
+        print_reports(reports)
+    start_jax()
     from nemui_jax import checkpoint, evaluate, fit, sample
 
-    step = _usable_step(run)
+    step = usable_step(run)
     params, table = checkpoint.restore_model(run, step)
     tracks = sample.tracks(run, table)
     original = None if args.original is None else _original_player(runs.read(args.original), run)
-    with _bar("measuring", evaluate.PAIRS) as show:
+    with bar("measuring", evaluate.PAIRS) as show:
         result = evaluate.evaluate(params, tracks, corpus.songs, run.config, original, show)
     if held_out is not None:
         known = [entry.sha256 for entry in run.entries]
@@ -575,7 +348,7 @@ def _original_player(other: Run, run: Run) -> Any:
     missing = [entry.name for entry in run.entries if entry.sha256 not in {known.sha256 for known in other.entries}]
     if missing:
         raise UsageError(f"--original {other.path}: does not know {missing[0]}; train both on the same folder")
-    params, table = checkpoint.restore_model(other, _usable_step(other))
+    params, table = checkpoint.restore_model(other, usable_step(other))
     known = {track.name: track for track in sample.tracks(other, table)}
     seconds = _block_seconds(run.config)
 
@@ -595,7 +368,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
             made.add_row(
                 *(f"{cell:.3f}" if isinstance(cell, float) else "-" if cell is None else str(cell) for cell in row)
             )
-        _console().print(made)
+        console().print(made)
 
     fields = ("onset", "offset", "velocity", "pedal")
     for part, title in (("recall", "recall: note F1"), ("held_out", "not learned, only fitted: note F1")):
@@ -632,55 +405,9 @@ def fetch(args: argparse.Namespace) -> None:
         print(fetch.notice(fetch.MAESTRO), flush=True)
         years = [int(year) for year in args.year.split(",")] if args.year else []
         composers = args.composer.split(",") if args.composer else []
-        with _bar("downloading", fetch.MAESTRO.bytes) as show:
+        with bar("downloading", fetch.MAESTRO.bytes) as show:
             paths = fetch.maestro(args.out, years=years, composers=composers, progress=show)
     print(f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}")
-
-
-# add
-
-
-def add(args: argparse.Namespace) -> None:
-    """Teaches a finished run one more song."""
-    run = runs.read(args.run)
-    entry, song = _load_song(args.file, run)
-    for index, other in enumerate(run.entries):
-        if other.sha256 == entry.sha256:
-            raise UsageError(f"--file {midi.escape(args.file)}: the run knows it already, as song {index} {other.name}")
-    with runs.lock(args.run):
-        _add(args, run, entry, song)
-
-
-def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: midi.Song) -> None:
-    _start_jax()
-    from nemui_jax import checkpoint, fit
-
-    began, step = time.monotonic(), _usable_step(run)
-    if step < run.total:
-        raise UsageError(f"{args.run}: trained to step {step:,} of {run.total:,}; finish its training first")
-    before = _read_recalls(run)
-    known = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config)
-    with _bar("learning", fit.FIT_STEPS + fit.LESSON_STEPS) as show:
-        known = fit.teach(known, entry, song, args.seed, show)
-    grown = dataclasses.replace(run, config=known.config, total=int(known.state.step), entries=known.corpus.entries)
-    dataset.save_song(run.path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
-    recalls = _recalls(grown, known.corpus, known.state.params, known.state.latents)
-    checkpoint.save(grown, known.state)
-    runs.describe(grown)
-    runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
-    worst = max((old.get("onset", 0) - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
-    print(f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; ", end="")
-    print(f"no old song lost more than {max(worst, 0):.4f}; {_clock(time.monotonic() - began)}")
-    print(f"next: python run.py sample --song {len(run.entries)} --run {args.run}")
-
-
-@contextlib.contextmanager
-def _bar(label: str, total: int) -> Iterator[Any]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    console = Console()
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 # demo
@@ -708,25 +435,3 @@ def demo(args: argparse.Namespace) -> int:
             sample(parse(["sample", *line.split(), "--run", str(args.run)]))
     print(f"\nall of it is in {args.out}")
     return code
-
-
-# shared
-
-
-def _start_jax() -> None:
-    """Settings that JAX reads when it is imported: programs compiled once are kept in the user's cache."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(dataset.cache_folder() / "programs"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-
-
-def _clock(seconds: float) -> str:
-    """Seconds as 59.9 s, 12:34 or 1:23:45."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -41,7 +41,7 @@ def evaluate(
     pairs = draw_pairs(len(tracks))
     if not pairs:
         return result
-    chance, rows, sets = np.random.default_rng(1), [], {}
+    chance, mixes, paths, sets = np.random.default_rng(1), [], [], {}
     language = style.LanguageModel.fit([song.notes for song in songs])
     players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
     for done, pair in enumerate(pairs):
@@ -50,27 +50,36 @@ def evaluate(
         blocks = int(np.ceil(seconds / (config.model.block_steps * config.roll.step_seconds)))
         others = [index for index in range(len(tracks)) if index not in pair]
         third = songs[chance.choice(others)].notes if others else np.empty(0, midi.NOTE)
+        strangers = [cut(songs[index].notes, seconds) for index in others]
         path = {
-            weight: cut(written(mix(params, parents, weight, blocks, config)).notes, seconds)
+            weight: written_part(mix(params, parents, weight, blocks, config), seconds)
             for weight in sorted({*WEIGHTS, *np.linspace(0, 1, PATH).tolist()})
         }
         sources = [cut(songs[index].notes, seconds) for index in pair]
-        rows += [judge(path[weight], sources, cut(third, seconds), weight, seconds) for weight in WEIGHTS]
-        rows[-1] |= walk([path[weight] for weight in np.linspace(0, 1, PATH).tolist()], parents)
-        rows[-1] |= {"ends": min(metrics.note_scores(sources[i], path[float(i)]).onset.f1 for i in (0, 1))}
-        rows[-1] |= {"morph_ends": morph_ends(params, parents, [songs[index] for index in pair], config)}
+        mixes += [
+            judge(path[weight], sources, cut(third, seconds), weight, seconds)
+            | {"likeness_nearest_other": metrics.nearest(path[weight], strangers)[1] if strangers else 0.0}
+            for weight in WEIGHTS
+        ]
+        paths.append(
+            {
+                "evenness": evenness([path[weight] for weight in np.linspace(0, 1, PATH).tolist()], parents),
+                "end": min(metrics.note_scores(sources[i], path[float(i)]).onset.f1 for i in (0, 1)),
+                "morph_end": morph_ends(params, parents, [songs[index] for index in pair], config),
+            }
+        )
         made = {"mix": path[0.5]} | {
-            name: cut(written(play(parents, 0.5, blocks)).notes, seconds) for name, play in players.items()
+            name: written_part(play(parents, 0.5, blocks), seconds) for name, play in players.items()
         }
         for name, notes in made.items():
             sets.setdefault(name, []).append((notes, seconds, pair))
         progress(done + 1, len(pairs))
-    result["mixes"] = {str(weight): summary([row for row in rows if row["weight"] == weight]) for weight in WEIGHTS}
+    result["mixes"] = {str(weight): summary([row for row in mixes if row["weight"] == weight]) for weight in WEIGHTS}
     result["path"] = {
-        "evenness": float(np.mean([row["evenness"] for row in rows if "evenness" in row])),
-        "worst_step": max(row["evenness"] for row in rows if "evenness" in row),
-        "worst_end": min(row["ends"] for row in rows if "ends" in row),
-        "worst_morph_end": min(row["morph_ends"] for row in rows if "morph_ends" in row),
+        "evenness": mean([row["evenness"] for row in paths]),
+        "worst_step": max(row["evenness"] for row in paths),
+        "worst_end": min(row["end"] for row in paths),
+        "worst_morph_end": min(row["morph_end"] for row in paths),
     }
     result["sets"] = compare_sets(sets, songs, language, config)
     return result
@@ -130,8 +139,8 @@ def baselines(params: model.Params, songs: Sequence[Song], config: Config) -> di
 
     def nearest(tracks: Sequence[Track], weight: float, blocks: int) -> Song:
         """The learned song most like the mix: no mix at all, but music."""
-        seconds = blocks * config.model.block_steps * config.roll.step_seconds
-        notes = mix(params, tracks, weight, blocks, config).notes
+        seconds = min(blocks * config.model.block_steps * config.roll.step_seconds, SECONDS)
+        notes = cut(mix(params, tracks, weight, blocks, config).notes, seconds)
         return songs[metrics.nearest(notes, [cut(song.notes, seconds) for song in songs])[0]]
 
     return {
@@ -145,19 +154,25 @@ def baselines(params: model.Params, songs: Sequence[Song], config: Config) -> di
 def judge(
     notes: np.ndarray, parents: Sequence[np.ndarray], third: np.ndarray, weight: float, seconds: float
 ) -> dict[str, float]:
-    """A mix against its two parents, at the weight of the second, and a song that is not one."""
+    """A mix against its two parents, at the weight of the second, and a song that is not one.
+
+    Over the weighted mean of the parents: onsets, polyphony, mean and spread of velocity; less that mean: the share of
+    time at rest. Scale consistency as it is, with the parents' mean. Likeness at the best transposition. As 1 or 0, so
+    that means are shares of mixes: `of_both`, likeness to each parent more than CLEARLY times that to the third, and
+    `dense_enough`, onsets within a tenth of the parents'. What the parents have none of is nan. See `style`, `metrics`.
+    """
     found = style.style(notes, 0.0, seconds)
     sources = [style.style(parent, 0.0, seconds) for parent in parents]
 
     def expected(name: str) -> float:
         return float((1 - weight) * sources[0][name] + weight * sources[1][name])
 
-    ratios = {name: float(found[name]) / max(expected(name), 1e-9) for name in ("onset_density", "polyphony")}
+    names = ("onset_density", "polyphony", "mean_velocity", "velocity_spread")
+    ratios = {name: float(found[name]) / expected(name) if expected(name) else float("nan") for name in names}
     likeness = [metrics.likeness(notes, parent) for parent in parents]
     unlike = metrics.likeness(notes, third)
     return ratios | {
         "weight": weight,
-        "mean_velocity": float(found["mean_velocity"]) / max(expected("mean_velocity"), 1e-9),
         "rest_ratio": float(found["rest_ratio"]) - expected("rest_ratio"),
         "scale_consistency": float(found["scale_consistency"]),
         "parents_scale_consistency": expected("scale_consistency"),
@@ -169,36 +184,37 @@ def judge(
     }
 
 
-def summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def summary(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
     """The mean of each figure over pairs."""
-    return {
-        name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name in rows[-1] and name != "weight"
-    }
+    return {name: mean([row[name] for row in rows]) for name in rows[0] if name != "weight"}
 
 
-def walk(path: Sequence[np.ndarray], parents: Sequence[Track]) -> dict[str, float]:
-    """How even the steps along a path are, all in one key."""
-    shifts = np.array([parents[0].shift, parents[1].shift])
+def evenness(path: Sequence[np.ndarray], parents: Sequence[Track]) -> float:
+    """The largest step over the mean one along a path, which turns from the first parent's key to the second's after
+    the middle; all are compared in the common key."""
     half = len(path) // 2
-    common = [move(notes, int(shifts[0] if place <= half else shifts[1])) for place, notes in enumerate(path)]
-    return {"evenness": metrics.evenness(common, 0)}
+    return metrics.evenness([move(notes, parents[place > half].shift) for place, notes in enumerate(path)], 0)
 
 
 def morph_ends(params: model.Params, tracks: Sequence[Track], songs: Sequence[Song], config: Config) -> float:
-    """The lower of two note F1: of a morph's beginning against the first song and of its end against the last."""
+    """The lower of two note F1: of a morph's beginning against the first song and of its end against the last.
+
+    As far as the morph is one song alone, and the first plays for the first time.
+    """
     blocks = latents.count_queries(tracks[-1].steps, config.model)
     weights = sample.morph_weights(2, blocks)
     notes = written(sample.play(params, tracks, weights, config)).notes
     block_seconds = config.model.block_steps * config.roll.step_seconds
-    # Half a step inside: an onset on the border may round into the part that moves.
-    leaves = np.flatnonzero(weights[0] == 1)[-1] * block_seconds
-    arrives = (np.flatnonzero(weights[1] == 1)[0] + 1) * block_seconds
+    # A block inside: an onset on the border may round into the part that moves.
+    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * block_seconds, songs[0].seconds)
+    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * block_seconds
     first, last = songs[0].notes, songs[1].notes
-    scores = [
-        metrics.note_scores(first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
-        metrics.note_scores(last[last["onset"] > arrives], notes[notes["onset"] > arrives]),
+    parts = [
+        (first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
+        (last[last["onset"] > arrives], notes[notes["onset"] > arrives]),
     ]
-    return min(score.onset.f1 for score in scores)
+    scores = [metrics.note_scores(*part) for part in parts]
+    return min((score.onset.f1 for score, part in zip(scores, parts, strict=True) if len(part[0])), default=1.0)
 
 
 def compare_sets(
@@ -211,13 +227,16 @@ def compare_sets(
 
     Per measure of style the overlapping area and the KL divergence of Yang and Lerch (2020), and their means; and the
     language-model cost in bits a note, with a piece's songs left out of the model, as MusicVAE (Roberts et al., 2018)
-    judged interpolations. The songs themselves stand first, as far as the grid lets them.
+    judged interpolations. The songs themselves stand first, as played and as far as the grid lets them: its even onsets
+    alone cost something. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
     """
     step_seconds = config.roll.step_seconds
     reference = [style.style(cut(song.notes, SECONDS), 0.0, min(SECONDS, song.seconds)) for song in songs]
     gridded = [cut(rolls.to_notes(rolls.quantise(song.notes, step_seconds), step_seconds), SECONDS) for song in songs]
-    costs = [language.cost(notes, without=index) for index, notes in enumerate(gridded)]
-    found: dict[str, dict[str, Any]] = {"songs": {"bits_a_note": mean(costs)}}
+    found: dict[str, dict[str, Any]] = {
+        name: {"bits_a_note": mean([language.cost(notes, without=index) for index, notes in enumerate(pieces)])}
+        for name, pieces in (("songs as played", [cut(song.notes, SECONDS) for song in songs]), ("songs", gridded))
+    }
     for name, pieces in sets.items():
         values = [style.style(notes, 0.0, seconds) for notes, seconds, _ in pieces]
         compared = {
@@ -251,6 +270,11 @@ def mean(values: Sequence[Any]) -> float | None:
 def written(song: Song) -> Song:
     """A song as its .mid file gives it back; one without notes is not written."""
     return midi.parse(midi.encode(song)) if len(song.notes) else song
+
+
+def written_part(song: Song, seconds: float) -> np.ndarray:
+    """The notes of a song's first seconds, as a .mid file gives them back. Only they are written: it saves time."""
+    return cut(written(Song(cut(song.notes, seconds), tempos=song.tempos)).notes, seconds)
 
 
 def cut(notes: np.ndarray, seconds: float) -> np.ndarray:

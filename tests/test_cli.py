@@ -20,7 +20,7 @@ from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
-from nemui_jax import checkpoint, commands, config, dataset, metrics, midi, runs, train
+from nemui_jax import checkpoint, config, dataset, lessons, metrics, midi, runs, train
 from nemui_jax.midi import Song
 
 
@@ -49,7 +49,7 @@ def untaught(songs_folder, tmp_path_factory) -> Path:
     """A finished run of 200 steps, with every checkpoint saved; copied, never changed."""
     path = tmp_path_factory.mktemp("runs") / "untaught"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "SAVE_SECONDS", -1.0)
+        patch.setattr(lessons, "SAVE_SECONDS", -1.0)
         answer = call("train", "--dir", songs_folder, "--run", path, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
     return path
