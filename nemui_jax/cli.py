@@ -129,6 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--file", type=Path, required=True, help="a MIDI file")
     add.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
 
+    studio = command("studio", "a page in the browser on which to play between songs", "studio")
+    studio.add_argument("--port", type=_port, default=8765, help="port on this machine (default: 8765; 0: any)")
+    studio.add_argument("--no-browser", action="store_true", help="do not open the browser")
+
     demo = command("demo", "all of it on the built-in tunes", "demo")
     demo.set_defaults(run=Path("runs/demo"))
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
@@ -146,6 +150,12 @@ def _positive(kind: type, zero: bool = False) -> Callable[[str], Any]:
         return value
 
     return convert
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
 
 
 def _years(text: str) -> str:

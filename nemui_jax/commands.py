@@ -31,7 +31,7 @@ from nemui_jax.terminal import (
     usable_step,
 )
 
-__all__ = ["add", "demo", "evaluate", "fetch", "sample", "songs", "train"]
+__all__ = ["add", "demo", "evaluate", "fetch", "sample", "songs", "studio", "train"]
 RANDOM_TRIES = 5  # times the count wanted that new songs are drawn, when some are near-copies
 FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
 
@@ -349,12 +349,13 @@ def _original_player(other: Run, run: Run) -> Any:
     if missing:
         raise UsageError(f"--original {other.path}: does not know {missing[0]}; train both on the same folder")
     params, table = checkpoint.restore_model(other, usable_step(other))
-    known = {track.name: track for track in sample.tracks(other, table)}
+    hashes = {entry.name: entry.sha256 for entry in run.entries}
+    known = {entry.sha256: track for entry, track in zip(other.entries, sample.tracks(other, table), strict=True)}
     seconds = _block_seconds(run.config)
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> midi.Song:
         own_blocks = int(np.ceil(blocks * seconds / _block_seconds(other.config)))
-        return evaluate.mix(params, [known[track.name] for track in pair], weight, own_blocks, other.config)
+        return evaluate.mix(params, [known[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
 
     return play
 
@@ -381,7 +382,6 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if "mixes" not in result:
         return
     names = list(next(iter(result["mixes"].values())))
-    names = [name for name in names if name not in ("evenness", "ends", "morph_ends")]
     rows = [[name, *(figures[name] for figures in result["mixes"].values())] for name in names]
     table("\nmixes of two songs, means over pairs, by weight of the second", ("", *result["mixes"]), rows)
     table("\nalong a path", ("", ""), list(result["path"].items()))
@@ -408,6 +408,20 @@ def fetch(args: argparse.Namespace) -> None:
         with bar("downloading", fetch.MAESTRO.bytes) as show:
             paths = fetch.maestro(args.out, years=years, composers=composers, progress=show)
     print(f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}")
+
+
+# studio
+
+
+def studio(args: argparse.Namespace) -> None:
+    """Serves the page on which to play between songs, until interrupted."""
+    run = runs.read(args.run)
+    start_jax()
+    try:
+        from nemui_jax.studio.server import serve
+    except ImportError as error:
+        raise UsageError(f"the studio needs its extra: pip install 'nemui-jax[studio]' ({error})") from error
+    serve(run.path, args.port, not args.no_browser)
 
 
 # demo

@@ -25,7 +25,7 @@ class ModelConfig:
     heads: tuple[str, ...] = ("onset", "frame", "velocity", "timing", "pedal")
     block_steps: int = 16  # steps answered by one query
     knot_steps: int = 32  # steps from one latent row to the next; 0: one row a song
-    latent_size: int = 64
+    latent_size: int = 128
     latent_scale: float = 0.01  # standard deviation of rows before training
     hidden_size: int = 320
     hidden_layers: int = 2
@@ -45,7 +45,7 @@ class TrainConfig:
     weight_rate: float = 0.006  # peak learning rate of weights
     decay: float = 0.99  # Adam's b2
     constant_rate: bool = False  # no warm-up and no cosine
-    passes: float = 110.0  # times that every block is seen, where no other length is asked for
+    passes: float = 90.0  # times that every block is seen, where no other length is asked for
     least_steps: int = 500
 
 

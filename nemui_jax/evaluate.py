@@ -227,15 +227,19 @@ def compare_sets(
 
     Per measure of style the overlapping area and the KL divergence of Yang and Lerch (2020), and their means; and the
     language-model cost in bits a note, with a piece's songs left out of the model, as MusicVAE (Roberts et al., 2018)
-    judged interpolations. The songs themselves stand first, as played and as far as the grid lets them: its even onsets
-    alone cost something. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
+    judged interpolations. The songs themselves stand first, as played and with every onset on the grid, which alone
+    changes the cost. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
     """
     step_seconds = config.roll.step_seconds
-    reference = [style.style(cut(song.notes, SECONDS), 0.0, min(SECONDS, song.seconds)) for song in songs]
-    gridded = [cut(rolls.to_notes(rolls.quantise(song.notes, step_seconds), step_seconds), SECONDS) for song in songs]
+    played = [cut(song.notes, SECONDS) for song in songs]
+    reference = [style.style(notes, 0.0, min(SECONDS, song.seconds)) for notes, song in zip(played, songs, strict=True)]
+    gridded = [rolls.quantise(notes, step_seconds) for notes in played]
+    for grid in gridded:
+        grid["timing"] = 0
+    even = [rolls.to_notes(grid, step_seconds) for grid in gridded]
     found: dict[str, dict[str, Any]] = {
         name: {"bits_a_note": mean([language.cost(notes, without=index) for index, notes in enumerate(pieces)])}
-        for name, pieces in (("songs as played", [cut(song.notes, SECONDS) for song in songs]), ("songs", gridded))
+        for name, pieces in (("songs", played), ("songs, on the grid", even))
     }
     for name, pieces in sets.items():
         values = [style.style(notes, 0.0, seconds) for notes, seconds, _ in pieces]

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_BODY = 4 * 2**20
 BODY_SECONDS = 20.0  # for a body to come in
 HEADER_SECONDS = 10.0  # for the head of a request to come in
-POSTS_A_SECOND, POST_BURST = 4.0, 40
+POSTS_A_SECOND, POST_BURST = 4.0, 40.0
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -6,6 +6,7 @@ not depend on the weights; it is decoded once and kept.
 """
 
 import dataclasses
+import itertools
 import math
 import threading
 from collections import OrderedDict
@@ -114,8 +115,8 @@ class Player:
         place = np.linspace(0, 1, blocks) if blocks > 1 else np.zeros(1)
         at = np.linspace(0, 1, len(moments))
         weights = np.stack([np.interp(place, at, column) for column in moments.T])
-        heard = (weights > 0).any(1)
-        return [self.tracks[song] for song, on in zip(recipe.songs, heard, strict=True) if on], weights[heard]
+        heard = np.asarray((weights > 0).any(1))
+        return [self.tracks[song] for song, on in zip(recipe.songs, heard.tolist(), strict=True) if on], weights[heard]
 
     def piece(self, recipe: Recipe) -> Piece:
         """Makes a recipe ready to be decoded stretch by stretch."""
@@ -179,7 +180,7 @@ class Player:
         windows = max(round(STRETCH_SECONDS / self.block_seconds / sample.WINDOW), 1) * sample.WINDOW
         first = min(max(from_block, 0), count - 1) // sample.WINDOW * sample.WINDOW
         edges = [first, *range(first + windows, count, 2 * windows), count]
-        ahead = list(zip(edges, edges[1:], strict=False))
+        ahead = list(itertools.pairwise(edges))
         behind = [(start, min(start + 2 * windows, first)) for start in range(0, first, 2 * windows)]
         return ahead + behind
 

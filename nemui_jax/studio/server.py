@@ -5,7 +5,10 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
+import os
 import shlex
+import signal
 import socket
 import threading
 import time
@@ -36,8 +39,10 @@ KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 MAX_SOCKETS = 16
 MAX_GUESTS = 32  # songs brought in
 MESSAGE_BYTES = 2**17
-MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240
+MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is dropped
+LINGER_SECONDS = 0.06  # after the first stretch of an answer, for a newer ask
+LONG = "nemui studio: long work"  # name of threads
 FIRST_SONGS = 6  # anchors that the page starts with, decoded before anybody asks
 
 Result = TypeVar("Result")
@@ -49,6 +54,30 @@ class StudioError(ValueError):
 
 class Stopping(Exception):
     """Raised inside long work when the server ends."""
+
+
+class Newest:
+    """Holds the newest ask; older ones that nobody took are gone."""
+
+    def __init__(self) -> None:
+        self._ask: dict[str, Any] = {}
+        self._there = asyncio.Event()
+
+    def put(self, ask: dict[str, Any]) -> None:
+        self._ask = ask
+        self._there.set()
+
+    async def take(self) -> dict[str, Any]:
+        await self._there.wait()
+        self._there.clear()
+        return self._ask
+
+    async def comes(self, seconds: float) -> bool:
+        """Whether an ask is there, or comes within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._there.wait()
+        return self._there.is_set()
 
 
 class Studio:
@@ -140,7 +169,7 @@ async def play(socket: WebSocket) -> None:
     if studio.sockets >= MAX_SOCKETS:
         return await socket.close(1013)
     studio.sockets += 1
-    newest: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
+    newest = Newest()
     try:
         await socket.accept()
         answering = asyncio.create_task(_answer(socket, studio, newest))
@@ -152,33 +181,34 @@ async def play(socket: WebSocket) -> None:
         for task in done:
             if error := task.exception():
                 raise error
-    except (WebSocketDisconnect, TimeoutError, RuntimeError):
+    except (WebSocketDisconnect, TimeoutError, RuntimeError, KeyError):  # KeyError: a message that is not text
         pass
     finally:
         studio.sockets -= 1
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.close()
 
 
-async def _listen(socket: WebSocket, newest: asyncio.Queue[dict[str, Any]]) -> None:
+async def _listen(socket: WebSocket, newest: Newest) -> None:
     bucket = Bucket(MESSAGES_A_SECOND, MESSAGE_BURST)
     while True:
         text = await socket.receive_text()
         if not bucket.take():
             await asyncio.sleep(1 / MESSAGES_A_SECOND)
-        ask = json.loads(text) if len(text) <= MESSAGE_BYTES else None
-        if newest.full():
-            newest.get_nowait()
-        newest.put_nowait(ask if isinstance(ask, dict) else {})
+        try:
+            ask = json.loads(text)
+        except (ValueError, RecursionError):
+            ask = None
+        newest.put(ask if isinstance(ask, dict) else {})
 
 
-async def _answer(socket: WebSocket, studio: Studio, newest: asyncio.Queue[dict[str, Any]]) -> None:
+async def _answer(socket: WebSocket, studio: Studio, newest: Newest) -> None:
     async def say(**message: Any) -> None:
         async with asyncio.timeout(SEND_SECONDS):
             await socket.send_text(_dumps(message))
 
     while True:
-        ask = await newest.get()
+        ask = await newest.take()
         number = ask.get("ask") if isinstance(ask.get("ask"), int) else None
         try:
             recipe = read_recipe(ask.get("recipe"), len(studio.player.tracks))
@@ -190,8 +220,9 @@ async def _answer(socket: WebSocket, studio: Studio, newest: asyncio.Queue[dict[
         count = piece.weights.shape[1]
         if recipe.random:
             await say(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
-        for start, stop in studio.player.order(count, first or 0):
-            if not newest.empty():
+        for turn, (start, stop) in enumerate(studio.player.order(count, first or 0)):
+            # A hand that drags asks again at once: what lies beyond the first stretch waits for it to rest.
+            if turn and await newest.comes(LINGER_SECONDS if turn == 1 else 0.0):
                 break
             notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
             shifts = piece.shifts[start:stop].tolist()
@@ -314,7 +345,7 @@ def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Futu
         with contextlib.suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, daemon=True, name=LONG).start()
     return future
 
 
@@ -373,6 +404,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.studio.stopping.set()
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
         self.force_exit = True
         super().handle_exit(sig, frame)
 
@@ -383,6 +415,7 @@ def server(studio: Studio, port: int) -> tuple[Server, socket.socket]:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen(128)  # from here on the page can be opened, and waits
     except OSError as error:
         listening.close()
         raise StudioError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from error
@@ -412,4 +445,8 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     print(f"{count} songs, warm in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
         threading.Thread(target=functools.partial(webbrowser.open, url), daemon=True).start()
-    ready.run(sockets=[listening])
+    try:
+        ready.run(sockets=[listening])
+    finally:
+        if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for what it computes
+            os._exit(128 + signal.SIGINT)

@@ -1,0 +1,43 @@
+// Every song has a hue; what lies between songs has the colour that lies between theirs.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+export const isDark = () => dark.matches;
+export const onTheme = (call) => dark.addEventListener("change", call);
+
+const GOLDEN = 137.508;
+
+/** The OKLab a and b of a song, of chroma 1. */
+function direction(song) {
+  const angle = ((28 + song * GOLDEN) * Math.PI) / 180;
+  return [Math.cos(angle), Math.sin(angle)];
+}
+
+/** The colour [r, g, b] (0 to 255) between songs, given as [song, weight] pairs with a sum of 1. */
+export function blend(pairs, lightness, chroma) {
+  let a = 0, b = 0, most = 0;
+  for (const [song, weight] of pairs) {
+    const [da, db] = direction(song);
+    a += da * weight;
+    b += db * weight;
+    most = Math.max(most, weight);
+  }
+  const length = Math.hypot(a, b) || 1;
+  const strength = chroma * Math.max(length, 0.55) / length; // mixtures do not turn grey
+  return rgb(lightness, a * strength, b * strength);
+}
+
+export const css = ([r, g, b], alpha = 1) => `rgb(${r | 0} ${g | 0} ${b | 0} / ${alpha})`;
+
+/** A song's own colour, for text and marks. */
+export const ink = (song, alpha = 1) => css(blend([[song, 1]], isDark() ? 0.78 : 0.56, isDark() ? 0.14 : 0.17), alpha);
+
+function rgb(lightness, a, b) {
+  const l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+  const m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+  const s = (lightness - 0.0894841775 * a - 1.291485548 * b) ** 3;
+  return [
+    4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+    -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+    -0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s,
+  ].map((v) => 255 * Math.min(1, Math.max(0, v <= 0.0031308 ? 12.92 * v : 1.055 * v ** (1 / 2.4) - 0.055)));
+}

@@ -1,0 +1,182 @@
+// Music in blocks, and the timer that hands it to a voice a little ahead of time.
+//
+// A block that has begun is played as it stood then; the next one is taken as it stands when its turn comes. So music
+// may change at any time, and is heard to change at the next block, without a gap.
+
+const TICK = 25; // milliseconds
+const AHEAD = 0.16; // seconds; more where the page is hidden, because its timers are slow then
+const AHEAD_HIDDEN = 1.6;
+const GRACE = 0.03; // a note may stand a little before its block
+
+export class Music {
+  constructor(block) {
+    this.block = block; // seconds
+    this.blocks = [];
+    this.count = 1;
+  }
+
+  get seconds() {
+    return this.count * this.block;
+  }
+
+  /** Where the first note is, less a breath: nobody waits for a rest at the beginning. */
+  get firstOnset() {
+    const first = this.blocks.find((block) => !block || block.notes.length);
+    return Math.max(0, (first?.notes[0].onset ?? 0) - 0.05);
+  }
+
+  /** Takes a part from the server. */
+  set({ from, to, blocks, notes, pedal, shift }) {
+    this.count = blocks;
+    this.blocks.length = blocks;
+    const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], pedal: [], shift: shift[i] ?? shift[0] }));
+    const at = (ms) => fresh[Math.min(to - 1, Math.max(from, Math.floor(ms / 1000 / this.block))) - from];
+    for (let i = 0; i < notes.length; i += 4)
+      at(notes[i]).notes.push({ onset: notes[i] / 1000, end: notes[i + 1] / 1000, pitch: notes[i + 2], velocity: notes[i + 3] });
+    for (let i = 0; i < pedal.length; i += 2) at(pedal[i]).pedal.push({ time: pedal[i] / 1000, down: !!pedal[i + 1] });
+    let down = false;
+    fresh.forEach((one, i) => {
+      one.notes.sort((a, b) => a.onset - b.onset);
+      one.pedal.unshift({ time: (from + i) * this.block, down });
+      down = one.pedal.at(-1).down;
+      this.blocks[from + i] = one;
+    });
+  }
+}
+
+export class Player {
+  constructor(music, voice) {
+    Object.assign(this, { music, voice, sink: voice, playing: false, cursor: 0, loop: null, repeat: false });
+    this.starts = []; // where the music stood at times of the audio clock
+    this.offs = [];
+    this.stats = { waits: 0, gap: 0 };
+    this.heard = new Set(); // pitches, for the roll
+  }
+
+  /** Seconds into the piece that are heard now. */
+  get position() {
+    if (!this.playing) return this.cursor;
+    const now = this.voice.now - (this.voice.context?.outputLatency || 0);
+    while (this.starts.length > 1 && this.starts[1].clock <= now) this.starts.shift();
+    const { clock, cursor } = this.starts[0];
+    return Math.min(Math.max(cursor, cursor + now - clock), this.music.seconds);
+  }
+
+  get end() {
+    return this.loop ? Math.min(this.loop[1], this.music.seconds) : this.music.seconds;
+  }
+
+  async play() {
+    if (this.playing) return;
+    await this.voice.start();
+    this.playing = true;
+    if (this.cursor >= this.end - 0.05) this.cursor = this.loop?.[0] ?? 0;
+    this.from(this.cursor || this.music.firstOnset);
+    this.timer = setInterval(() => this.tick(), TICK);
+    this.tick();
+  }
+
+  pause() {
+    if (!this.playing) return;
+    this.cursor = this.position;
+    this.playing = false;
+    clearInterval(this.timer);
+    this.offs = [];
+    this.sink.silence();
+  }
+
+  seek(seconds) {
+    const cursor = Math.min(Math.max(seconds, 0), Math.max(this.music.seconds - 0.01, 0));
+    if (!this.playing) return void (this.cursor = cursor);
+    this.sink.silence();
+    this.from(cursor);
+    this.tick();
+  }
+
+  from(cursor) {
+    this.cursor = cursor;
+    this.clock = this.voice.now + 0.03;
+    this.starts = [{ clock: this.clock, cursor }];
+    this.offs = [];
+    this.down = false;
+    this.open();
+  }
+
+  /** Opens the block at the cursor: what is played of it from now on is fixed. */
+  open() {
+    this.index = Math.min(Math.floor(this.cursor / this.music.block + 1e-6), this.music.count - 1);
+    const found = this.music.blocks[this.index];
+    if (!found) return (this.current = null);
+    const before = found.pedal.filter(({ time }) => time <= this.cursor + 1e-6).at(-1);
+    this.current = {
+      notes: found.notes.filter(({ onset }) => onset >= this.cursor - GRACE),
+      pedal: [{ time: this.cursor, down: before?.down ?? false }, ...found.pedal.filter(({ time }) => time > this.cursor + 1e-6)],
+    };
+    return this.current;
+  }
+
+  tick() {
+    const horizon = this.voice.now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
+    while (this.playing && this.clock < horizon) {
+      if (!this.current && !this.open()) { // not decoded yet: wait, without losing the place
+        this.stats.waits++;
+        this.clock = Math.max(this.clock, this.voice.now + 0.02);
+        this.starts = [{ clock: this.clock, cursor: this.cursor }];
+        return;
+      }
+      const blockEnd = (this.index + 1) * this.music.block;
+      const end = this.end > this.cursor ? this.end : this.music.seconds;
+      const whole = Math.min(blockEnd, end) - this.cursor;
+      const stop = this.cursor + Math.min(whole, horizon - this.clock);
+      this.emit(stop);
+      this.clock = whole < horizon - this.clock ? this.clock + whole : horizon; // not a sum: it might never get there
+      this.cursor = stop;
+      if (stop >= end - 1e-6) this.turn();
+      else if (stop >= blockEnd - 1e-6) {
+        this.cursor = blockEnd;
+        this.open();
+      }
+    }
+  }
+
+  /** The end of the piece or of the passage: again, or enough. */
+  turn() {
+    for (const { note, time } of this.offs) this.sink.off(Math.min(time, this.clock), note);
+    this.offs = [];
+    if (!this.loop && !this.repeat) {
+      setTimeout(() => {
+        if (this.playing && this.cursor >= this.music.seconds - 0.01) {
+          this.pause();
+          this.cursor = 0;
+        }
+      }, (this.clock - this.voice.now) * 1000 + 1500);
+      this.clock = Infinity; // nothing more to hand on, until a seek
+      return;
+    }
+    this.cursor = this.loop?.[0] ?? 0;
+    this.starts.push({ clock: this.clock, cursor: this.cursor });
+    this.open();
+  }
+
+  /** Hands on what happens until `stop`, in the order of time. */
+  emit(stop) {
+    const { notes, pedal } = this.current;
+    const clockOf = (time) => this.clock + Math.max(0, time - this.cursor);
+    const events = [];
+    while (pedal.length && pedal[0].time < stop) events.push({ time: clockOf(pedal[0].time), rank: 1, move: pedal.shift() });
+    while (notes.length && notes[0].onset < stop) events.push({ time: clockOf(notes[0].onset), rank: 2, note: notes.shift() });
+    const until = this.clock + stop - this.cursor;
+    for (const off of this.offs) if (off.time < until) events.push({ time: off.time, rank: 0, off });
+    this.offs = this.offs.filter(({ time }) => time >= until);
+    for (const { time, off, move, note } of events.sort((a, b) => a.time - b.time || a.rank - b.rank)) {
+      if (off) this.sink.off(time, off.note);
+      else if (move && move.down !== this.down) this.sink.sustain(time, (this.down = move.down));
+      else if (note) {
+        const sounding = this.sink.on(time, note.pitch, note.velocity);
+        const release = time + note.end - note.onset;
+        if (release < until) this.sink.off(release, sounding);
+        else this.offs.push({ time: release, note: sounding });
+      }
+    }
+  }
+}

@@ -1,0 +1,300 @@
+// The roll: all notes with their velocities, what the songs themselves play faintly behind, a playhead, and below it the
+// whole piece in small.
+
+import { blend, css, ink, isDark } from "./colour.js";
+
+const BLACK = new Set([1, 3, 6, 8, 10]);
+const HEAD = 0.28; // where on the roll the playhead stands while the music plays
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+export class Roll {
+  /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map, parent(song) -> {notes, turn, ...} | null. */
+  constructor(element, player, calls) {
+    Object.assign(this, { element, player, calls, start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
+    this.canvas = element.querySelector(".notes");
+    this.map = element.querySelector(".map");
+    this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.canvas.addEventListener("keydown", (event) => this.key(event));
+    this.touches = new Map();
+    for (const name of ["pointerdown", "pointermove", "pointerup", "pointercancel"])
+      this.canvas.addEventListener(name, (event) => this.pointer(event));
+    this.map.addEventListener("pointerdown", (event) => this.mapPress(event));
+    new ResizeObserver(() => this.refresh()).observe(element);
+  }
+
+  get music() {
+    return this.player.music;
+  }
+
+  /** The music changed: everything is to be drawn anew. */
+  refresh() {
+    this.dirty = true;
+    this.stale = true;
+  }
+
+  /** Some blocks changed. */
+  changed(from, to) {
+    this.dirty = true;
+    if (this.count !== this.music.count) this.stale = true;
+    this.count = this.music.count;
+    this.fresh.push([from, to]);
+  }
+
+  zoom(factor, at = 0.5) {
+    const span = Math.min(Math.max(this.span * factor, 3), Math.max(this.music.seconds, 10));
+    this.start += (this.span - span) * at;
+    this.span = span;
+    this.bound();
+  }
+
+  scroll(seconds) {
+    this.follow = false;
+    this.start += seconds;
+    this.bound();
+  }
+
+  bound() {
+    this.start = Math.min(Math.max(this.start, 0), Math.max(this.music.seconds - this.span, 0));
+    this.dirty = true;
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    const at = (event.clientX - this.canvas.getBoundingClientRect().left) / this.canvas.clientWidth;
+    if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(event.deltaY * 0.004), this.follow ? HEAD : at);
+    else this.scroll(((event.deltaX || event.deltaY) / this.canvas.clientWidth) * this.span);
+  }
+
+  key(event) {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e9, End: 1e9 };
+    if (event.key in moves) this.calls.seek(this.player.position + moves[event.key] * (event.shiftKey ? 5 : 1));
+    else if (event.key === "+" || event.key === "=") this.zoom(0.75, HEAD);
+    else if (event.key === "-") this.zoom(1.33, HEAD);
+    else if (event.key === "[" || event.key === "]") this.mark(event.key);
+    else return;
+    event.preventDefault();
+    this.follow = true;
+  }
+
+  /** Sets one end of the passage that is looped, at the playhead. */
+  mark(side) {
+    const [from, to] = this.player.loop ?? [0, this.music.seconds];
+    const now = this.player.position;
+    const loop = side === "[" ? [now, to > now + 0.5 ? to : this.music.seconds] : [from < now - 0.5 ? from : 0, now];
+    if (loop[1] - loop[0] >= 0.5) this.calls.loop(loop);
+  }
+
+  /** A click seeks, a drag scrolls, two fingers zoom. */
+  pointer(event) {
+    const { clientX: x, type, pointerId } = event;
+    if (type === "pointerdown") {
+      this.canvas.setPointerCapture(pointerId);
+      this.touches.set(pointerId, x);
+      this.pressed = { x, moved: false };
+    } else if (type === "pointermove" && this.touches.has(pointerId)) {
+      const before = [...this.touches.values()];
+      const last = this.touches.get(pointerId);
+      this.touches.set(pointerId, x);
+      if (Math.abs(x - this.pressed.x) > 4) this.pressed.moved = true;
+      const after = [...this.touches.values()];
+      if (after.length === 2) {
+        const [was, is] = [Math.abs(before[0] - before[1]), Math.abs(after[0] - after[1])];
+        if (was > 10 && is > 10) this.zoom(was / is);
+      } else if (this.pressed.moved) this.scroll(((last - x) / this.canvas.clientWidth) * this.span);
+    } else if (type !== "pointermove" && this.touches.delete(pointerId) && !this.touches.size && !this.pressed.moved) {
+      const box = this.canvas.getBoundingClientRect();
+      this.calls.seek(this.start + ((x - box.left) / box.width) * this.span);
+    }
+  }
+
+  /** On the small picture a click seeks, and a drag marks the passage to loop. */
+  mapPress(event) {
+    const box = this.map.getBoundingClientRect();
+    const at = ({ clientX }) => Math.min(1, Math.max(0, (clientX - box.left) / box.width)) * this.music.seconds;
+    const from = at(event);
+    this.map.setPointerCapture(event.pointerId);
+    const onMove = (next) => {
+      const passage = [Math.min(from, at(next)), Math.max(from, at(next))];
+      this.marking = Math.abs(next.clientX - event.clientX) > 6 ? passage : null;
+      this.dirty = true;
+    };
+    this.map.addEventListener("pointermove", onMove);
+    this.map.addEventListener("lostpointercapture", () => {
+      this.map.removeEventListener("pointermove", onMove);
+      if (this.marking && this.marking[1] - this.marking[0] >= 0.5) this.calls.loop(this.marking);
+      else {
+        this.calls.seek(from);
+        this.follow = true;
+      }
+      this.marking = null;
+    }, { once: true });
+  }
+
+  /** Draws what changed since the last frame. */
+  frame() {
+    const now = this.player.position;
+    if (this.player.playing && this.follow) {
+      this.start = now - HEAD * this.span;
+      this.bound();
+    } else if (this.follow && (now < this.start || now > this.start + this.span)) {
+      this.start = now - HEAD * this.span;
+      this.bound();
+    }
+    if (now !== this.last) this.dirty = true;
+    this.last = now;
+    if (!this.dirty) return;
+    this.dirty = false;
+    this.drawNotes(now);
+    this.drawMap(now);
+  }
+
+  size(canvas) {
+    const scale = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale))
+      Object.assign(canvas, { width: Math.round(width * scale), height: Math.round(height * scale) });
+    const pen = canvas.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    return { pen, width, height };
+  }
+
+  drawNotes(now) {
+    const { pen, width, height } = this.size(this.canvas);
+    if (!width) return;
+    const { start, span, player } = this;
+    const [low, high] = this.pitches ?? [21, 108];
+    const lane = (height - 18) / (high - low + 1);
+    const x = (time) => ((time - start) / span) * width;
+    const y = (pitch) => 18 + (high - pitch) * lane;
+    const dark = isDark();
+    pen.fillStyle = dark ? "rgb(255 255 255 / .022)" : "rgb(20 20 60 / .03)";
+    for (let pitch = low; pitch <= high; pitch++) if (BLACK.has(pitch % 12)) pen.fillRect(0, y(pitch), width, lane);
+    this.drawTime(pen, width, height, x, dark);
+    const firstBlock = Math.max(0, Math.floor(start / this.music.block) - 12);
+    const lastBlock = Math.min(this.music.count - 1, Math.floor((start + span) / this.music.block) + 1);
+    const middle = this.calls.weights(start + span / 2);
+    for (const [song, weight] of middle) this.drawParent(pen, song, weight, x, y, lane, width);
+    const box = Math.max(lane * 1.15, 2.4);
+    let colours = [], last = null;
+    for (let index = firstBlock; index <= lastBlock; index++) {
+      const block = this.music.blocks[index];
+      if (!block?.notes.length) continue;
+      const weights = this.calls.weights((index + 0.5) * this.music.block);
+      const pairs = [...weights];
+      if (weights !== last) [colours, last] = [[], weights];
+      for (const { onset, end, pitch, velocity } of block.notes) {
+        const [from, to] = [x(onset), x(end)];
+        if (to < 0 || from > width) continue;
+        const sounds = player.playing && onset <= now && now < end;
+        const top = y(pitch) + (lane - box) / 2, length = Math.max(to - from - 0.8, 1.8);
+        if (sounds) {
+          pen.fillStyle = css(blend(pairs, dark ? 0.75 : 0.7, 0.17), 0.3);
+          pen.fillRect(from - 3, top - 3, length + 6, box + 6);
+        }
+        const level = sounds ? 8 : velocity >> 4;
+        pen.fillStyle = colours[level] ??= noteColour(pairs, level, dark);
+        pen.fillRect(from, top, length, box);
+      }
+    }
+    const head = x(now);
+    pen.fillStyle = dark ? "rgb(255 255 255 / .85)" : "rgb(20 20 40 / .8)";
+    pen.fillRect(head - 0.75, 14, 1.5, height - 14);
+    pen.beginPath();
+    pen.moveTo(head - 5, 8);
+    pen.lineTo(head + 5, 8);
+    pen.lineTo(head, 15);
+    pen.fill();
+  }
+
+  drawTime(pen, width, height, x, dark) {
+    const { start, span } = this;
+    const step = [0.5, 1, 2, 5, 10, 15, 30, 60, 120].find((one) => (one / span) * width > 64) ?? 300;
+    pen.font = "11px ui-sans-serif, system-ui, sans-serif";
+    for (let time = Math.ceil(start / step) * step; time < start + span; time += step) {
+      pen.fillStyle = dark ? "rgb(255 255 255 / .07)" : "rgb(20 20 60 / .08)";
+      pen.fillRect(x(time), 16, 1, height);
+      pen.fillStyle = dark ? "rgb(255 255 255 / .45)" : "rgb(20 20 60 / .55)";
+      pen.fillText(step < 1 ? `${clock(time)}.${Math.round((time % 1) * 10)}` : clock(time), x(time) + 4, 12);
+    }
+    const loop = this.marking ?? this.player.loop;
+    if (!loop) return;
+    pen.fillStyle = dark ? "rgb(120 160 255 / .1)" : "rgb(60 90 255 / .08)";
+    pen.fillRect(x(loop[0]), 16, x(loop[1]) - x(loop[0]), height);
+  }
+
+  /** What a song itself plays there, in the key of the music. */
+  drawParent(pen, song, weight, x, y, lane, width) {
+    const parent = this.calls.parent(song);
+    if (!parent || weight > 0.995) return;
+    const { start, span, music } = this;
+    const turn = parent.turn * music.block;
+    pen.fillStyle = ink(song, (isDark() ? 0.13 : 0.14) + 0.2 * weight);
+    for (let round = Math.floor(start / turn); round * turn < start + span; round++) {
+      const offset = round * turn;
+      for (let i = parent.from(start - offset - 6); i < parent.notes.length; i += 4) {
+        const from = offset + parent.notes[i] / 1000;
+        if (from > start + span) break;
+        const to = offset + parent.notes[i + 1] / 1000;
+        if (to < start) continue;
+        const shift = music.blocks[Math.min(Math.floor(from / music.block), music.count - 1)]?.shift ?? 0;
+        pen.fillRect(x(from), y(parent.notes[i + 2] - shift) + lane * 0.2, Math.max(x(to) - x(from) - 1, 1.5), Math.max(lane * 0.6, 1));
+      }
+    }
+  }
+
+  drawMap(now) {
+    const { pen, width, height } = this.size(this.map);
+    if (!width) return;
+    const { music, start, span } = this;
+    const x = (time) => (time / music.seconds) * width;
+    if (this.stale || this.fresh.length || !this.strip || this.strip.width !== this.map.width) this.paintStrip(width, height);
+    pen.drawImage(this.strip, 0, 0, width, height);
+    const dark = isDark();
+    const loop = this.marking ?? this.player.loop;
+    if (loop) {
+      pen.fillStyle = dark ? "rgb(120 160 255 / .25)" : "rgb(60 90 255 / .16)";
+      pen.fillRect(x(loop[0]), 0, x(loop[1]) - x(loop[0]), height);
+    }
+    pen.strokeStyle = dark ? "rgb(255 255 255 / .4)" : "rgb(20 20 60 / .4)";
+    pen.beginPath();
+    pen.roundRect(x(start) + 0.5, 0.5, Math.max(x(span) - 1, 4), height - 1, 4);
+    pen.stroke();
+    pen.fillStyle = dark ? "#fff" : "#112";
+    pen.fillRect(x(now) - 0.75, 0, 1.5, height);
+  }
+
+  /** Paints blocks on the small picture: those that changed, or all. */
+  paintStrip(width, height) {
+    const { music } = this;
+    const whole = this.stale || !this.strip || this.strip.width !== this.map.width || this.strip.height !== this.map.height;
+    if (whole) {
+      this.strip ??= document.createElement("canvas");
+      Object.assign(this.strip, { width: this.map.width, height: this.map.height });
+    }
+    const pen = this.strip.getContext("2d");
+    pen.setTransform(this.map.width / width, 0, 0, this.map.height / height, 0, 0);
+    const [low, high] = this.pitches ?? [21, 108];
+    const x = (time) => (time / music.seconds) * width;
+    for (const [from, to] of whole ? [[0, music.count]] : this.fresh) {
+      pen.clearRect(x(from * music.block), 0, x((to - from) * music.block), height);
+      for (let index = from; index < to; index++) {
+        const weights = [...this.calls.weights((index + 0.5) * music.block)];
+        pen.fillStyle = css(blend(weights, isDark() ? 0.72 : 0.55, 0.12), 0.75);
+        for (const { onset, end, pitch } of music.blocks[index]?.notes ?? [])
+          pen.fillRect(x(onset), 3 + ((high - pitch) / (high - low)) * (height - 7), Math.max(x(end - onset), 1), 1.2);
+      }
+    }
+    this.stale = false;
+    this.fresh = [];
+  }
+}
+
+/** Level 0 to 7: of velocity; 8: sounding. */
+function noteColour(pairs, level, dark) {
+  if (level === 8) return css(blend(pairs, dark ? 0.97 : 0.34, 0.13));
+  const force = (level + 0.5) / 8;
+  return css(blend(pairs, dark ? 0.42 + 0.46 * force : 0.82 - 0.4 * force, 0.06 + 0.14 * force));
+}
+
+export { clock };

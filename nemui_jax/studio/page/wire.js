@@ -1,0 +1,98 @@
+// The line to the server: asks for music, newest first; fetches, sends and brings files.
+
+const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
+
+export class Wire {
+  constructor({ part, drawn, wrong, state }) {
+    this.calls = { part, drawn, wrong, state };
+    this.number = 0; // of the newest ask
+    this.heard = 0; // the newest ask that was answered
+    this.delays = [];
+    this.connect();
+  }
+
+  connect(wait = 300) {
+    this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/play`);
+    this.socket.onopen = () => {
+      wait = 300;
+      this.calls.state(true);
+      this.busy = false;
+      if (this.last) this.ask(...this.last);
+    };
+    this.socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+    this.socket.onclose = () => {
+      this.calls.state(false);
+      setTimeout(() => this.connect(Math.min(wait * 1.7, 5000)), wait);
+    };
+  }
+
+  /** Asks for a recipe, from a block on. Of asks that come faster than answers only the newest goes out. */
+  ask(recipe, from, began = performance.now()) {
+    this.last = [recipe, from];
+    this.next = { recipe, from, began };
+    this.push();
+  }
+
+  push() {
+    if (!this.next || this.socket.readyState !== WebSocket.OPEN) return;
+    if (this.busy && performance.now() - this.sent < PATIENCE) {
+      clearTimeout(this.later);
+      this.later = setTimeout(() => this.push(), PATIENCE);
+      return;
+    }
+    const { recipe, from, began } = this.next;
+    this.next = null;
+    this.busy = true;
+    this.sent = performance.now();
+    this.began = began;
+    this.socket.send(JSON.stringify({ ask: ++this.number, recipe, from }));
+  }
+
+  take(message) {
+    if (message.ask < this.heard) return; // of an older ask
+    const first = message.ask > this.heard;
+    if (message.kind === "part") this.heard = message.ask;
+    if (message.kind === "part") this.calls.part(message, first && message.ask === this.number ? this.began : null);
+    if (message.kind === "drawn") this.calls.drawn(message);
+    if (message.kind === "wrong") this.calls.wrong(message.reason);
+    if (message.ask === this.number && message.kind !== "drawn") {
+      this.busy = false;
+      this.push();
+    }
+  }
+}
+
+export async function getJson(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+/** A piece as a file, handed to the browser's downloads. */
+export async function download(recipe, ending, name) {
+  const answer = await fetch(`/piece.${ending}`, { method: "POST", body: JSON.stringify(recipe) });
+  if (!answer.ok) throw new Error(await answer.text());
+  const url = URL.createObjectURL(await answer.blob());
+  const anchor = Object.assign(document.createElement("a"), { href: url, download: `${name}.${ending}` });
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+/** Sends a .mid to be learned; `progress` hears shares from 0 to 1. Returns { song, recall }. */
+export async function bring(file, progress) {
+  const answer = await fetch(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+  if (!answer.ok) throw new Error(await answer.text());
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("the connection broke off");
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines.filter(Boolean).map((text) => JSON.parse(text))) {
+      if (line.wrong) throw new Error(line.wrong);
+      if (line.song) return line;
+      progress(line.done / line.of);
+    }
+  }
+}

@@ -1,0 +1,357 @@
+"""The studio's server: who may ask, what it answers, and that nothing from outside brings it down."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra studio")
+pytest.importorskip("uvicorn", reason="needs the extra studio")
+pytest.importorskip("websockets", reason="needs the extra studio")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from nemui_jax import midi, sample
+from nemui_jax.studio import server
+from nemui_jax.studio.guard import MAX_BODY
+from nemui_jax.studio.piece import Player, Recipe, read_recipe
+
+HALF = {"songs": [0, 1], "weights": [[0.5, 0.5]], "seconds": 30}
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class Place(NamedTuple):
+    """A studio that is up."""
+
+    studio: server.Studio
+    port: int
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, method: str = "GET", body=None, **headers: str) -> Answer:
+        headers = {"Host": f"127.0.0.1:{self.port}", **({"Origin": self.origin} if method == "POST" else {}), **headers}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers)
+            found = connection.getresponse()
+            return Answer(found.status, found.read(), {name.lower(): value for name, value in found.getheaders()})
+        finally:
+            connection.close()
+
+    def listen(self, **options):
+        return connect(f"ws://127.0.0.1:{self.port}/play", **({"origin": self.origin, "max_size": None} | options))
+
+
+@pytest.fixture(scope="module")
+def place(trained):
+    studio = server.load(trained.path)
+    ready, listening = server.server(studio, 0)
+    port = listening.getsockname()[1]
+    studio.warm()
+    thread = threading.Thread(target=ready.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not ready.started:
+        time.sleep(0.01)
+    yield Place(studio, port)
+    ready.handle_exit(signal.SIGINT, None)
+    thread.join(10)
+    listening.close()
+    assert not thread.is_alive()
+
+
+def parts_of(socket, number: int) -> list[dict]:
+    """The parts of an answer, until it is done."""
+    parts = []
+    while True:
+        message = json.loads(socket.recv(timeout=20))
+        if message["kind"] == "done" and message["ask"] == number:
+            return parts
+        if message["kind"] == "part" and message["ask"] == number:
+            parts.append(message)
+
+
+# Music
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_stretches_are_the_whole(place, noise):
+    player = place.studio.player
+    for weights in (((0.5, 0.5, 0.0),), ((1.0, 0.0, 0.0), (0.0, 0.2, 0.8)), ((0.0, 1.0, 0.0),)):
+        recipe = Recipe((0, 1, 2), weights, 40.0, noise=noise, seed=3)
+        piece = player.piece(recipe)
+        found = [player.stretch(piece, *span)[0] for span in sorted(player.order(piece.weights.shape[1], 100))]
+        got, whole = np.concatenate(found), player.whole(recipe).notes
+        got = got[got["onset"] < recipe.seconds]
+        assert got["pitch"].tolist() == whole["pitch"].tolist()
+        assert np.allclose(got["onset"], whole["onset"])
+        assert (np.abs(got["end"] - whole["end"]) < 0.3).mean() > 0.95
+
+
+def test_order_covers_every_block_once_and_begins_where_it_is_heard(place):
+    for count, at in ((1, 0), (7, 6), (8, 8), (500, 123), (500, 0), (200, 9999)):
+        order = place.studio.player.order(count, at)
+        assert sorted(block for start, stop in order for block in range(start, stop)) == list(range(count))
+        assert order[0][0] <= min(at, count - 1) < order[0][1]
+        assert all(start % sample.WINDOW == 0 for start, _ in order)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"songs": []},
+        {"songs": [0, 0]},
+        {"songs": [0, 99]},
+        {"songs": [0, -1]},
+        {"songs": ["../x", 1]},
+        {"weights": []},
+        {"weights": [[1]]},
+        {"weights": [[0, 0]]},
+        {"weights": [[-1, 2]]},
+        {"weights": [[1, float("nan")]]},
+        {"weights": [[1, float("inf")]]},
+        {"weights": [[1, 1]] * 1000},
+        {"weights": 3},
+        {"seconds": 1e9},
+        {"seconds": None},
+        {"noise": -1},
+        {"seed": -1},
+        {"shift": 40},
+    ],
+)
+def test_what_is_no_recipe_is_refused(change):
+    assert read_recipe(HALF, 3).weights == ((0.5, 0.5),)
+    with pytest.raises(ValueError, match=r"\w"):
+        read_recipe(HALF | change, 3)
+
+
+# Asking
+
+
+def test_the_page_and_its_headers(place):
+    page = place.ask("/")
+    assert page.status == 200
+    assert b"<script type=" in page.body
+    assert b"onclick" not in page.body
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "access-control-allow-origin" not in page.headers
+    assert page.headers["x-content-type-options"] == "nosniff"
+    files = [path for path in server.PAGE.iterdir() if path.suffix in server.KINDS]
+    assert sum(path.stat().st_size for path in files) < 200_000
+    assert all("//" not in line or "http://www.w3.org" in line for line in page.body.decode().splitlines())
+    for path in files:
+        assert place.ask("/" if path.name == "index.html" else f"/{path.name}").body == path.read_bytes()
+
+
+def test_songs(place):
+    found = json.loads(place.ask("/songs").body)
+    assert [song["name"] for song in found["songs"]][:3] == ["a chorale", "repeats", "rubato"]
+    notes = json.loads(place.ask("/songs/1").body)["notes"]
+    assert len(notes) % 4 == 0
+    assert len(notes) > 40
+    assert place.ask("/songs/999").status == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])
+def test_another_host_is_refused(place, host):
+    assert place.ask("/", Host=host.format(port=place.port)).status == 421
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://localhost:{port}"]
+)
+def test_another_origin_is_refused(place, origin):
+    origin = origin.format(port=place.port)
+    assert place.ask("/songs", Origin=origin).status == 403
+    assert place.ask("/piece.mid", "POST", json.dumps(HALF), Origin=origin).status == 403
+    with pytest.raises(InvalidStatus):
+        place.listen(origin=origin)
+
+
+def test_without_an_origin_nothing_is_done(place):
+    with pytest.raises(InvalidStatus):
+        place.listen(origin=None)
+
+
+@pytest.mark.parametrize(
+    "path", ["/../pyproject.toml", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/page/index.html", "/songs/../main.js"]
+)
+def test_no_path_reaches_the_file_system(place, path):
+    assert place.ask(path).status == 404
+
+
+def test_a_large_body_is_refused(place):
+    assert place.ask("/bring?name=x", "POST", b"", **{"Content-Length": str(200 * 2**20)}).status == 413
+
+    def chunks():
+        for _ in range(2 * MAX_BODY // 2**16):
+            yield bytes(2**16)
+
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # no length told: found out on the way
+        assert place.ask("/bring?name=x", "POST", chunks(), **{"Transfer-Encoding": "chunked"}).status == 413
+    assert place.ask("/").status == 200
+
+
+def test_it_serves_while_others_hang(place):
+    hanging = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(60)]
+    for index, one in enumerate(hanging):
+        host = f"Host: 127.0.0.1:{place.port}\r\nOrigin: {place.origin}\r\n"
+        if index % 3 == 1:
+            one.sendall(b"GET / HTTP/1.1\r\nHo")
+        elif index % 3 == 2:
+            one.sendall(f"POST /piece.mid HTTP/1.1\r\n{host}Content-Length: 100\r\n\r\n{{".encode())
+    try:
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(lambda _: place.ask("/songs").status, range(50)))
+        assert answers == [200] * 50
+        with place.listen() as line:
+            line.send(json.dumps({"ask": 1, "recipe": HALF, "from": 0}))
+            assert parts_of(line, 1)
+    finally:
+        for one in hanging:
+            one.close()
+
+
+# Playing
+
+
+def test_music_comes_in_parts(place):
+    with place.listen() as line:
+        line.send(json.dumps({"ask": 7, "recipe": HALF | {"seconds": 60}, "from": 50}))
+        parts = parts_of(line, 7)
+    assert parts[0]["from"] <= 50 < parts[0]["to"]
+    assert sum(part["to"] - part["from"] for part in parts) == parts[0]["blocks"]
+    assert len(parts) > 1
+    assert all(len(part["notes"]) % 4 == 0 for part in parts)
+
+
+def test_the_newest_ask_wins(place):
+    with place.listen() as line:
+        for number in range(1, 41):
+            line.send(json.dumps({"ask": number, "recipe": HALF | {"seconds": 600, "seed": number}, "from": 0}))
+        finished = set()
+        while 40 not in finished:
+            message = json.loads(line.recv(timeout=20))
+            if message["kind"] == "done":
+                finished.add(message["ask"])
+    assert finished == {40}
+
+
+def test_nonsense_is_answered(place):
+    with place.listen() as line:
+        for text in ("{", "[]", "3", '{"ask":"x"}', '{"ask":1,"recipe":{"songs":[77],"weights":[[1]]}}', "[" * 50000):
+            line.send(text)
+            assert json.loads(line.recv(timeout=5))["kind"] == "wrong"
+        line.send(json.dumps({"ask": 2, "recipe": HALF, "from": -(10**9)}))
+        assert parts_of(line, 2)
+    for message in ("x" * (server.MESSAGE_BYTES + 1), b"\x00\x01"):
+        with place.listen() as line:
+            line.send(message)
+            with pytest.raises(ConnectionClosed):
+                line.recv(timeout=5)
+    assert place.ask("/").status == 200
+
+
+def test_random_songs_say_what_they_are_made_of(place):
+    with place.listen() as line:
+        line.send(json.dumps({"ask": 1, "recipe": {"random": True, "seed": 5, "seconds": 20}, "from": 0}))
+        drawn = json.loads(line.recv(timeout=10))
+        parts = parts_of(line, 1)
+    assert drawn["kind"] == "drawn"
+    assert np.allclose(np.sum(drawn["weights"], 1), 1, atol=1e-3)
+    assert any(part["notes"] for part in parts)
+
+
+# Taking away and bringing in
+
+
+def test_a_piece_as_a_file(place):
+    answer = place.ask("/piece.mid", "POST", json.dumps(HALF))
+    song = midi.parse(answer.body)
+    expected = place.studio.player.whole(read_recipe(HALF, 3))
+    assert len(song.notes) == len(expected.notes)
+    assert place.studio.fingerprint.encode() in answer.body
+    sound = place.ask("/piece.wav", "POST", json.dumps(HALF | {"seconds": 5}))
+    assert sound.body[:4] == b"RIFF"
+    assert place.ask("/piece.mid", "POST", "{}").status == 400
+
+
+def test_a_song_is_brought_in(place, songs_folder):
+    data = (songs_folder / "b" / "repeats.mid").read_bytes()
+    before = len(place.studio.player.tracks)
+    answer = place.ask("/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid", "POST", data)
+    lines = [json.loads(line) for line in answer.body.splitlines()]
+    assert lines[-1]["song"]["name"] == r"new\x1b"
+    assert lines[-1]["song"]["index"] == before
+    assert lines[-1]["song"]["guest"]
+    assert 0 <= lines[-1]["recall"] <= 1
+    assert any("done" in line for line in lines)
+    with place.listen() as line:
+        line.send(json.dumps({"ask": 1, "recipe": {"songs": [before], "weights": [[1]], "seconds": 5}, "from": 0}))
+        assert any(part["notes"] for part in parts_of(line, 1))
+    assert "wrong" in json.loads(place.ask("/bring?name=x", "POST", b"no midi").body)
+
+
+def test_own_decodings_are_kept_within_bounds(place):
+    player: Player = place.studio.player
+    for seconds in range(10, 60):
+        player.piece(Recipe((0,), ((1.0,),), float(seconds)))
+    assert len(player._own) <= 24
+
+
+# Starting and stopping
+
+
+def test_a_port_in_use_is_named(place):
+    with pytest.raises(server.StudioError, match=r"--port"):
+        server.server(place.studio, place.port)
+
+
+def test_it_leaves_at_once(trained, tmp_path):
+    program = "import sys; from pathlib import Path; from nemui_jax.studio import server; "
+    program += "server.serve(Path(sys.argv[1]), 0, False)"
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().split("127.0.0.1:")[1].split("/")[0])
+        with connect(f"ws://127.0.0.1:{port}/play", origin=f"http://127.0.0.1:{port}") as line:  # type: ignore
+            line.send(json.dumps({"ask": 1, "recipe": HALF | {"seconds": 1200}, "from": 0}))
+            line.recv(timeout=20)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGINT, errors
+        assert errors.strip().endswith("KeyboardInterrupt")
+    finally:
+        process.kill()
+        process.communicate()
