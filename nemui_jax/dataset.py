@@ -25,6 +25,7 @@ from nemui_jax.config import Config, RollConfig
 from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, MidiError, Song
 
 READER = 1  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
+LARGE_SECONDS = 3 * 3600.0  # a library from which rows are twice as long
 POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
 
 
@@ -151,6 +152,17 @@ def fit_pitches(config: Config, corpus: Corpus) -> Config:
         for pick in (np.min, np.max)
     ]
     return dataclasses.replace(config, roll=dataclasses.replace(config.roll, low=min(pitches), high=max(pitches)))
+
+
+def fit_rows(config: Config, corpus: Corpus) -> Config:
+    """The configuration with rows as long as these songs need; the original preset keeps its own.
+
+    One decoder serves all songs, and the more there are the more of each must stand in its rows: see benchmarks/README.
+    """
+    if config.preset != "default" or sum(entry.seconds for entry in corpus.entries) < LARGE_SECONDS:
+        return config
+    model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
+    return dataclasses.replace(config, model=model)
 
 
 def grid_of(song: Song, entry: SongEntry, config: RollConfig) -> np.ndarray:

@@ -51,7 +51,8 @@ def train(args: argparse.Namespace) -> int:
     if not corpus.entries:
         raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")
     with runs.lock(args.run):
-        return _train(args, _with_rate(dataset.fit_pitches(settings, corpus), args.lr), corpus, began)
+        settings = dataset.fit_rows(dataset.fit_pitches(settings, corpus), corpus)
+        return _train(args, _with_rate(settings, args.lr), corpus, began)
 
 
 def _with_rate(settings: config.Config, rate: float | None) -> config.Config:
