@@ -44,11 +44,11 @@ def compare(source: Path, played: Path) -> dict[str, float]:
     """mir_eval's note F1 in three strictnesses, median onset error in seconds, share of equal pedal."""
     reference, estimate = notes(source), notes(played)
     score = mir_eval.transcription.precision_recall_f1_overlap
-    matched = mir_eval.transcription.match_notes(*reference[:2], *estimate[:2], offset_ratio=None)
+    matched = mir_eval.transcription.match_notes(*reference[:2], *estimate[:2], offset_ratio=None)  # pyright: ignore[reportArgumentType]
     errors = [abs(reference[0][i, 0] - estimate[0][j, 0]) for i, j in matched]
     times = np.arange(0, reference[0].max(), 0.005)
     return {
-        "onset": score(*reference[:2], *estimate[:2], offset_ratio=None)[2],
+        "onset": score(*reference[:2], *estimate[:2], offset_ratio=None)[2],  # pyright: ignore[reportArgumentType]
         "offset": score(*reference[:2], *estimate[:2])[2],
         "velocity": mir_eval.transcription_velocity.precision_recall_f1_overlap(*reference, *estimate)[2],
         "onset_error_seconds": float(np.median(errors)) if errors else float("nan"),

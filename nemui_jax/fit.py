@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ def fit(
 ) -> tuple[Track, float]:
     """A track for a song with the decoder fixed, and its recall: note F1 of onsets against the song.
 
-    Rows are found by Adam from the origin, as in DeepSDF (Park et al., 2019). Notes beyond the pitches of the grid cannot
-    be played, and count as missed. `progress(done, of)` is called as steps are done.
+    Rows are found by Adam from the origin, as in DeepSDF (Park et al., 2019). Notes beyond the pitches of the grid
+    cannot be played, and count as missed. `progress(done, of)` is called as steps are done.
     """
     data, most = train.load(Corpus((entry,), (within(song, entry, config),)), config)
     batch = dataclasses.replace(config.train, batch_windows=min(FIT_BATCH, len(data.queries.step)))
