@@ -133,7 +133,7 @@ def baselines(params: model.Params, songs: Sequence[Song], config: Config) -> di
         """Latents mixed linearly, cells over 0.5: what the original does with its mixes."""
         stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
         weights = sample.mix_weights([1 - weight, weight], blocks)
-        stretch = latents.mix(stretches, weights, keep_norm=False)
+        stretch = latents.mix(stretches, weights)
         grid, pedal = sample.plain(sample.decode(params, stretch, latents.times(blocks, config.model), config), config)
         return sample.arrange(tracks, weights, grid, pedal, config, None, None)
 

@@ -19,10 +19,10 @@ from nemui_jax.midi import Song
 from nemui_jax.sample import Track
 from nemui_jax.train import Data, TrainState
 
-FIT_STEPS = 400
+FIT_STEPS = 150
 FIT_BATCH = 256
 FIT_RATE = 0.1
-LESSON_STEPS = 250  # half of each batch is the new song, half old ones, so that they are kept
+LESSON_STEPS = 150  # half of each batch is the new song, half old ones, so that they are kept
 LESSON_RATE = 0.3  # of the rates that the run was trained with
 
 

@@ -69,12 +69,12 @@ def times(count: int, config: ModelConfig) -> Float32[np.ndarray, " query"]:
 
 
 def mix(
-    stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], keep_norm: bool = True
+    stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], keep_norm: bool = False
 ) -> Float[Any, "query latent"]:
     """Weighted sums of latents, query by query; weights sum to 1.
 
-    `keep_norm` gives each sum the weighted mean of its parts' norms, where plain linear interpolation falls towards
-    the origin between unlike latents.
+    Linear interpolation; `keep_norm` gives each sum the weighted mean of its parts' norms instead, where a plain one
+    falls towards the origin between unlike latents. Mixes came out a little less like their songs with it.
     """
     mixed = (weights[..., None] * stretches).sum(0)
     if not keep_norm:

@@ -240,8 +240,10 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: mid
     began, step = time.monotonic(), usable_step(run)
     if step < run.total:
         raise UsageError(f"{args.run}: trained to step {step:,} of {run.total:,}; finish its training first")
-    before = read_recalls(run)
     known = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config)
+    before = read_recalls(run)
+    if not all(before):
+        before = _recalls(run, known.corpus, known.state.params, known.state.latents)
     with bar("learning", fit.FIT_STEPS + fit.LESSON_STEPS) as show:
         known = fit.teach(known, entry, song, args.seed, show)
     grown = dataclasses.replace(run, config=known.config, total=int(known.state.step), entries=known.corpus.entries)
@@ -250,7 +252,7 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: mid
     checkpoint.save(grown, known.state)
     runs.describe(grown)
     runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
-    worst = max((old.get("onset", 0) - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
+    worst = max((old["onset"] - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
     print(f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; ", end="")
     print(f"no old song lost more than {max(worst, 0):.4f}; {clock(time.monotonic() - began)}")
     print(f"next: python run.py sample --song {len(run.entries)} --run {args.run}")

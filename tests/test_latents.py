@@ -128,7 +128,7 @@ def test_mix_is_the_weighted_sum_query_by_query():
     weights = np.stack([np.linspace(0, 1, 6), np.linspace(1, 0, 6)])
     expected = np.array([weights[0, i] * songs[0, i] + weights[1, i] * songs[1, i] for i in range(6)])
     np.testing.assert_allclose(latents.mix(songs, weights, keep_norm=False), expected)
-    kept = latents.mix(songs, weights)
+    kept = latents.mix(songs, weights, keep_norm=True)
     cosine = (kept * expected).sum(-1) / np.linalg.norm(kept, axis=-1) / np.linalg.norm(expected, axis=-1)
     np.testing.assert_allclose(cosine, 1)  # the same direction
     norms = np.linalg.norm(songs, axis=-1)
