@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python run.py demo
@@ -15,9 +15,6 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-
-slow: $(VENV)/.installed-test  # what takes minutes: kills, faults, fuzzing
-	$(BIN)/python -m pytest tests/slow
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
