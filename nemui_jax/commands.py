@@ -32,7 +32,7 @@ from nemui_jax.terminal import (
 )
 
 __all__ = ["add", "demo", "evaluate", "fetch", "sample", "songs", "studio", "train"]
-RANDOM_TRIES = 5  # times the count wanted that new songs are drawn, when some are near-copies
+RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
 
 
@@ -268,8 +268,12 @@ def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> Non
     for path, (song, seed, near) in zip(paths, [made[index] for index in ranked], strict=False):
         remark = f"; nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
         _write(args, path, _Made(song, (), "new", _provenance(args, run, step, seed), remark))
+    if not ranked:
+        raise Failed(
+            "no new song: all that were drawn are too like the run's, which are few or alike; try another --seed"
+        )
     if len(ranked) < best:
-        raise Failed(f"only {len(ranked)} of {best} new songs: the run's are so few or so alike; try another --seed")
+        print(f"only {len(ranked)} of {best}: the run's songs are so few or so alike; another --seed gives others")
 
 
 def _block_seconds(settings: config.Config) -> float:
@@ -442,7 +446,7 @@ def demo(args: argparse.Namespace) -> int:
         f"--mix greensleeves:0.4,gymnopedie:0.3,canon:0.3 --out {args.out}/mix-of-three.mid",
         f"--morph fur-elise,blue-danube --out {args.out}/morph-fur-elise-blue-danube.mid",
         f"--perturb ode-to-joy:0.3 --count 3 --out {args.out}/variations",
-        f"--random --count 10 --best 3 --out {args.out}/new",
+        f"--random --count 6 --best 2 --out {args.out}/new",
     ):
         if code == 0:
             print(f"\npython run.py sample {line} --run {args.run}")
