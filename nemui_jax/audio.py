@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import io
 import os
-import secrets
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax.midi import Song, escape
+from nemui_jax.midi import Song, escape, write_bytes
 from nemui_jax.rolls import PEDAL_DOWN
 
 RATE = 44100  # samples a second
@@ -152,15 +151,7 @@ def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channe
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
-    path = Path(path)
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as out:
-            out.write(buffer.getbuffer())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_bytes(path, buffer.getvalue())
 
 
 # Playing

@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import stat
 import struct
 import time
@@ -114,7 +113,7 @@ def maestro(
         raise FetchError(f"{midi.escape(out)}: is not a folder; name one that is, or a new one")
     path = download(archive, cache_folder() / "downloads" / archive.url.rpartition("/")[2], progress)
     paths = unpack(path, out, years, composers, splits)
-    _write(out / "NOTICE.txt", notice(archive).encode())
+    midi.write_bytes(out / "NOTICE.txt", notice(archive).encode())
     return paths
 
 
@@ -288,14 +287,14 @@ def unpack(
             if parent == folder and _TEXTS.fullmatch(name)
         ]
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / "manifest.csv", _manifest(table))
+        midi.write_bytes(out / "manifest.csv", _manifest(table))
         for info, name in texts:
-            _write(out / name, _read(archive, info, path, MAX_TEXT_BYTES))
+            midi.write_bytes(out / name, _read(archive, info, path, MAX_TEXT_BYTES))
         left = MAX_TOTAL_BYTES
         for piece in chosen:
             data = _read(archive, archive.getinfo(piece.member), path, min(left, midi.MAX_BYTES))
             left -= len(data)
-            _write(out / piece.file, data)
+            midi.write_bytes(out / piece.file, data)
     return [out / piece.file for piece in chosen]
 
 
@@ -426,14 +425,3 @@ def _manifest(table: Sequence[Piece]) -> bytes:
     writer.writerow(field.name for field in fields(Piece))
     writer.writerows(astuple(piece) for piece in table)
     return text.getvalue().encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A file that appears whole or not at all."""
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

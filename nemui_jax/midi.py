@@ -134,7 +134,11 @@ def read_bytes(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
 
 def write(song: Song, path: str | os.PathLike, text: str = "") -> None:
     """Writes `encode(song, text)` to a file, which appears whole or not at all. Raises OSError and as `encode`."""
-    data = encode(song, text)
+    write_bytes(path, encode(song, text))
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file that appears whole or not at all. Raises OSError."""
     path = Path(path)
     # Not tempfile: its files are readable by their owner alone, and os.replace would keep that.
     temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"

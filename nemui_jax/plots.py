@@ -7,9 +7,7 @@ and dark pages alike. Times are seconds from the start of the song, pitches MIDI
 
 import io
 import os
-import secrets
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from nemui_jax.metrics import DECIMALS, ONSET_SECONDS
-from nemui_jax.midi import Song
+from nemui_jax.midi import Song, write_bytes
 
 WIDTH = 1600  # pixels
 MOST_LABELS = 40  # songs that a latent map names
@@ -43,15 +41,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes a figure as a PNG file, which appears whole or not at all: the same bytes each time. Raises OSError."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor=_CARD, metadata={"Software": None})
-    path = Path(path)
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(buffer.getbuffer())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_bytes(path, buffer.getvalue())
 
 
 # Songs
