@@ -3,10 +3,9 @@
     python benchmarks/recall.py --dir midis/ --run runs/default [--json recall.json]
 
 Plays every song of the run back with `run.py sample --song all` and compares each file with its source, both read by
-pretty_midi: nothing of this project's own reading or scoring is involved. Needs the extra `test`.
+pretty_midi: nothing of this project's own reading or scoring is involved. Needs the extra `benchmark`.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,8 +15,7 @@ from pathlib import Path
 import mir_eval
 import numpy as np
 import pretty_midi
-
-ROOT = Path(__file__).resolve().parent.parent
+import report
 
 
 def notes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,12 +55,11 @@ def compare(source: Path, played: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--run", type=Path, default=Path("runs/default"))
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    run_py = [sys.executable, str(ROOT / "run.py")]
+    run_py = [sys.executable, str(report.ROOT / "run.py")]
     songs = json.loads(subprocess.check_output([*run_py, "songs", "--json", "--run", str(args.run)]))
     with tempfile.TemporaryDirectory() as folder:
         out = ["--song", "all", "--run", str(args.run), "--out", folder]
@@ -72,12 +69,12 @@ def main() -> None:
             for song, played in zip(songs, sorted(Path(folder).glob("*.mid")), strict=True)
         ]
     fields = ("onset", "offset", "velocity", "pedal", "onset_error_seconds")
+    mean = {field: float(np.nanmean([row[field] for row in rows])) for field in fields}
     print(f"{'song':45} {'onset':>8} {'+end':>8} {'+veloc.':>8} {'pedal':>8} {'error':>9}")
-    for row in [*rows, {"name": "mean"} | {field: float(np.nanmean([row[field] for row in rows])) for field in fields}]:
+    for row in [*rows, {"name": "mean"} | mean]:
         numbers = " ".join(f"{row[field]:8.4f}" for field in fields[:4])
         print(f"{row['name'][:45]:45} {numbers} {row['onset_error_seconds'] * 1000:6.2f} ms")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+    report.write(args, {"songs": rows, "mean": mean})
 
 
 if __name__ == "__main__":

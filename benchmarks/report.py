@@ -1,0 +1,136 @@
+"""What the benchmarks share: arguments, songs, timing in turns, and the table and the JSON of what was found.
+
+Other programs share the machine, so contenders are timed in turns: noise that lasts hits all of them. Times are the
+least of several repeats; ratios are the median of each round's ratio. JAX is imported where it is first needed, since
+processes that a benchmark starts may do without.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from nemui_jax import config, dataset, tunes
+from nemui_jax.config import Config
+from nemui_jax.dataset import Corpus
+from nemui_jax.terminal import console
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_began_load = os.getloadavg()
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    return found
+
+
+@contextlib.contextmanager
+def songs(folder: Path | None) -> Iterator[Path]:
+    """A folder of MIDI files: this one, or the built-in tunes in a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        tunes.write_all(Path(temporary))
+        yield Path(temporary)
+
+
+def load(folder: Path, preset: str = "default") -> tuple[Config, Corpus]:
+    """A folder's songs and the configuration that `train` gives them."""
+    settings = config.preset(preset)
+    corpus, _ = dataset.load(folder, settings.roll)
+    if not corpus.entries:
+        raise SystemExit(f"{folder}: no song there")
+    return dataset.fit_size(dataset.fit_pitches(settings, corpus), corpus), corpus
+
+
+def in_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call, `repeats` of each, in turns, forwards and backwards; JAX arrays returned are waited for.
+
+    Each is called once before, unmeasured.
+    """
+    import jax
+
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name in list(contenders)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            jax.block_until_ready(contenders[name]())
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median of each round's ratio."""
+    return float(np.median(np.divide(over, under)))
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table; numbers with three figures."""
+    table = Table(title=title, title_justify="left", box=None)
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    console().print(table)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def write(args: argparse.Namespace, figures: Any) -> None:
+    """Writes the figures, and all that they depend on, where `--json` says."""
+    if args.json is None:
+        return
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    what = {
+        "arguments": arguments,
+        "machine": _machine(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "commit": _commit(),
+        "load": {"at start": _began_load, "at end": os.getloadavg()},  # 1, 5 and 15 minutes
+        "figures": figures,
+    }
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(what, indent=1) + "\n")
+
+
+def _machine() -> dict[str, Any]:
+    import jax
+
+    cpu = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    devices = [f"{device.platform}: {device.device_kind}" for device in jax.devices()]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": cpu, "cores": cores, "devices": devices}
+
+
+def _commit() -> str:
+    """The commit checked out, with a + where files differ from it; empty outside of a repository."""
+    git = ["git", "--no-optional-locks", "-C", str(ROOT)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL).strip()
+        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno"], stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")

@@ -1,0 +1,146 @@
+"""What a training step costs, in time and memory, as the table of songs grows from 16 to 100,000.
+
+    python benchmarks/scale.py [--dir midis/] [--songs 16 100 1000 10000 100000] [--json FILE]
+
+A few real stretches of `--seconds` are reused for all songs: only the latent table, its moments and the list of queries
+grow, as they would. All sizes are held at once and timed in turns. A size that memory will not hold is left out with a
+line. Times are the least of several repeats, ratios to the smallest table the median of each round's; 1.15 at most is
+expected.
+"""
+
+import argparse
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+from throughput import training
+
+from nemui_jax import latents, train
+from nemui_jax.config import Config
+from nemui_jax.dataset import Corpus
+
+REAL = 16  # songs whose music is reused
+ROOM = 0.7  # the share of free memory that all tables together may take
+
+
+def excerpts(folder: Path, seconds: float) -> tuple[Config, Corpus]:
+    """The beginnings of a few songs, as a corpus."""
+    settings, corpus = report.load(folder)
+    songs = [dataclasses.replace(song, notes=song.notes[song.notes["end"] < seconds]) for song in corpus.songs[:REAL]]
+    steps = round(seconds / settings.roll.step_seconds)
+    entries = [dataclasses.replace(entry, steps=steps) for entry in corpus.entries[: len(songs)]]
+    return settings, Corpus(tuple(entries), tuple(songs))
+
+
+def queries(count: int, corpus: Corpus, settings: Config) -> latents.Queries:
+    """The queries of this many songs: rows of their own, music in rotation."""
+    one = latents.queries(corpus.entries[0].steps, settings.model)
+    rows = latents.count_rows(corpus.entries[0].steps, settings.model)
+    song = np.arange(count, dtype=np.int32)[:, None]
+    music = song % len(corpus.songs) * np.int32(len(one.step) * settings.model.block_steps)
+    columns = one.step + music, one.row + song * rows, one.next_row + song * rows, np.tile(one.time, (count, 1))
+    return latents.Queries(*(column.reshape(-1) for column in columns))
+
+
+def bytes_of(count: int, corpus: Corpus, settings: Config) -> int:
+    """Memory that this many songs take on the device: rows with two moments and a count each, and queries."""
+    steps = corpus.entries[0].steps
+    rows = count * latents.count_rows(steps, settings.model)
+    return rows * (3 * settings.model.latent_size + 1) * 4 + count * latents.count_queries(steps, settings.model) * 16
+
+
+def free_bytes() -> int:
+    """Memory free for arrays."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A step's time and memory at each size of the table."""
+    real, most = train.load(corpus, settings)
+    key, total, room = jax.random.key(0), jnp.int32(10**6), ROOM * free_bytes()
+    runs, memory = {}, {}
+    for count in sorted(counts):
+        need = bytes_of(count, corpus, settings)
+        if 2 * need > room:  # while it is made it is there twice
+            print(f"{count:,} songs: about {need / 2**30:.1f} GiB would not fit; left out")
+            continue
+        room -= need
+        data = jax.device_put(real._replace(queries=queries(count, corpus, settings)))
+        rows = count * latents.count_rows(corpus.entries[0].steps, settings.model)
+        init = jax.jit(partial(train.init, rows=rows, config=settings))
+        state = jax.block_until_ready(init(key))
+        compiled = train.steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+        analysis = compiled.memory_analysis()
+        held = sum(
+            leaf.nbytes
+            for leaf in jax.tree.leaves((state, data))
+            if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        )
+        memory[count] = {"state_and_data": held, "while_training": analysis.temp_size_in_bytes if analysis else None}
+        runs[count] = training(compiled, state, data, key, total)
+    seconds = report.in_turns({str(count): run for count, run in runs.items()}, args.repeats)
+    first = seconds[str(min(runs))]
+    return [
+        {
+            "songs": count,
+            "rows": count * latents.count_rows(corpus.entries[0].steps, settings.model),
+            "step_seconds": min(seconds[str(count)]) / args.steps,
+            "ratio": report.ratio(seconds[str(count)], first),
+            "bytes": memory[count],
+            "seconds": seconds[str(count)],
+        }
+        for count in runs
+    ]
+
+
+def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """FOR THE MAINTAINER: a step's time on 1, 2, 4, ... devices, as ratio to one.
+
+    To be filled in once `train` takes a mesh; see `over_songs` for how contenders are made and timed in turns.
+    """
+    if jax.device_count() > 1:
+        print(f"{jax.device_count()} devices: this benchmark does not spread a step over them yet")
+    return []
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
+    parser.add_argument("--songs", type=int, nargs="+", default=[16, 100, 1_000, 10_000, 100_000])
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of a song (default: 30)")
+    parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
+    parser.add_argument("--repeats", type=int, default=21, help="rounds (default: 21)")
+    args = parser.parse_args()
+    with report.songs(args.dir) as folder:
+        settings, corpus = excerpts(folder, args.seconds)
+    found = over_songs(args.songs, settings, corpus, args)
+    rows = [
+        (
+            f"{row['songs']:,}",
+            row["ratio"],
+            row["step_seconds"] * 1e3,
+            row["rows"],
+            row["bytes"]["state_and_data"] / 2**20,
+            (row["bytes"]["while_training"] or float("nan")) / 2**20,
+        )
+        for row in found
+    ]
+    columns = ("songs", f"step, to {found[0]['songs']} songs", "ms a step", "rows", "MiB held", "MiB more in a step")
+    report.show(f"songs of {args.seconds:g} s", columns, rows)
+    report.write(args, {"songs": found, "devices": over_devices(settings, corpus, args)})
+
+
+if __name__ == "__main__":
+    main()

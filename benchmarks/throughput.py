@@ -1,0 +1,230 @@
+"""Speed of training against what this machine's matrix products can do at the same sizes: model FLOP utilisation.
+
+    python benchmarks/throughput.py [--dir midis/] [--batch 256 512 1024] [--block ...] [--hidden ...] [--json FILE]
+
+Model FLOPs of a step = 6 * weights * queries, where weights are the entries of the kernels: every layer has three
+products (forward, gradient of its weights, gradient of its input), each of 2 * inputs * outputs * queries. The first
+layer's input gradient counts in full, as it is what moves the latents. All else in a step (drawing and unpacking music,
+losses, optimiser) counts as time and not as FLOPs.
+
+The peak is these products of all layers in one jitted scan and nothing else, at the same sizes, in turns with the step.
+MFU is the step's FLOP/s over the peak's: 1 if a step were its products alone. Times are the least of several repeats,
+ratios medians of each round's. One of batch, block and hidden varies at a time; the first of each is the default's.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+
+from nemui_jax import train
+from nemui_jax.config import Config
+from nemui_jax.dataset import Corpus
+
+DTYPES = ("float32", "bfloat16")  # of the peak; the step's own is float32 until the configuration offers another
+PARTS = ("data", "forward", "backward", "all")
+
+
+def kernels(params: Any) -> list[tuple[int, int]]:
+    """Inputs and outputs of every layer."""
+    return [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+
+
+def model_flops(sizes: list[tuple[int, int]], queries: int) -> int:
+    """Floating-point operations of the products of one step."""
+    return 6 * queries * sum(inputs * outputs for inputs, outputs in sizes)
+
+
+@partial(jax.jit, static_argnames="length")
+def products(inputs: list[jax.Array], weights: list[jax.Array], length: int) -> Any:
+    """`length` times the three products of every layer; each turn feeds on the one before, so that none is saved."""
+
+    def turn(carry, _):
+        inputs, _ = carry
+        outputs = [value @ weight for value, weight in zip(inputs, weights, strict=True)]
+        weight_grads = [value.T @ output for value, output in zip(inputs, outputs, strict=True)]
+        input_grads = [output @ weight.T for output, weight in zip(outputs, weights, strict=True)]
+        return (input_grads, weight_grads), None
+
+    return jax.lax.scan(turn, (inputs, jax.tree.map(jnp.zeros_like, weights)), length=length)[0]
+
+
+def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) -> Callable[[], Any]:
+    """A call that does `length` steps' worth of products.
+
+    Weights have orthonormal rows or columns, so that numbers neither vanish nor grow however often they are multiplied.
+    """
+    rng = np.random.default_rng(0)
+
+    def orthonormal(size: tuple[int, int]) -> jax.Array:
+        tall, _ = np.linalg.qr(rng.normal(size=(max(size), min(size))))
+        return jnp.asarray(tall if size[0] >= size[1] else tall.T, dtype)
+
+    inputs = [jnp.asarray(rng.normal(size=(queries, size[0])), dtype) for size in sizes]
+    return partial(products, inputs, [orthonormal(size) for size in sizes], length=length)
+
+
+@partial(jax.jit, static_argnames=("part", "config", "most", "length"))
+def first_parts(
+    state: train.TrainState, data: train.Data, key: Any, *, part: str, config: Config, most: int, length: int
+) -> Any:
+    """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
+
+    def cost(params, before, after, batch, target):
+        return train.batch_loss(params, before, after, batch.time, target, config)
+
+    def turn(_, step):
+        batch = train.draw(key, step, data.queries, config.train)
+        target = train.targets(data.rolls, batch.step, config, most)
+        if part == "data":
+            return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in target)
+        reads = state.params, state.latents[batch.row], state.latents[batch.next_row]
+        if part == "forward":
+            return zeros, cost(*reads, batch, target)
+        value, gradients = jax.value_and_grad(cost, (0, 1, 2))(*reads, batch, target)
+        return gradients, value
+
+    rows = jnp.zeros((config.train.batch_windows * config.train.window_blocks, config.model.latent_size))
+    zeros = (jax.tree.map(jnp.zeros_like, state.params), rows, rows) if part == "backward" else ()
+    return jax.lax.scan(turn, zeros, state.step + jnp.arange(length))
+
+
+def training(run: Callable[..., Any], state: train.TrainState, *others: Any) -> Callable[[], Any]:
+    """A call that goes on training."""
+
+    def call() -> Any:
+        nonlocal state
+        state, losses = run(state, *others)
+        return losses
+
+    return call
+
+
+def measure(settings: Config, corpus: Corpus, args: argparse.Namespace) -> dict[str, Any]:
+    """One configuration."""
+    data, most = train.load(corpus, settings)
+    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    state = train.init(key, rows, settings)
+    queries = settings.train.batch_windows * settings.train.window_blocks
+    sizes, total = kernels(state.params), jnp.int32(10**6)
+    began = time.perf_counter()
+    run = train.steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+    compile_seconds = time.perf_counter() - began
+    contenders = {"step": training(run, state, data, key, total)}
+    contenders |= {dtype: peak(sizes, queries, dtype, args.steps) for dtype in DTYPES}
+    seconds = {
+        name: [value / args.steps for value in values]
+        for name, values in report.in_turns(contenders, args.repeats).items()
+    }
+    best, flops = {name: min(values) for name, values in seconds.items()}, model_flops(sizes, queries)
+    return {
+        "batch": settings.train.batch_windows,
+        "block": settings.model.block_steps,
+        "hidden": settings.model.hidden_size,
+        "weights": sum(inputs * outputs for inputs, outputs in sizes),
+        "compile_seconds": compile_seconds,
+        "step_seconds": best["step"],
+        "music_steps_per_second": queries * settings.model.block_steps / best["step"],
+        "model_flops": flops,
+        "xla_flops": (run.cost_analysis() or {}).get("flops"),  # of one step: XLA counts a loop's body once
+        "flops_per_second": flops / best["step"],
+        "peak_flops_per_second": {dtype: flops / best[dtype] for dtype in DTYPES},
+        "mfu": report.ratio(seconds["float32"], seconds["step"]),
+        "bfloat16_peak_ratio": report.ratio(seconds["float32"], seconds["bfloat16"]),
+        "seconds": seconds,
+    }
+
+
+def split(settings: Config, corpus: Corpus, args: argparse.Namespace) -> dict[str, Any]:
+    """Where the time of a step goes."""
+    data, most = train.load(corpus, settings)
+    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    state, length = train.init(key, rows, settings), args.steps
+    static = {"config": settings, "most": most, "length": length}
+    calls: dict[str, Callable[[], Any]] = {
+        part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
+    }
+    own = train.init(key, rows, settings)  # a step's state is donated
+    calls["all"] = training(partial(train.steps, **static), own, data, key, jnp.int32(10**6))
+    queries = settings.train.batch_windows * settings.train.window_blocks
+    calls["products"] = peak(kernels(state.params), queries, "float32", length)
+    seconds = report.in_turns(calls, args.repeats)
+    until = np.array([np.array(seconds[part]) / length for part in PARTS])  # [part, round]
+    own_time = np.median(np.diff(until, axis=0, prepend=0), axis=1)
+    names = ("draw and unpack", "forward", "backward", "rows and optimiser")
+    return {
+        "parts": {
+            name: {"seconds": float(value), "share": float(value / np.median(until[-1]))}
+            for name, value in zip(names, own_time, strict=True)
+        },
+        "step_seconds": float(np.median(until[-1])),
+        "products_share": report.ratio(seconds["products"], seconds["all"]),
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[512, 256, 1024])
+    parser.add_argument("--block", type=int, nargs="+", default=[16, 8, 32])
+    parser.add_argument("--hidden", type=int, nargs="+", default=[320, 160, 640])
+    parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")
+    args = parser.parse_args()
+    with report.songs(args.dir) as folder:
+        settings, corpus = report.load(folder)
+    base = with_sizes(settings, args.batch[0], args.block[0], args.hidden[0])
+    found = [measure(base, corpus, args)]
+    found += [measure(with_sizes(base, batch=batch), corpus, args) for batch in args.batch[1:]]
+    found += [measure(with_sizes(base, block=block), corpus, args) for block in args.block[1:]]
+    found += [measure(with_sizes(base, hidden=hidden), corpus, args) for hidden in args.hidden[1:]]
+    columns = ("batch", "block", "hidden", "MFU", "steps of music/s", "ms a step", "GFLOP/s", "peak", "bf16/f32 peak")
+    rows = [
+        (
+            *(str(row[name]) for name in ("batch", "block", "hidden")),
+            row["mfu"],
+            round(row["music_steps_per_second"]),
+            row["step_seconds"] * 1e3,
+            row["flops_per_second"] / 1e9,
+            row["peak_flops_per_second"]["float32"] / 1e9,
+            row["bfloat16_peak_ratio"],
+            row["model_flops"] / 1e9,
+            (row["xla_flops"] or float("nan")) / 1e9,
+            row["compile_seconds"],
+        )
+        for row in found
+    ]
+    report.show("training", (*columns, "GFLOP a step", "XLA says", "s to compile"), rows)
+    parts = split(base, corpus, args)
+    rows = [(name, part["share"], part["seconds"] * 1e3) for name, part in parts["parts"].items()]
+    rows.append(
+        ("matrix products alone", parts["products_share"], parts["products_share"] * parts["step_seconds"] * 1e3)
+    )
+    report.show("a step's time (medians)", ("part", "share", "ms"), rows)
+    report.write(args, {"training": found, "step": parts})
+
+
+def with_sizes(settings: Config, batch: int = 0, block: int = 0, hidden: int = 0) -> Config:
+    """The configuration with other sizes, where they are not 0."""
+    return dataclasses.replace(
+        settings,
+        train=dataclasses.replace(settings.train, batch_windows=batch or settings.train.batch_windows),
+        model=dataclasses.replace(
+            settings.model,
+            block_steps=block or settings.model.block_steps,
+            hidden_size=hidden or settings.model.hidden_size,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Seconds of training until songs are known this well: the default against `--preset original`, on the same songs.
+
+    python benchmarks/time_to_quality.py [--dir midis/] [--cap 300] [--json FILE]
+
+Two bars: F1 of sounding cells of the 50 ms grid over all songs (`--cells`), and the songs' mean note F1 of onsets
+(`--notes`). The contender that has trained for less goes next, a chunk at a time, so that noise hits both. Compilation
+is timed apart. Quality is measured outside the clock, whenever a clock has gone on by 5 %, though for no longer in all
+than there was training: so fine is a figure. Both learn whole songs. A contender stops when both bars are reached, at
+the cap, or where its schedule ends.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+
+from nemui_jax import dataset, latents, metrics, rolls, sample, train
+from nemui_jax.config import PRESETS
+
+CHUNK = 10  # steps between looks at the clock
+CHECK_GROWTH = 1.05
+
+
+class Contender:
+    """A training in progress, with its clock and the best quality seen."""
+
+    def __init__(self, preset: str, folder: Path, bars: dict[str, float]):
+        self.settings, self.corpus = report.load(folder, preset)
+        self.data, most = train.load(self.corpus, self.settings)
+        self.key = jax.random.key(0)
+        self.rows = np.cumsum(
+            [0] + [latents.count_rows(entry.steps, self.settings.model) for entry in self.corpus.entries]
+        )
+        self.state = train.init(self.key, int(self.rows[-1]), self.settings)
+        schedule = train.default_steps(len(self.data.queries.step), self.settings.train)
+        self.total = 2**30 if self.settings.train.constant_rate else schedule  # a constant rate can go on
+        began = time.perf_counter()
+        static: dict[str, Any] = {"config": self.settings, "most": most, "length": CHUNK}
+        lowered = train.steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
+        self.run = lowered.compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.seconds, self.steps, self.checked, self.looking_seconds = 0.0, 0, 0.0, 0.0
+        own = self.settings.roll
+        rolled = [
+            rolls.to_roll(dataset.grid_of(song, entry, own), entry.steps, own.low, own.high)[:, rolls.FRAME] > 0.5
+            for entry, song in zip(self.corpus.entries, self.corpus.songs, strict=True)
+        ]
+        self.cells = np.concatenate(rolled)
+        self.bars, self.reached, self.best = bars, dict.fromkeys(bars), dict.fromkeys(bars, 0.0)
+
+    def going(self, cap: float) -> bool:
+        """Whether there is a bar left to reach, and time to."""
+        return None in self.reached.values() and self.seconds < cap and self.steps < self.total
+
+    def go_on(self, cap: float) -> None:
+        """One chunk; a look at the quality where it is time for one."""
+        began = time.perf_counter()
+        self.state, losses = self.run(self.state, self.data, self.key, jnp.int32(self.total))
+        jax.block_until_ready(losses)
+        self.seconds += time.perf_counter() - began
+        self.steps += CHUNK
+        due = self.seconds > self.checked * CHECK_GROWTH and self.looking_seconds < self.seconds
+        if due or self.seconds >= cap or self.steps >= self.total:
+            self.look()
+
+    def look(self) -> None:
+        """Measures the quality, and notes which bars are reached."""
+        began, self.checked = time.perf_counter(), self.seconds
+        for name, value in self.quality().items():
+            self.best[name] = max(self.best[name], value)
+            if self.reached[name] is None and value >= self.bars[name]:
+                self.reached[name] = self.seconds
+        self.looking_seconds += time.perf_counter() - began
+
+    def quality(self) -> dict[str, float]:
+        """F1 of cells over all songs, and the mean of the songs' note F1."""
+        table, own, model = np.asarray(self.state.latents), self.settings.roll, self.settings.model
+        cells, notes = [], []
+        for index, (entry, song) in enumerate(zip(self.corpus.entries, self.corpus.songs, strict=True)):
+            rows, blocks = table[self.rows[index] : self.rows[index + 1]], latents.count_queries(entry.steps, model)
+            stretch, times = latents.along(rows, entry.steps, blocks, model), latents.queries(entry.steps, model).time
+            decoded = sample.decode(self.state.params, stretch, times, self.settings)
+            cells.append(decoded.frame[: entry.steps] > 0.5)
+            found = rolls.to_notes(sample.plain(decoded, self.settings)[0], own.step_seconds, entry.shift)
+            notes.append(metrics.note_scores(song.notes, found).onset.f1)
+        return {"cells": metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
+
+
+def told(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:
+    """What became of one bar."""
+    seconds, compiling = contender.reached[bar], contender.compile_seconds
+    return {
+        "bar": contender.bars[bar],
+        "reached": seconds is not None,
+        "best": contender.best[bar],
+        "training_seconds": contender.seconds if seconds is None else seconds,
+        "compile_seconds": compiling,
+        "seconds": None if seconds is None else seconds + compiling,
+        "seconds_a_minute_of_music": None if seconds is None else (seconds + compiling) / minutes,
+    }
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
+    parser.add_argument("--cells", type=float, default=0.74, help="F1 of cells to reach (default: 0.74)")
+    parser.add_argument("--notes", type=float, default=0.99, help="note F1 to reach (default: 0.99)")
+    parser.add_argument("--cap", type=float, default=300.0, help="most seconds of training each (default: 300)")
+    args: argparse.Namespace = parser.parse_args()
+    bars = {"cells": args.cells, "notes": args.notes}
+    with report.songs(args.dir) as folder:
+        contenders = {preset: Contender(preset, folder, bars) for preset in PRESETS}
+    while going := [contender for contender in contenders.values() if contender.going(args.cap)]:
+        min(going, key=lambda contender: contender.seconds).go_on(args.cap)
+    corpus = contenders["default"].corpus
+    minutes = sum(entry.seconds for entry in corpus.entries) / 60
+    found = {preset: {bar: told(each, bar, minutes) for bar in bars} for preset, each in contenders.items()}
+    rows = []
+    for bar, value in bars.items():
+        for preset, row in found.items():
+            if row[bar]["reached"]:
+                times = [row[bar][name] for name in ("training_seconds", "seconds", "seconds_a_minute_of_music")]
+            else:
+                why = f"not reached in {row[bar]['training_seconds']:.0f} s (best {row[bar]['best']:.3f})"
+                times = [why, "-", "-"]
+            rows.append(
+                (f"{bar} F1 {value:g}", preset, *times, row[bar]["compile_seconds"], faster(found, bar, preset))
+            )
+    columns = ("bar", "preset", "s of training", "with compiling", "a minute of music", "s to compile", "default is")
+    report.show(f"time to quality, {len(corpus.entries)} songs, {minutes:.1f} minutes", columns, rows)
+    figures = {"minutes": minutes, "songs": len(corpus.entries), "presets": found}
+    report.write(args, figures | {"steps": {name: each.steps for name, each in contenders.items()}})
+
+
+def faster(found: dict[str, Any], bar: str, preset: str) -> str:
+    """By what factor the default was there before this one, if it was; at least, if this one never was."""
+    first, other = found["default"][bar], found[preset][bar]
+    if preset == "default" or not first["reached"]:
+        return ""
+    factor = other["training_seconds"] / first["training_seconds"]
+    return f"{'' if other['reached'] else '> '}{factor:.3g} x as fast"
+
+
+if __name__ == "__main__":
+    main()

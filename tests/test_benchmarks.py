@@ -1,0 +1,87 @@
+"""Every benchmark runs, at its smallest, in a process of its own, and writes what it found as JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Runs one and returns its output and its figures."""
+
+    def run(name: str, *arguments: object) -> tuple[str, Any]:
+        path = tmp_path / "figures.json"
+        command = [sys.executable, f"benchmarks/{name}.py", "--json", path, *arguments]
+        done = subprocess.run(
+            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(path.read_text())
+        assert told["machine"]["cores"] >= 1 and told["machine"]["cpu"] and told["machine"]["devices"]
+        assert {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= set(told["versions"])
+        assert {"commit", "arguments", "load"} <= set(told)
+        return done.stdout, told["figures"]
+
+    return run
+
+
+def test_throughput(benchmark, songs_folder):
+    sizes = ("--batch", 8, "--block", 16, "--hidden", 8, "--steps", 1, "--repeats", 2)
+    out, found = benchmark("throughput", "--dir", songs_folder, *sizes)
+    assert "MFU" in out
+    for row in found["training"]:
+        assert row["model_flops"] == 6 * row["weights"] * 8  # queries
+        assert row["mfu"] > 0 and row["step_seconds"] > 0 and row["peak_flops_per_second"]["bfloat16"] > 0
+        assert row["xla_flops"] is None or row["xla_flops"] > 0.8 * row["model_flops"]  # nothing was optimised away
+    assert set(found["step"]["parts"]) == {"draw and unpack", "forward", "backward", "rows and optimiser"}
+    assert sum(part["share"] for part in found["step"]["parts"].values()) == pytest.approx(1, abs=0.5)
+
+
+def test_time_to_quality(benchmark, songs_folder):
+    bars = ("--cells", 0.01, "--notes", 1.01, "--cap", 0.05)  # one reached at once, one that cannot be
+    out, found = benchmark("time_to_quality", "--dir", songs_folder, *bars)
+    for preset in found["presets"].values():
+        assert not preset["notes"]["reached"] and preset["notes"]["seconds"] is None
+        assert 0 <= preset["notes"]["best"] <= 1
+    assert "not reached in" in out
+    cells = found["presets"]["default"]["cells"]
+    assert cells["reached"] and cells["seconds"] == cells["training_seconds"] + cells["compile_seconds"]
+
+
+def test_scale(benchmark, songs_folder):
+    sizes = ("--songs", 2, 4, 10**9, "--seconds", 2, "--steps", 1, "--repeats", 2)
+    out, found = benchmark("scale", "--dir", songs_folder, *sizes)
+    assert "would not fit" in out
+    small, large = found["songs"]
+    assert (small["ratio"], small["songs"], large["songs"]) == (1, 2, 4)
+    assert large["rows"] == 2 * small["rows"] and large["bytes"]["state_and_data"] > small["bytes"]["state_and_data"]
+
+
+def test_sample(benchmark, trained):
+    _, found = benchmark("sample", "--run", trained.path, "--seconds", 2, "--what", "mix", "--repeats", 1)
+    assert [row["recipe"] for row in found] == ["mix"]
+    for row in found:
+        cold, warm = row["inside"]["cold"], row["inside"]["warm"]
+        assert 0 < warm["whole"] < cold["whole"] and cold["import"] > 0 and row["first"] > 0 and row["second"] > 0
+        assert sum(value for part, value in cold.items() if part != "whole") == pytest.approx(cold["whole"])
+
+
+def test_load(benchmark, songs_folder):
+    out, found = benchmark("load", "--dir", songs_folder, "--copies", 1, 2, "--repeats", 1)
+    assert [row["songs"] for row in found] == [3, 6] and found[1]["notes"] == 2 * found[0]["notes"]
+    assert all(set(row["ratio"]) == {"nothing cached", "cached", "pretty_midi"} for row in found)
+    assert "notes/s" in out
+
+
+def test_recall(benchmark, trained, songs_folder, tmp_path):
+    flat = tmp_path / "songs"
+    flat.mkdir()
+    for path in songs_folder.rglob("*.mid"):
+        (flat / Path(path).name).write_bytes(path.read_bytes())
+    out, found = benchmark("recall", "--dir", flat, "--run", trained.path)
+    assert "mean" in out and found["mean"]["onset"] > 0.5 and len(found["songs"]) == 3
