@@ -1,15 +1,18 @@
-# make demo: learn the built-in tunes and write mixes.  make test: every test.  make lint: linters and types.
+# make demo: learn the built-in tunes and write mixes.  make test: every test but the slow ones.  make lint: linters and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python run.py demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/slow
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

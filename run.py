@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Neural Music Interpolation from the command line: python run.py --help."""
 
 import sys

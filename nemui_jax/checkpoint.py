@@ -3,41 +3,104 @@
     checkpoints/<step>/       Orbax: params, latents, moments, step
     checkpoints/<step>.json   rows of its table, SHA-256 of its files; written last: a step without does not count
 
-Orbax restores flipped array bytes without a word, hence the hashes.
+Orbax restores flipped array bytes without a word, hence the hashes. Arrays are stored as plain Zarr, in chunks of
+CHUNK_BYTES, a file each: to play a song only the chunks with its rows are read, and only their hashes are checked.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
 
-from nemui_jax import model, train
-from nemui_jax.runs import Run, RunError, write_text
+from nemui_jax import devices, latents, model, train
+from nemui_jax.config import Config
+from nemui_jax.runs import Run, RunError, sync, write_text
 from nemui_jax.train import TrainState
 
 KEPT = 2  # newest checkpoints that stay
+TABLE = "latents/table"  # in a checkpoint
+CHUNK_BYTES = 4 * 2**20
+
+
+class SaveError(RuntimeError):
+    """A checkpoint that could not be written; older ones are as they were."""
 
 
 def save(run: Run, state: TrainState) -> int:
-    """Saves a state as the newest checkpoint; it is durable when this returns its step."""
+    """Saves a state as the newest checkpoint; it is durable when this returns its step. SaveError if it cannot be."""
+    try:
+        return _save(run, state)
+    except Exception as error:  # Orbax and what is below it raise many kinds for a full disk
+        _clear(run.path / "checkpoints")
+        reason = f"step {int(state.step):,} could not be saved ({_in_short(error)})"
+        raise SaveError(
+            f"{run.path}: {reason}; steps saved before are whole, and the same command goes on from there"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    number = getattr(error, "errno", None) or next(iter(re.findall(r"os_error_code='(\d+)'", str(error))), None)
+    return os.strerror(int(number)) if number else f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+
+
+def needs(rows: int, settings: Config) -> tuple[int, int]:
+    """Bytes that the checkpoints of a run with so many rows take, while one is written, and those of the largest file.
+
+    Arrays are not compressed.
+    """
+    state = jax.eval_shape(lambda key: train.init(key, rows, settings), jax.random.key(0))
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
+    return (KEPT + 1) * sum(sizes), min(max(sizes), CHUNK_BYTES)
+
+
+def _save(run: Run, state: TrainState) -> int:
     step = int(state.step)
     folder = run.path / "checkpoints" / str(step)
     if _whole(folder, run.rows):
         return step
-    shutil.rmtree(folder, ignore_errors=True)  # left without hashes by a process that was killed
+    if devices.chief():
+        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder.parent)
+    devices.meet(f"may save {step}")
+    spread = {"spread": {"spread": latents.spread(state.latents[: run.rows])}}
     with _quiet_orbax() as ocp:
-        ocp.save_checkpointables(folder, _parts(state))
-    write_text(folder.with_suffix(".json"), json.dumps(_seal(run.rows, _hashes(folder)), indent=1))
-    for old in sorted(saved_steps(run.path))[:-KEPT]:
-        folder.with_name(f"{old}.json").unlink(missing_ok=True)
-        shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
+        plain = ocp.Context()
+        plain.array.saving.use_ocdbt, plain.array.saving.use_compression = False, False
+        plain.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
+        with plain:
+            ocp.save_checkpointables(folder, _parts(state) | spread)
+    if devices.chief():
+        sync(folder)  # Orbax leaves this to the system for some of its files and for all folders
+        write_text(folder.with_suffix(".json"), json.dumps(_seal(run.rows, _hashes(folder)), indent=1))
+        for old in sorted(saved_steps(run.path))[:-KEPT]:
+            folder.with_name(f"{old}.json").unlink(missing_ok=True)
+            shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
+    devices.meet(f"saved {step}")
     return step
+
+
+def _clear(folder: Path) -> None:
+    """Deletes what processes that were killed while they saved have left: what has no hashes, and halves of them."""
+    for path in folder.glob("*"):
+        half = re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", path.name)
+        if half or (path.name.isdecimal() and not path.with_name(f"{path.name}.json").exists()):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.json.partial"):
+        path.unlink(missing_ok=True)
 
 
 def saved_steps(path: Path) -> list[int]:
@@ -46,12 +109,15 @@ def saved_steps(path: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-def whole_step(run: Run) -> tuple[int | None, list[int]]:
-    """The newest checkpoint whose files are what was written, and the newer ones that are damaged."""
+def whole_step(run: Run, songs: Sequence[int] | None = None) -> tuple[int | None, list[int]]:
+    """The newest checkpoint whose files are what was written, and the newer ones that are damaged.
+
+    With `songs` only what plays these is looked at, not the rest of the table and what training needs.
+    """
     damaged = []
     for step in saved_steps(run.path):
         folder = run.path / "checkpoints" / str(step)
-        if _whole(folder, run.rows):
+        if _whole(folder, run.rows) if songs is None else _plays(run, folder, songs):
             return step, damaged
         if not _of_other_songs(folder, run.rows):
             damaged.append(step)
@@ -60,26 +126,63 @@ def whole_step(run: Run) -> tuple[int | None, list[int]]:
     return None, []
 
 
-def restore(run: Run, step: int) -> TrainState:
-    """The whole state of a checkpoint, to go on training."""
-    abstract = jax.eval_shape(lambda key: train.init(key, run.rows, run.config), jax.random.key(0))
-    found = _load(run, step, _parts(abstract))
+def restore(run: Run, step: int, mesh: Mesh | None = None) -> TrainState:
+    """The whole state of a checkpoint, to go on training, over a mesh of devices; it may have been saved on others."""
+    found = _load(run, step, _parts(_abstract(run, mesh)))
     moments = found["moments"]
     return TrainState(
         found["step"]["step"], found["params"], moments["params"], found["latents"]["table"], moments["latents"]
     )
 
 
-def restore_model(run: Run, step: int) -> tuple[model.Params, jax.Array]:
-    """Weights and latent table of a checkpoint, to sample."""
-    abstract = jax.eval_shape(lambda key: train.init(key, run.rows, run.config), jax.random.key(0))
-    parts = _parts(abstract)
-    found = _load(run, step, {name: parts[name] for name in ("params", "latents")})
-    return found["params"], found["latents"]["table"]
+def restore_params(run: Run, step: int) -> model.Params:
+    """The weights of a checkpoint."""
+    return _load(run, step, {"params": _parts(_abstract(run))["params"]})["params"]
+
+
+def restore_rows(run: Run, step: int, song: int) -> Float[np.ndarray, "row latent"]:
+    """The rows of one song; no others are read but those that share its chunks."""
+    start, end = run.row_starts[song : song + 2]
+    return _open_table(run.path / "checkpoints" / str(step))[start:end].read().result()
+
+
+def restore_table(run: Run, step: int) -> Float[np.ndarray, "row latent"]:
+    """The rows of all songs, in order."""
+    return _open_table(run.path / "checkpoints" / str(step))[: run.rows].read().result()
+
+
+def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
+    """The standard deviation of each number of a row over the table: the unit of noise."""
+    shape = (run.config.model.latent_size,)
+    abstract = jax.ShapeDtypeStruct(shape, np.float32, sharding=devices.sharding(None, split=False))
+    return np.asarray(_load(run, step, {"spread": {"spread": abstract}})["spread"]["spread"])
+
+
+def restore_model(run: Run, step: int) -> tuple[model.Params, Float[np.ndarray, "row latent"]]:
+    """The weights, and the rows of all songs."""
+    return restore_params(run, step), restore_table(run, step)
+
+
+def _abstract(run: Run, mesh: Mesh | None = None) -> TrainState:
+    """The shapes of a run's state and how it lies over the devices of a mesh."""
+    state = jax.eval_shape(lambda key: train.init(key, run.rows, run.config), jax.random.key(0))
+
+    def lies(part: Any, split: bool) -> Any:
+        sharding = devices.sharding(mesh, split)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), part)
+
+    return TrainState(*lies(state[:3], split=False), *lies(state[3:], split=True))
+
+
+def _open_table(folder: Path) -> Any:
+    import tensorstore  # Orbax stores through it, but hands out whole arrays alone
+
+    where = {"driver": "file", "path": str(folder / TABLE)}
+    return tensorstore.open({"driver": "zarr3", "kvstore": where}, open=True, read=True).result()
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
-    """The state as Orbax keeps it: sampling reads two of the four."""
+    """The state as Orbax keeps it, each part by itself."""
     return {
         "params": state.params,
         "latents": {"table": state.latents},
@@ -95,7 +198,12 @@ def _load(run: Run, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
 
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(folder)): _hash(file) for file in files}
+
+
+def _hash(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _seal(rows: int, files: dict[str, str]) -> dict[str, Any]:
@@ -112,6 +220,27 @@ def _whole(folder: Path, rows: int) -> bool:
         return False
 
 
+def _plays(run: Run, folder: Path, songs: Sequence[int]) -> bool:
+    """Whether all that plays these songs is as it was written."""
+    try:
+        found = json.loads(folder.with_suffix(".json").read_text())
+        if found != _seal(run.rows, found["files"]):
+            return False
+        metadata = json.loads((folder / TABLE / "zarr.json").read_text())
+        rows = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+        starts = run.row_starts
+        chunks = {n for song in songs for n in range(starts[song] // rows, (starts[song + 1] - 1) // rows + 1)}
+        needed = tuple(f"{TABLE}/c/{number}/" for number in chunks)
+        files = {
+            name: sha256
+            for name, sha256 in found["files"].items()
+            if name.startswith(needed) or not name.startswith((f"{TABLE}/c/", "moments/"))
+        }
+        return all(_hash(folder / name) == sha256 for name, sha256 in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _of_other_songs(folder: Path, rows: int) -> bool:
     """Whether a checkpoint was saved while `add` was about to change the list of songs, or had just done so."""
     try:
@@ -123,9 +252,19 @@ def _of_other_songs(folder: Path, rows: int) -> bool:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[Any]:
-    """Orbax, imported when first needed (it takes a second), without its warnings on shardings we leave to JAX."""
+    """Orbax, imported when first needed (it takes a second), without its warnings, and with its errors told once."""
     from orbax.checkpoint import v1 as ocp
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield ocp
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield ocp
+    except BaseException:
+        gc.collect()  # tasks that failed say so when they are deleted
+        raise
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook

@@ -7,33 +7,33 @@ import argparse
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from nemui_jax import config, dataset, metrics, midi, recipe, runs
+from nemui_jax import dataset, interface, metrics, midi, recipe, runs
+from nemui_jax.interface import Piece, Plan
 from nemui_jax.lessons import add, train
 from nemui_jax.runs import Run
 from nemui_jax.terminal import (
-    Failed,
     UsageError,
     bar,
     clock,
     console,
-    load_song,
+    one_line,
+    print_json,
     print_reports,
+    print_result,
     read_recalls,
     start_jax,
     usable_step,
 )
 
-__all__ = ["add", "demo", "evaluate", "fetch", "sample", "songs", "studio", "train"]
-RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
-FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
+__all__ = ["add", "demo", "evaluate", "export", "fetch", "plots", "sample", "songs", "studio", "train"]
 
 
 # songs
@@ -41,94 +41,66 @@ FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough 
 
 def songs(args: argparse.Namespace) -> None:
     """Lists the songs of a run."""
-    run = runs.read(args.run)
-    fields = ("name", "path", "seconds", "notes", "key")
-    known = [recall.get("onset") for recall in read_recalls(run)]
+    known = interface.load(args.run).songs
     if args.json:
-        rows = [
-            {"index": index, **{field: getattr(entry, field) for field in fields}, "recall": recall}
-            for index, (entry, recall) in enumerate(zip(run.entries, known, strict=True))
-        ]
-        print(json.dumps(rows, indent=1))
+        print_json([dataclasses.asdict(song) for song in known])
         return
     table = Table(box=None)
     for head in ("song", "name", "length", "notes", "key", "recall"):
-        table.add_column(head, justify="left" if head in ("name", "key") else "right")
-    for index, (entry, recall) in enumerate(zip(run.entries, known, strict=True)):
-        told = "-" if recall is None else f"{recall:.4f}"
-        table.add_row(str(index), entry.name, clock(entry.seconds), f"{entry.notes:,}", entry.key, told)
+        table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
+    for song in known:
+        told = "-" if song.recall is None else f"{song.recall:.4f}"
+        table.add_row(str(song.index), one_line(song.name), clock(song.seconds), f"{song.notes:,}", song.key, told)
     console().print(table)
 
 
 # sample
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One output: whose tracks, with which weights, and where it goes."""
-
-    songs: tuple[int | Path, ...]
-    weights: tuple[float, ...] | None  # None: a morph
-    label: str
-    noise: float = 0.0
-    seed: int = 0
-
-
 def sample(args: argparse.Namespace) -> None:
     """Writes songs, and what lies between them."""
-    run = runs.read(args.run)
-    shift = None if args.key is None else recipe.find_shift(args.key, run.entries)
+    run = interface.load(args.run, partial(print, flush=True))
+    run = dataclasses.replace(run, max_seconds=args.max_seconds)
+    options = {name: getattr(args, name) for name in ("seconds", "key", "program", "path", "temperature", "seed")}
     if args.random:
-        return _sample_random(args, run, shift)
-    plans = _plans(args, run)
-    paths = _out_paths(args.out, [plan.label for plan in plans])
-    for path, made in zip(paths, _play(args, run, plans, shift), strict=True):
-        _write(args, path, made)
+        count, best = args.count or 1, args.best or args.count or 1
+        paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])
+        start_jax()
+        pieces = run.randoms(count, best, **options)
+    else:
+        best, plans = 0, _plans(args, run.run)
+        paths = _out_paths(args.out, [name for name, _ in plans])
+        start_jax()
+        pieces = run.play([plan for _, plan in plans], **options)
+    written = [_write(args, path, piece) for path, piece in zip(paths, pieces, strict=False)]
+    if len(written) < best:
+        print(f"only {len(written)} of {best}: the run's songs are so few or so alike; another --seed gives others")
+    if args.json:
+        print_json(written)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """One output, with the songs that it was made of."""
-
-    song: midi.Song
-    parents: tuple[midi.Song, ...]
-    kind: str  # "recall", "mix", "morph" or "new"
-    provenance: str
-    remark: str = ""
-
-
-def _write(args: argparse.Namespace, path: Path, made: _Made) -> None:
-    """Writes an output, and its sound and its picture where they are wanted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    midi.write(made.song, path, made.provenance)
-    print(f"{path}: {clock(made.song.seconds)}, {len(made.song.notes):,} notes{made.remark}", flush=True)
-    if args.wav:
-        from nemui_jax import audio
-
-        audio.write_wav(path.with_suffix(".wav"), audio.render(made.song, args.soundfont), 44100)
-        print(path.with_suffix(".wav"))
-    if args.png:
-        plots = _import_plots()
-        if made.kind == "recall":
-            figure = plots.recall(made.parents[0], made.song, title=made.song.name)
-        elif made.kind == "morph":
-            stops = np.linspace(0, made.song.seconds, len(made.parents)).tolist()
-            figure = plots.morph(made.song, [parent.name for parent in made.parents], stops)
-        else:
-            figure = plots.roll(made.song, made.parents, title=path.stem)
-        plots.save(figure, path.with_suffix(".png"))
-        print(path.with_suffix(".png"))
+def _write(args: argparse.Namespace, path: Path, piece: Piece) -> dict[str, Any]:
+    """Writes an output, and its sound and its picture where they are wanted; returns what --json says of it."""
+    piece.write(path)
+    remark = f"; {piece.remark}" if piece.remark else ""
+    print_result(path, f"{path}: {clock(piece.seconds)}, {len(piece.notes):,} notes{remark}")
+    others = [path.with_suffix(ending) for ending in [".wav"] * args.wav + [".png"] * args.png]
+    for other in others:
+        piece.write(other, args.soundfont)
+        print_result(other)
+    return {
+        "path": str(path),
+        "seconds": round(piece.seconds, 3),
+        "notes": len(piece.notes),
+        "kind": piece.kind,
+        "seed": json.loads(piece.provenance.partition(" ")[2])["seed"],
+        "remark": piece.remark,
+        "also": [str(other) for other in others],
+    }
 
 
-def _import_plots() -> Any:
-    try:
-        from nemui_jax import plots
-    except ImportError as error:
-        raise UsageError(f"pictures need the extra plots: pip install 'nemui-jax[plots]' ({error})") from error
-    return plots
-
-
-def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
+def _plans(args: argparse.Namespace, run: Run) -> list[tuple[str, Plan]]:
+    """What is to be played, each with the name of its file."""
     if args.best or (args.count and not args.perturb):
         raise UsageError("--count goes with --perturb and --random, --best with --random")
 
@@ -138,156 +110,25 @@ def _plans(args: argparse.Namespace, run: Run) -> list[_Plan]:
     if args.song is not None:
         songs = recipe.find_songs(args.song, run.entries)
         numbered = [(song, song if isinstance(song, int) else len(run.entries)) for song in songs]
-        return [_Plan((song,), (1.0,), f"{number:03d}-{name([song])}", seed=args.seed) for song, number in numbered]
+        given = {"song": args.song}
+        return [
+            (f"{number:03d}-{name([song])}", Plan((song,), (1.0,), given, seed=args.seed)) for song, number in numbered
+        ]
     if args.mix is not None:
         weights = recipe.find_weights(args.mix, run.entries)
-        if any(not 0 <= weight <= 1 for weight in weights.values()):
-            print("weights below 0 or above 1 go beyond the songs: expect the unexpected")
-        return [_Plan(tuple(weights), tuple(weights.values()), f"000-mix-{name(weights)}", seed=args.seed)]
+        plan = Plan(tuple(weights), tuple(weights.values()), {"mix": args.mix}, seed=args.seed)
+        return [(f"000-mix-{name(weights)}", plan)]
     if args.morph is not None:
         songs = recipe.find_songs(args.morph, run.entries)
         if len(songs) < 2:
             raise UsageError(f"--morph {args.morph}: name two songs at least, such as 0,3")
-        return [_Plan(tuple(songs), None, f"000-morph-{name(songs)}", seed=args.seed)]
+        return [(f"000-morph-{name(songs)}", Plan(tuple(songs), None, {"morph": args.morph}, seed=args.seed))]
     song, noise = recipe.find_noise(args.perturb, run.entries)
-    count = args.count or 1
-    return [_Plan((song,), (1.0,), f"{i:03d}-perturb-{name([song])}", noise, args.seed + i) for i in range(count)]
-
-
-def _play(args: argparse.Namespace, run: Run, plans: Sequence[_Plan], shift: int | None) -> Iterator[_Made]:
-    """What the plans ask for."""
-    start_jax()
-    from nemui_jax import latents, sample
-
-    step = usable_step(run)
-    files = list(dict.fromkeys(song for plan in plans for song in plan.songs if isinstance(song, Path)))
-    settings, params, tracks, unit = _known_tracks(run, step, files, args.seed)
-    for plan in plans:
-        used = [tracks[song] for song in plan.songs]
-        lengths = [latents.count_queries(track.steps, settings.model) for track in used]
-        blocks = lengths[-1] if plan.weights is None else min(lengths)
-        if args.seconds:
-            blocks = max(int(np.ceil(args.seconds / _block_seconds(settings))), 1)
-        weights = (
-            sample.morph_weights(len(used), blocks)
-            if plan.weights is None
-            else sample.mix_weights(plan.weights, blocks)
-        )
-        song = sample.play(
-            params,
-            used,
-            weights,
-            settings,
-            shift=shift,
-            program=args.program,
-            noise=plan.noise,
-            unit=unit,
-            temperature=args.temperature,
-            seed=plan.seed,
-        )
-        song = cut(song, args.seconds) if args.seconds else song
-        kind = "morph" if plan.weights is None else "mix" if len(used) > 1 or plan.noise else "recall"
-        told = [f" {weight:.2f}" for weight in plan.weights] if plan.weights and len(used) > 1 else [""] * len(used)
-        parents = tuple(
-            dataclasses.replace(cut(track.source, song.seconds), name=f"{track.name}{weight}")
-            for track, weight in zip(used, told, strict=True)
-        )
-        yield _Made(song, parents, kind, _provenance(args, run, step, plan.seed))
-
-
-def _known_tracks(
-    run: Run, step: int, files: Sequence[Path], seed: int
-) -> tuple[config.Config, Any, dict[int | Path, Any], Any]:
-    """Configuration, weights, tracks of the run's songs and of files, and the unit of noise.
-
-    A file's track is fitted; where that recalls too little the song is taught, for this output alone.
-    """
-    from nemui_jax import checkpoint, fit, latents, sample
-
-    if not files:
-        params, table = checkpoint.restore_model(run, step)
-        return run.config, params, dict(enumerate(sample.tracks(run, table))), latents.spread(np.asarray(table))
-    known, found = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config), {}
-    for path in files:
-        entry, song = load_song(path, run)
-        hashes = [other.sha256 for other in known.corpus.entries]
-        if entry.sha256 in hashes:
-            found[path] = hashes.index(entry.sha256)
-            continue
-        print(f"{midi.escape(path)}: not in the run; fitting it", flush=True)
-        track, recall = fit.fit(known.state.params, song, entry, known.config, seed)
-        if recall >= FIT_ENOUGH:
-            print(f"{midi.escape(path)}: fitted to the decoder as it is; recall {recall:.3f}")
-            found[path] = track
-        else:
-            print(f"{midi.escape(path)}: fitted, recall only {recall:.3f}; teaching it for this output", flush=True)
-            found[path] = len(hashes)
-            known = fit.teach(known, entry, song, seed)
-            print(f"to keep it: python run.py add --file {midi.escape(path)} --run {run.path}")
-    table = np.asarray(known.state.latents)
-    whole = fit.tracks(known)
-    tracks: dict[int | Path, Any] = dict(enumerate(whole))
-    for path, track in found.items():
-        tracks[path] = whole[track] if isinstance(track, int) else track
-        recall = metrics.recall(tracks[path].source, sample.recall(known.state.params, tracks[path], known.config))[
-            "onset"
-        ]
-        print(f"{midi.escape(path)}: known with recall {recall:.3f}")
-    return known.config, known.state.params, tracks, latents.spread(table)
-
-
-def _sample_random(args: argparse.Namespace, run: Run, shift: int | None) -> None:
-    count, best = args.count or 1, args.best or args.count or 1
-    if best > count:
-        raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
-    paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])
-    start_jax()
-    from nemui_jax import prior, sample
-
-    step = usable_step(run)
-    settings, params, known, _ = _known_tracks(run, step, (), args.seed)
-    tracks = list(known.values())
-    blocks = max(int(np.ceil((args.seconds or 60.0) / _block_seconds(settings))), 1)
-    sources = [track.source.notes for track in tracks]
-    made, copies = [], 0
-    for seed in range(args.seed, args.seed + RANDOM_TRIES * count):
-        used, weights = prior.draw(tracks, settings, blocks, seed)
-        song = sample.play(
-            params, used, weights, settings, shift=shift, program=args.program, temperature=args.temperature, seed=seed
-        )
-        song = dataclasses.replace(cut(song, args.seconds) if args.seconds else song, name=f"random {seed}")
-        near = prior.too_close(song.notes, sources)
-        copies += near.too_close
-        if not near.too_close:
-            made.append((song, seed, near))
-        if len(made) == count:
-            break
-    if copies:
-        print(f"{copies} drawn and left out, too like a song of the run")
-    ranked = prior.rank([song.notes for song, _, _ in made], sources)[:best] if made else []
-    for path, (song, seed, near) in zip(paths, [made[index] for index in ranked], strict=False):
-        remark = f"; nearest song {near.song} {tracks[near.song].name}, likeness {near.likeness:.2f}"
-        _write(args, path, _Made(song, (), "new", _provenance(args, run, step, seed), remark))
-    if not ranked:
-        raise Failed(
-            "no new song: all that were drawn are too like the run's, which are few or alike; try another --seed"
-        )
-    if len(ranked) < best:
-        print(f"only {len(ranked)} of {best}: the run's songs are so few or so alike; another --seed gives others")
-
-
-def _block_seconds(settings: config.Config) -> float:
-    return settings.model.block_steps * settings.roll.step_seconds
-
-
-def cut(song: midi.Song, seconds: float) -> midi.Song:
-    """The first seconds of a song."""
-    notes = song.notes[song.notes["onset"] < seconds]
-    notes["end"] = np.minimum(notes["end"], seconds)
-    parts = {name: getattr(song, name) for name in ("pedal", "tempos", "meters")}
-    return dataclasses.replace(
-        song, notes=notes, **{name: part[part["time"] < seconds] for name, part in parts.items()}
-    )
+    plan = Plan((song,), (1.0,), {"perturb": args.perturb}, noise)
+    return [
+        (f"{i:03d}-perturb-{name([song])}", dataclasses.replace(plan, seed=args.seed + i))
+        for i in range(args.count or 1)
+    ]
 
 
 def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
@@ -302,11 +143,33 @@ def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
     return [folder / f"{re.sub(r'[^A-Za-z0-9._+-]+', '_', name)[:100]}.mid" for name in names]
 
 
-def _provenance(args: argparse.Namespace, run: Run, step: int, seed: int) -> str:
-    """What made an output, so that it can be made again."""
-    left_out = ("command", "run", "out", "seed", "count", "best", "wav", "png", "soundfont")
-    used = {name: value for name, value in vars(args).items() if name not in left_out and value}
-    return "nemui_jax " + json.dumps(used | {"seed": seed, "run": run.fingerprint(step)}, default=str)
+# plots
+
+
+def plots(args: argparse.Namespace) -> None:
+    """Draws a run: how it was trained, where its songs lie, and the recall of the one that it knows worst."""
+    known = interface.load(args.run, partial(print, flush=True))
+    run, draw = known.run, interface.import_plots()
+    start_jax()
+    from nemui_jax import sample
+
+    tracks, recalls = sample.tracks(run, known.table), read_recalls(run)
+    if not all(recalls):  # its training was stopped
+        recalls = [metrics.recall(track.source, sample.recall(known.params, track, run.config)) for track in tracks]
+    worst = min(range(len(tracks)), key=lambda song: (recalls[song]["onset"], recalls[song]["offset"]))
+    track, song_of_row = tracks[worst], np.repeat(np.arange(len(tracks)), np.diff(run.row_starts))
+    title = f"{track.name}: recall {recalls[worst]['onset']:.4f}, the least of {len(tracks)} songs"
+    figures = {
+        "map": draw.latent_map(np.asarray(known.table), song_of_row, [track.name for track in tracks]),
+        "recall": draw.recall(track.source, sample.recall(known.params, track, run.config), title=title),
+    }
+    if log := [row for row in runs.metrics(run) if "loss" in row]:
+        figures = {"curve": draw.curve(log)} | figures
+    folder = args.out or run.path / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        draw.save(figure, folder / f"{name}.png")
+        print_result(folder / f"{name}.png")
 
 
 # evaluate
@@ -320,7 +183,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.held_out:
         if not args.held_out.is_dir():
             raise UsageError(f"--held-out {midi.escape(args.held_out)}: no such folder")
-        held_out, reports = dataset.load(args.held_out, run.config.roll)
+        held_out, reports = dataset.load(args.held_out, run.config.roll, args.max_seconds)
         print_reports(reports)
     start_jax()
     from nemui_jax import checkpoint, evaluate, fit, sample
@@ -342,7 +205,7 @@ def evaluate(args: argparse.Namespace) -> None:
     _print_evaluation(result)
     if args.json:
         runs.write_text(args.json, json.dumps(result, indent=1))
-        print(f"all figures are in {args.json}")
+        print_result(args.json, f"all figures are in {args.json}")
 
 
 def _original_player(other: Run, run: Run) -> Any:
@@ -355,10 +218,10 @@ def _original_player(other: Run, run: Run) -> Any:
     params, table = checkpoint.restore_model(other, usable_step(other))
     hashes = {entry.name: entry.sha256 for entry in run.entries}
     known = {entry.sha256: track for entry, track in zip(other.entries, sample.tracks(other, table), strict=True)}
-    seconds = _block_seconds(run.config)
+    seconds = interface.block_seconds(run.config)
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> midi.Song:
-        own_blocks = int(np.ceil(blocks * seconds / _block_seconds(other.config)))
+        own_blocks = int(np.ceil(blocks * seconds / interface.block_seconds(other.config)))
         return evaluate.mix(params, [known[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
 
     return play
@@ -394,6 +257,20 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     table("\nsets of pieces against the songs", ("", *(head.replace("_", " ") for head in heads)), rows)
 
 
+# export
+
+
+def export(args: argparse.Namespace) -> None:
+    """Writes a run's weights, rows and decoder for programs that do not have this package."""
+    from nemui_jax import export
+
+    run = interface.load(args.run, print)
+    export.import_safetensors()
+    start_jax()
+    for path in export.write(run, args.out or run.run.path / "export"):
+        print_result(path)
+
+
 # fetch
 
 
@@ -411,7 +288,7 @@ def fetch(args: argparse.Namespace) -> None:
         composers = args.composer.split(",") if args.composer else []
         with bar("downloading", fetch.MAESTRO.bytes) as show:
             paths = fetch.maestro(args.out, years=years, composers=composers, progress=show)
-    print(f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}")
+    print_result(args.out, f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}")
 
 
 # studio
@@ -439,7 +316,7 @@ def demo(args: argparse.Namespace) -> int:
     folder = args.out / "tunes"
     tunes.write_all(folder)
     print(f"{len(tunes.TUNES)} built-in tunes are in {folder}")
-    code = train(parse(["train", "--dir", str(folder), "--run", str(args.run)]))
+    code = train(parse(["train", "--dir", str(folder), "--run", str(args.run), "--grid", "beats"]))
     for line in (
         f"--song all --out {args.out}/recall",
         f"--mix entertainer:0.5,prelude-in-c:0.5 --out {args.out}/mix-entertainer-prelude.mid",
@@ -451,5 +328,5 @@ def demo(args: argparse.Namespace) -> int:
         if code == 0:
             print(f"\npython run.py sample {line} --run {args.run}")
             sample(parse(["sample", *line.split(), "--run", str(args.run)]))
-    print(f"\nall of it is in {args.out}")
+    print_result(args.out, f"\nall of it is in {args.out}")
     return code

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PRESETS = ("default", "original")
+GRIDS = ("seconds", "beats")
+BEAT_STEPS = 12  # steps in a quarter note, where the grid is of beats: triplets and sixteenths fall on it
 
 
 @dataclass(frozen=True)
 class RollConfig:
     """How notes are laid on a grid."""
 
-    step_seconds: float = 0.05  # length of one step
+    grid: str = "seconds"  # "beats": steps are shares of a quarter note, by each song's tempo map
+    step_seconds: float = 0.05  # length of one step; in beats that of a quarter note is BEAT_STEPS times this
     low: int = 21  # lowest and highest pitch of the grid, in the common key; set from the songs
     high: int = 108
     common_key: bool = True  # transpose every song to tonic C
@@ -28,7 +31,7 @@ class ModelConfig:
     latent_size: int = 128
     latent_scale: float = 0.01  # standard deviation of rows before training
     hidden_size: int = 320
-    hidden_layers: int = 2
+    hidden_layers: int = 1
     rejoin: tuple[int, ...] = ()  # hidden layers that see the input again, appended to theirs
     fourier_features: int = 0  # random Fourier frequencies; 0: harmonics of the knot interval
     fourier_sigma: float = 64.0  # their standard deviation, in cycles per knot interval
@@ -41,12 +44,13 @@ class TrainConfig:
     loss: str = "likelihood"  # "likelihood": each head its own; "squared": plain squared error on frames
     batch_windows: int = 512  # stretches of music in a batch
     window_blocks: int = 1  # consecutive blocks in each
-    row_rate: float = 0.06  # peak learning rate of latent rows
-    weight_rate: float = 0.006  # peak learning rate of weights
-    decay: float = 0.99  # Adam's b2
+    row_rate: float = 0.4  # peak learning rate of latent rows
+    weight_rate: float = 0.01  # peak learning rate of weights
+    decay: float = 0.97  # Adam's b2
+    nesterov: bool = True  # Adam with Nesterov momentum
     constant_rate: bool = False  # no warm-up and no cosine
-    passes: float = 90.0  # times that every block is seen, where no other length is asked for
-    least_steps: int = 500
+    passes: float = 44.0  # times that every block is seen, where no other length is asked for
+    least_steps: int = 400
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def preset(name: str) -> Config:
                 row_rate=1e-3,
                 weight_rate=1e-3,
                 decay=0.999,
+                nesterov=False,
                 constant_rate=True,
             ),
         )

@@ -9,11 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
+import threading
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +28,8 @@ from nemui_jax.config import Config, RollConfig
 from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, MidiError, Song
 
 READER = 1  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
-LARGE_SECONDS = 3 * 3600.0  # a library from which rows are twice as long
+LARGE_SECONDS = 3 * 3600.0  # a library from which rows are twice as long and rates lower
+OFF_THE_BEAT = 0.2  # steps; at random it is 0.25
 POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
 
 
@@ -110,6 +114,13 @@ def load(
     return Corpus(tuple(entries.values()), tuple(songs)), sorted(reports, key=lambda report: os.fsencode(report.path))
 
 
+def read_ahead(folder: Path, share: int, of: int, max_seconds: float = midi.MAX_SECONDS) -> None:
+    """Parses one of `of` equal shares of a folder into the cache; where hosts share that, each reads but its part."""
+    paths, _ = midi.find(folder)
+    for _ in _parse_all(paths[share::of], max_seconds, lambda *_: None):
+        pass
+
+
 def load_file(path: Path, config: RollConfig, max_seconds: float = midi.MAX_SECONDS) -> tuple[SongEntry, Song]:
     """One song; MidiError says what is wrong with the file."""
     parsed = _parse((path, max_seconds))
@@ -120,19 +131,21 @@ def load_file(path: Path, config: RollConfig, max_seconds: float = midi.MAX_SECO
 
 def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
     """A song's row of the manifest, and remarks for the user on what was mended or left out."""
-    key = rolls.estimate_key(song.notes)
-    merged = len(song.notes) - len(rolls.quantise(song.notes, config.step_seconds))
+    key, gridded = rolls.estimate_key(song.notes), rolls.on_grid(song, config)
+    merged = len(song.notes) - len(rolls.quantise(gridded.notes, config.step_seconds))
     remarks = song.warnings
     if song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
         remarks += (f"{merged} notes share a cell of the grid with a louder one",)
+    if config.grid == "beats" and rolls.off_the_beat(gridded.notes, config) > OFF_THE_BEAT:
+        remarks += ("its notes do not follow its tempo, so its beats mean little",)
     entry = SongEntry(
         name=midi.escape(path.stem),
         path=midi.escape(path),
         sha256=sha256,
         seconds=song.seconds,
-        steps=rolls.steps_of(song, config.step_seconds),
+        steps=rolls.steps_of(gridded, config.step_seconds),
         notes=len(song.notes),
         key=key,
         shift=rolls.shift_to_common(key) if config.common_key else 0,
@@ -154,20 +167,23 @@ def fit_pitches(config: Config, corpus: Corpus) -> Config:
     return dataclasses.replace(config, roll=dataclasses.replace(config.roll, low=min(pitches), high=max(pitches)))
 
 
-def fit_rows(config: Config, corpus: Corpus) -> Config:
-    """The configuration with rows as long as these songs need; the original preset keeps its own.
+def fit_size(config: Config, corpus: Corpus) -> Config:
+    """The configuration for this much music; the original preset keeps its own.
 
-    One decoder serves all songs, and the more there are the more of each must stand in its rows: see benchmarks/README.
+    One decoder serves all songs, and the more there are the more of each must stand in its rows; and a training of
+    many more steps does better at lower rates: see benchmarks/README.
     """
     if config.preset != "default" or sum(entry.seconds for entry in corpus.entries) < LARGE_SECONDS:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
-    return dataclasses.replace(config, model=model)
+    train = config.train
+    train = dataclasses.replace(train, row_rate=0.4 * train.row_rate, weight_rate=0.6 * train.weight_rate)
+    return dataclasses.replace(config, model=model, train=train)
 
 
 def grid_of(song: Song, entry: SongEntry, config: RollConfig) -> np.ndarray:
     """A song's GRID notes in the common key."""
-    return rolls.quantise(song.notes, config.step_seconds, entry.shift)
+    return rolls.quantise(rolls.on_grid(song, config).notes, config.step_seconds, entry.shift)
 
 
 def pack(corpus: Corpus, config: Config) -> Rolls:
@@ -178,7 +194,7 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
         steps = latents.count_queries(entry.steps, config.model) * block
         grid = grid_of(song, entry, config.roll)
         bits.append(rolls.pack(grid, steps, low, high))
-        share = rolls.quantise_pedal(song.pedal, steps, config.roll.step_seconds)
+        share = rolls.quantise_pedal(rolls.on_grid(song, config.roll).pedal, steps, config.roll.step_seconds)
         pedal.append(np.round(share * 255).astype(np.uint8))
         grid["step"] += start
         notes.append(grid)
@@ -200,6 +216,16 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
 def most_notes(note_start: Int32[np.ndarray, " step_and_one"], block_steps: int) -> int:
     """The most notes that begin in one block."""
     return int(np.max(np.diff(note_start[::block_steps]), initial=1))
+
+
+def count_rows(entries: Sequence[SongEntry], config: Config) -> int:
+    """Rows in the tracks of all songs."""
+    return sum(latents.count_rows(entry.steps, config.model) for entry in entries)
+
+
+def count_queries(entries: Sequence[SongEntry], config: Config) -> int:
+    """Blocks in all songs."""
+    return sum(latents.count_queries(entry.steps, config.model) for entry in entries)
 
 
 def queries(entries: Sequence[SongEntry], config: Config) -> latents.Queries:
@@ -284,8 +310,34 @@ def _parse_all(
     if workers < 2 or sum(path.stat().st_size for path in paths) < POOL_BYTES:
         yield from _counted(map(_parse, jobs), len(jobs), progress)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from _counted(pool.map(_parse, jobs, chunksize=max(len(jobs) // (workers * 16), 1)), len(jobs), progress)
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_with_parent) as pool:
+        try:
+            with _interrupts_held():
+                parsed = pool.map(_parse, jobs, chunksize=max(len(jobs) // (workers * 16), 1))
+            yield from _counted(parsed, len(jobs), progress)
+        except BaseException:
+            for process in set(active_children()) - others:
+                process.terminate()  # else leaving would wait for what they are at
+            raise
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when the one that it works for has ended, in whatever way."""
+    parent = parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keeps SIGINT for later, and for good from processes started here: on a terminal it goes to all of them."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _counted(

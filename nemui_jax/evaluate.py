@@ -4,6 +4,7 @@ Everything is measured on notes as a written .mid gives them back, and parents o
 stretch. Results are plain data, fit for JSON.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -41,6 +42,10 @@ def evaluate(
     pairs = draw_pairs(len(tracks))
     if not pairs:
         return result
+    # What lies between songs is judged in the time of the grid, where beats of unlike length are alike.
+    songs = [rolls.on_grid(song, config.roll) for song in songs]
+    tracks = [sample.on_grid(track, config) for track in tracks]
+    config = dataclasses.replace(config, roll=dataclasses.replace(config.roll, grid="seconds"))
     chance, mixes, paths, sets = np.random.default_rng(1), [], [], {}
     language = style.LanguageModel.fit([song.notes for song in songs])
     players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
@@ -91,9 +96,11 @@ def recalls(
     """Recall of each song (`metrics.recall`), and under `ceiling` what its grid alone would allow."""
     found = []
     for track, song in zip(tracks, songs, strict=True):
-        grid = rolls.quantise(song.notes, config.roll.step_seconds)
-        share = rolls.quantise_pedal(song.pedal, track.steps, config.roll.step_seconds)
-        best = Song(rolls.to_notes(grid, config.roll.step_seconds), rolls.to_pedal(share, config.roll.step_seconds))
+        step_seconds, gridded = config.roll.step_seconds, rolls.on_grid(song, config.roll)
+        grid = rolls.quantise(gridded.notes, step_seconds)
+        share = rolls.quantise_pedal(gridded.pedal, track.steps, step_seconds)
+        best = Song(rolls.to_notes(grid, step_seconds), rolls.to_pedal(share, step_seconds))
+        best = rolls.off_grid(best, rolls.clock(song, track.steps, config.roll), config.roll)
         played = written(sample.recall(params, track, config))
         found.append({"name": track.name, **metrics.recall(song, played), "ceiling": metrics.recall(song, best)})
     return found

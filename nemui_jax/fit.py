@@ -105,14 +105,14 @@ def teach(
         is_leaf=lambda part: isinstance(part, dict),
     )
     rows = fit(params, song, entry, config, seed, lambda done, of: progress(done, of + LESSON_STEPS))[0].rows
-    fresh = jax.vmap(train.optimiser(config.train).init)(jnp.asarray(rows))
-    state = TrainState(
-        step=jnp.int32(0),
-        params=params,
-        params_opt=params_opt,
-        latents=jnp.concatenate([known.state.latents, rows]),
-        latents_opt=jax.tree.map(lambda whole, part: jnp.concatenate([whole, part]), known.state.latents_opt, fresh),
+    fresh = jnp.asarray(rows), jax.vmap(train.optimiser(config.train).init)(jnp.asarray(rows))
+    count = sum(latents.count_rows(entry.steps, config.model) for entry in known.corpus.entries)
+    table, moments = jax.tree.map(
+        lambda whole, part: train.pad(jnp.concatenate([whole[:count], part])),
+        (known.state.latents, known.state.latents_opt),
+        fresh,
     )
+    state = TrainState(jnp.int32(0), params, params_opt, table, moments)
     corpus = Corpus((*known.corpus.entries, entry), (*known.corpus.songs, song))
     data, most = train.load(corpus, config)
     data = data._replace(queries=_half_new(data.queries, latents.count_queries(entry.steps, config.model)))

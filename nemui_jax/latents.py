@@ -12,6 +12,8 @@ from jaxtyping import Float, Float32, Int32
 
 from nemui_jax.config import ModelConfig
 
+PATHS = ("line", "norm", "sphere")  # ways from one latent to another
+
 
 class Queries(NamedTuple):
     """One entry for each block of a song, or of many songs one after another."""
@@ -51,15 +53,20 @@ def read(
     return before + time[:, None] * (after - before)
 
 
+def turn(steps: int, config: ModelConfig) -> int:
+    """Blocks after which a song of this many steps starts again: whole knots."""
+    count = count_queries(steps, config)
+    knot_blocks = config.knot_steps // config.block_steps or count
+    return -(-count // knot_blocks) * knot_blocks
+
+
 def along(track: Float[Any, "row latent"], steps: int, count: int, config: ModelConfig) -> Float[Any, "query latent"]:
     """The latents of the first `count` queries of a song of `steps` steps, which starts again when it ends.
 
     It starts again at a whole knot, so that all songs stand at the same place between their knots at any time.
     """
     own = queries(steps, config)
-    knot_blocks = config.knot_steps // config.block_steps or len(own.step)
-    turn = -(-len(own.step) // knot_blocks) * knot_blocks
-    index = np.minimum(np.arange(count) % turn, len(own.step) - 1)
+    index = np.minimum(np.arange(count) % turn(steps, config), len(own.step) - 1)
     return read(track[own.row[index]], track[own.next_row[index]], own.time[index])
 
 
@@ -69,17 +76,28 @@ def times(count: int, config: ModelConfig) -> Float32[np.ndarray, " query"]:
 
 
 def mix(
-    stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], keep_norm: bool = False
+    stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], path: str = "line"
 ) -> Float[Any, "query latent"]:
-    """Weighted sums of latents, query by query; weights sum to 1.
+    """Latents between those of songs, query by query; weights sum to 1.
 
-    Linear interpolation; `keep_norm` gives each sum the weighted mean of its parts' norms instead, where a plain one
-    falls towards the origin between unlike latents. Mixes came out a little less like their songs with it.
+    `line` is linear interpolation. `norm` gives each sum the weighted mean of its parts' norms, where a plain one falls
+    towards the origin between unlike latents. `sphere` goes along the great circle between two songs' directions and
+    evenly from one's norm to the other's (Shoemake, 1985). ValueError for another path, or a sphere not between two.
     """
     mixed = (weights[..., None] * stretches).sum(0)
-    if not keep_norm:
+    if path == "line":
         return mixed
-    norm = (weights * (stretches**2).sum(-1) ** 0.5).sum(0)
+    norms = (stretches**2).sum(-1) ** 0.5 + 1e-9
+    norm = (weights * norms).sum(0)
+    if path == "sphere":
+        if len(stretches) != 2:
+            raise ValueError(f"a sphere's path is one between two songs, and there are {len(stretches)}")
+        first, second = stretches / norms[..., None]
+        angle = np.arccos(np.clip((first * second).sum(-1), -1 + 1e-6, 1 - 1e-6))
+        share = np.sin(weights * angle) / np.sin(angle)
+        return norm[:, None] * (share[0][:, None] * first + share[1][:, None] * second)
+    if path != "norm":
+        raise ValueError(f"no path {path!r}; there are {', '.join(PATHS)}")
     return mixed * (norm / ((mixed**2).sum(-1) ** 0.5 + 1e-9))[:, None]
 
 

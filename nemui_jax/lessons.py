@@ -7,9 +7,13 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
+import resource
+import shutil
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nemui_jax import config, dataset, metrics, midi, runs
+from nemui_jax import config, dataset, metrics, midi, runs, watch
 from nemui_jax.dataset import Corpus
 from nemui_jax.runs import Run
 from nemui_jax.terminal import (
@@ -29,7 +33,10 @@ from nemui_jax.terminal import (
     console,
     load_song,
     milliseconds,
+    one_line,
+    print_json,
     print_reports,
+    print_result,
     read_recalls,
     start_jax,
     usable_step,
@@ -44,15 +51,45 @@ def train(args: argparse.Namespace) -> int:
     name = midi.escape(args.dir)
     if not args.dir.is_dir():
         raise UsageError(f"--dir {name}: {'not a folder' if args.dir.exists() else 'no such folder'}")
+    if args.tensorboard is not None:
+        watch.import_tensorboard()  # so that it is missed now and not after the songs are read
     began = time.monotonic()
-    settings = config.preset(args.preset)
+    settings = _with_grid(config.preset(args.preset), args.grid)
+    if args.coordinator:
+        _join(args)
     corpus, reports = dataset.load(args.dir, settings.roll, args.max_seconds)
     print_reports(reports)
     if not corpus.entries:
         raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")
-    with runs.lock(args.run):
-        settings = dataset.fit_rows(dataset.fit_pitches(settings, corpus), corpus)
+    with contextlib.nullcontext() if args.process_id else runs.lock(args.run):
+        settings = dataset.fit_size(dataset.fit_pitches(settings, corpus), corpus)
         return _train(args, _with_rate(settings, args.lr), corpus, began)
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Makes this process one of several that train together; each reads its share of the folder before all read all."""
+    if args.coordinator != "auto" and (args.num_processes is None or args.process_id is None):
+        raise UsageError(
+            "--coordinator HOST:PORT goes with --num-processes and --process-id; or say --coordinator auto"
+        )
+    start_jax()
+    import jax
+
+    from nemui_jax import devices
+
+    devices.join(args.coordinator, args.num_processes, args.process_id)
+    args.process_id = jax.process_index()
+    if not devices.chief():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the first tells for all
+    print(f"{jax.process_count()} processes, {jax.device_count()} devices")
+    dataset.read_ahead(args.dir, jax.process_index(), jax.process_count(), args.max_seconds)
+    devices.meet("songs read")
+
+
+def _with_grid(settings: config.Config, grid: str) -> config.Config:
+    if grid == "beats" and settings.preset == "original":
+        raise UsageError("--grid beats: the original preset knows seconds alone")
+    return dataclasses.replace(settings, roll=dataclasses.replace(settings.roll, grid=grid))
 
 
 def _with_rate(settings: config.Config, rate: float | None) -> config.Config:
@@ -67,61 +104,154 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
     start_jax()
     import jax
 
-    from nemui_jax import checkpoint, train
+    from nemui_jax import devices, train
 
-    if args.fresh and runs.exists(args.run):
+    _refuse_full_disk(args, settings, corpus)
+    mesh = devices.mesh()
+    data, most = train.load(corpus, settings, mesh)
+    key = devices.place(jax.random.key(args.seed), mesh)
+
+    def steps_in(seconds: float) -> int:
+        state = train.init(jax.random.key(args.seed), dataset.count_rows(corpus.entries, settings), settings)
+        return train.steps_in(seconds, train.place(state, mesh), data, key, settings, most)
+
+    run = _open_run(args, settings, corpus, steps_in, began)
+    state = _newest_state(run, mesh)
+    chunks = train.loop(state, data, key, run.total, settings, most)
+    state, recalls, stopped = _learn(args, run, corpus, state, chunks, began)
+    if stopped and int(state.step) < run.total:
+        print(f"stopped after step {int(state.step):,}, which is saved; the same command goes on from there")
+    else:
+        _tell(args, run, corpus, state, recalls, began)
+    if args.json:
+        print_json(_summary(run, int(state.step), time.monotonic() - began))
+    devices.leave()
+    return 128 + stopped if stopped else 0
+
+
+def _open_run(
+    args: argparse.Namespace, settings: config.Config, corpus: Corpus, steps_in: Callable[[float], int], began: float
+) -> Run:
+    """The run to go on with, or a new one. Of several processes the chief writes it."""
+    from nemui_jax import devices, train
+
+    if devices.chief() and args.fresh and runs.exists(args.run):
         print(f"{args.run}: what it held is now in {runs.set_aside(args.run)}")
-    data, most = train.load(corpus, settings)
-    key = jax.random.key(args.seed)
-    if runs.exists(args.run):
+    devices.meet("folder ready")
+    known = runs.exists(args.run)
+    devices.meet("run looked for")
+    if known:
         run = runs.read(args.run)
         _refuse_differences(run, settings, corpus, args)
+        return run
+    if args.minutes:
+        total = int(devices.agree(float(steps_in(args.minutes * 60 - (time.monotonic() - began)))))
     else:
-        total = args.steps or train.default_steps(len(data.queries.step), settings.train)
-        if args.minutes:
-            state = train.init(jax.random.fold_in(key, 0), int(data.queries.next_row.max()) + 1, settings)
-            left = args.minutes * 60 - (time.monotonic() - began)
-            total = train.steps_in(left, state, data, jax.random.fold_in(key, 1), settings, most)
+        total = args.steps or train.default_steps(dataset.count_queries(corpus.entries, settings), settings.train)
+    if devices.chief():
         run = runs.create(args.run, settings, args.seed, total, corpus)
+    else:
+        run = Run(args.run.absolute(), settings, args.seed, total, corpus.entries)
+    devices.meet("run made")
+    return run
+
+
+def _newest_state(run: Run, mesh: Any) -> Any:
+    """The state of the newest checkpoint that is whole, or that before training, over a mesh of devices."""
+    import jax
+
+    from nemui_jax import checkpoint, train
 
     step, damaged = checkpoint.whole_step(run)
     if damaged:
         print(f"{run.path}: damaged checkpoint {', '.join(map(str, damaged))}; going back to {step}")
-    state = train.init(key, run.rows, settings) if step is None else checkpoint.restore(run, step)
-    if step is not None:
-        print(f"goes on after step {step:,} of {run.total:,}")
+    if step is None:
+        return train.place(train.init(jax.random.key(run.seed), run.rows, run.config), mesh)
+    print(f"goes on after step {step:,} of {run.total:,}")
+    return checkpoint.restore(run, step, mesh)
+
+
+def _learn(
+    args: argparse.Namespace, run: Run, corpus: Corpus, state: Any, chunks: Iterator[Any], began: float
+) -> tuple[Any, list[dict[str, float]], int]:
+    """Trains to the end or until a signal; returns the state, which is saved, recalls if measured, and the signal.
+
+    Processes that train together stop and save at the same steps; the chief logs, measures and tells.
+    """
+    from nemui_jax import checkpoint, devices, train
+
+    chief = devices.chief()
     every = max(run.total // LOGS // train.CHUNK, 1) * train.CHUNK
-    log, recalls, saved_at = _open_log(run, int(state.step)), [], time.monotonic()
-    with log, _stop_softly() as stopped, _progress(run, int(state.step), len(data.queries.step)) as show:
-        for reached, losses in train.loop(state, data, key, run.total, settings, most):
+    recalls, saved_at, stop = [], time.monotonic(), 0
+    log = _open_log(run, int(state.step)) if chief else _no_log()
+    watched = watch.watching(run, int(state.step), *((args.tensorboard, args.profile) if chief else (None, None)))
+    progress = _progress(run, int(state.step), dataset.count_queries(run.entries, run.config))
+    with log, _stop_softly() as stopped, watched as seen, progress as show:
+        for reached, losses in seen.chunks(chunks):
             if not train.finite(reached, losses):
-                raise _diverged(run, settings, int(reached.step))
+                raise _diverged(run, run.config, int(reached.step))
             state, done = reached, int(reached.step)
             row = {"step": done, "loss": float(losses.mean()), "seconds": round(time.monotonic() - began, 3)}
             if done % every == 0 or done == run.total:
-                recalls = _recalls(run, corpus, state.params, state.latents, few=done < run.total)
-                row["recall"] = float(np.mean([scores["onset"] for scores in recalls if scores]))
+                known = devices.gather(state._replace(params_opt=None, latents_opt=None))
+                recalls = _recalls(run, corpus, known.params, known.latents, few=done < run.total) if chief else []
+                row["recall"] = float(np.mean([scores["onset"] for scores in recalls if scores])) if recalls else 0.0
+                seen.show(row, known)
+            else:
+                seen.show(row, state)
             log.write(json.dumps(row) + "\n")
             show(done, row.get("recall"))
-            if stopped or done == run.total or time.monotonic() - saved_at > SAVE_SECONDS:
+            stop = devices.most(stopped[0] if stopped else 0)
+            if stop or done == run.total or devices.agree(time.monotonic() - saved_at) > SAVE_SECONDS:
                 log.flush()
-                checkpoint.save(run, state)
+                if chief:
+                    os.fsync(log.fileno())
+                show(done, saved=checkpoint.save(run, state))
                 saved_at = time.monotonic()
-            if stopped:
+            if stop:
                 break
-    if stopped and int(state.step) < run.total:
-        print(f"stopped after step {int(state.step):,}, which is saved; the same command goes on from there")
-        return 128 + stopped[0]
-    if not recalls and not any(read_recalls(run)):  # stopped between the last checkpoint and this
-        recalls = _recalls(run, corpus, state.params, state.latents)
+    return state, recalls, stop
+
+
+def _tell(
+    args: argparse.Namespace, run: Run, corpus: Corpus, state: Any, recalls: list[dict[str, float]], began: float
+) -> None:
+    """Keeps and prints how well each song is known, and what to do next."""
+    from nemui_jax import devices
+
+    missing = not recalls and not any(read_recalls(run))  # stopped between the last checkpoint and this
+    if devices.agree(float(missing)):
+        known = devices.gather(state._replace(params_opt=None, latents_opt=None))
+        recalls = _recalls(run, corpus, known.params, known.latents) if devices.chief() else []
+    if not devices.chief():
+        return
     if recalls:
         runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
     _print_recalls(run)
-    print(f"{clock(time.monotonic() - began)} in all; the run is in {args.run}. Next:")
+    print_result(args.run, f"{clock(time.monotonic() - began)} in all; the run is in {args.run}. Next:")
     for line in ("sample --song 0", "sample --mix 0:0.5,1:0.5" if len(corpus.entries) > 1 else "", "songs"):
         if line:
             print(f"  python run.py {line}" + (f" --run {args.run}" if args.run != Path("runs/default") else ""))
-    return 0
+
+
+def _summary(run: Run, step: int, seconds: float) -> dict[str, Any]:
+    """What a training came to, as --json tells it. `recall` is a mean over songs, none before the end."""
+    log, recalls = runs.metrics(run), [known for known in read_recalls(run) if known]
+    known = {
+        name: [song[name] for song in recalls if song[name] is not None] for name in (recalls[0] if recalls else ())
+    }
+    mean = {name: float(np.mean(values)) if values else None for name, values in known.items()}
+    return {
+        "run": str(run.path),
+        "step": step,
+        "total": run.total,
+        "done": step == run.total,
+        "seconds": round(seconds, 3),
+        "songs": len(run.entries),
+        "music_seconds": round(sum(entry.seconds for entry in run.entries), 3),
+        "loss": log[-1]["loss"] if log else None,
+        "recall": mean or None,
+    }
 
 
 def _diverged(run: Run, settings: config.Config, step: int) -> Failed:
@@ -135,6 +265,24 @@ def _diverged(run: Run, settings: config.Config, step: int) -> Failed:
     )
 
 
+def _refuse_full_disk(args: argparse.Namespace, settings: config.Config, corpus: Corpus) -> None:
+    """UsageError where it is known before training that its checkpoints will not fit."""
+    from nemui_jax import checkpoint
+
+    needed, largest = checkpoint.needs(Run(args.run, settings, args.seed, 0, corpus.entries).rows, settings)
+    needed += sum(song.notes.nbytes + song.pedal.nbytes for song in corpus.songs)
+    if not args.fresh:  # else what there is stays
+        needed -= sum(file.stat().st_size for file in (args.run / "checkpoints").rglob("*") if file.is_file())
+    free, limit = shutil.disk_usage(args.run).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if needed > free:
+        wanted = f"needs {needed / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free; make room"
+    elif limit != resource.RLIM_INFINITY and largest > limit:
+        wanted = f"has files of {largest:,} bytes, and the limit is {limit:,}; raise it (ulimit -f)"
+    else:
+        return
+    raise UsageError(f"--run {midi.escape(args.run)}: the run {wanted} or name another --run")
+
+
 def _refuse_differences(run: Run, settings: config.Config, corpus: Corpus, args: argparse.Namespace) -> None:
     changed = config.differences(run.config, settings)
     if run.seed != args.seed:
@@ -146,6 +294,10 @@ def _refuse_differences(run: Run, settings: config.Config, corpus: Corpus, args:
         changed.append(f"songs: {songs}")
     if changed:
         raise UsageError(f"{args.run} was made otherwise ({'; '.join(changed)}); use --fresh or another --run")
+
+
+def _no_log() -> Any:
+    return open(os.devnull, "w")
 
 
 def _open_log(run: Run, step: int) -> Any:
@@ -173,19 +325,22 @@ def _progress(run: Run, start: int, blocks: int) -> Iterator[Any]:
     """A line that tells step, rate, recall so far and time left: a bar on a terminal, else a line now and then."""
     trained = run.config.train
     steps = trained.batch_windows * trained.window_blocks * run.config.model.block_steps  # of music, in one of ours
-    began, last, known = time.monotonic(), 0.0, "-"
+    began, last, known, durable = time.monotonic(), 0.0, "-", ""
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("learning", total=run.total, completed=start, told="compiling")
 
-        def show(done: int, recall: float | None) -> None:
-            nonlocal last, known
+        def show(done: int, recall: float | None = None, saved: int | None = None) -> None:
+            nonlocal last, known, durable
             seconds = time.monotonic() - began
             known = known if recall is None else f"{recall:.3f}"
+            durable = durable if saved is None else f"  saved {saved}"
             told = f"{done:,}/{run.total:,}  {(done - start) * steps / seconds:,.0f} steps of music/s  recall {known}"
-            bar.update(task, completed=done, told=told)
-            if not console.is_terminal and (seconds - last > 5 or recall is not None):
+            bar.update(task, completed=done, told=told + durable)
+            if saved is not None and not console.is_terminal:
+                print(f"saved {saved}", flush=True)  # and lasts from here on, whatever happens to this process
+            elif not console.is_terminal and (seconds - last > 5 or recall is not None):
                 last = seconds
                 left = seconds * (run.total - done) / (done - start)
                 print(f"step {told}  {clock(left)} left", flush=True)
@@ -209,11 +364,11 @@ def _print_recalls(run: Run) -> None:
     recalls = read_recalls(run)
     table = Table(title="recall, against the files: note F1", title_justify="left", box=None)
     for head in ("song", "name", "onset", "with end", "and velocity", "pedal", "onset error"):
-        table.add_column(head, justify="left" if head == "name" else "right")
+        table.add_column(head, justify="left" if head == "name" else "right", no_wrap=head != "name")
     for index, (entry, known) in enumerate(zip(run.entries, recalls, strict=True)):
         if known:
             numbers = [f"{known[name]:.4f}" for name in ("onset", "offset", "velocity", "pedal")]
-            table.add_row(str(index), entry.name, *numbers, milliseconds(known["onset_error_seconds"]))
+            table.add_row(str(index), one_line(entry.name), *numbers, milliseconds(known["onset_error_seconds"]))
     if any(recalls):
         means = [
             np.mean([known[name] for known in recalls if known]) for name in ("onset", "offset", "velocity", "pedal")
@@ -225,7 +380,7 @@ def _print_recalls(run: Run) -> None:
 def add(args: argparse.Namespace) -> None:
     """Teaches a finished run one more song."""
     run = runs.read(args.run)
-    entry, song = load_song(args.file, run)
+    entry, song = load_song(args.file, run, args.max_seconds)
     for index, other in enumerate(run.entries):
         if other.sha256 == entry.sha256:
             raise UsageError(f"--file {midi.escape(args.file)}: the run knows it already, as song {index} {other.name}")
@@ -253,6 +408,7 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: mid
     runs.describe(grown)
     runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
     worst = max((old["onset"] - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
-    print(f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; ", end="")
-    print(f"no old song lost more than {max(worst, 0):.4f}; {clock(time.monotonic() - began)}")
+    told = f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; "
+    told += f"no old song lost more than {max(worst, 0):.4f}; {clock(time.monotonic() - began)}"
+    print_result(args.run, told)
     print(f"next: python run.py sample --song {len(run.entries)} --run {args.run}")

@@ -19,7 +19,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
+from scipy.optimize import linear_sum_assignment
 
 from nemui_jax.metrics import DECIMALS, ONSET_SECONDS
 from nemui_jax.midi import Song, write_bytes
@@ -288,11 +289,11 @@ def _match(
 # Learning
 
 
-def training(metrics: Sequence[dict[str, Any]]) -> Figure:
+def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     """The training curve from rows of metrics.jsonl: loss (logarithmic, left) and recall (right, 0 to 1) by step.
 
-    Rows have `step` and `loss`, some `recall`; where all have `seconds`, minutes are on a second axis. Raises
-    ValueError if no row has a step and a loss.
+    Rows have `step` and `loss`, some `recall`; where all have `seconds`, time is on a second axis. Raises ValueError if
+    no row has a step and a loss.
     """
     rows = [row for row in metrics if "step" in row and row.get("loss") is not None]
     if not rows:
@@ -306,31 +307,38 @@ def training(metrics: Sequence[dict[str, Any]]) -> Figure:
     axes.set(yscale="log", xlabel="step", xlim=(0, max(step[-1], 1)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel("loss", color=_FIRST)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(color=_LINE, linewidth=0.6)
 
     known = [(row["step"], row["recall"]) for row in metrics if row.get("recall") is not None]
     if known:
         right = axes.twinx()
         _style(right)
-        right.plot(*zip(*known, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5)
-        right.set(ylim=(0, 1.02))
+        right.plot(*zip(*known, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
+        right.set(ylim=(0, 1.04), yticks=np.arange(6) / 5)
         right.set_ylabel("recall", color=_SECOND)
         last = f"recall {known[-1][1]:.3f}"
         axes.set_title(last, loc="right", color=_SECOND, fontsize=_NORMAL)
     axes.set_title(f"{step[-1]:,} steps, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=_NORMAL)
-    _draw_minutes(axes, rows)
+    _draw_clock(axes, rows)
     return figure
 
 
-def _draw_minutes(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Minutes of training above the steps, if the rows' seconds rise throughout."""
+def _draw_clock(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Seconds, minutes or hours of training above the steps, if the rows' seconds rise throughout."""
     seconds = np.array([row.get("seconds", np.nan) for row in rows], float)
     if len(rows) < 2 or not (np.diff(seconds) > 0).all():
         return
-    minutes = seconds / 60
-    ticks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, minutes[-1])
-    ticks = ticks[(ticks >= minutes[0]) & (ticks <= minutes[-1])]
-    _second_axis(axes, np.interp(ticks, minutes, [row["step"] for row in rows]), [f"{tick:g} min" for tick in ticks])
+    size, unit = next(
+        pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds[-1] >= 2 * pair[0] or pair[0] == 1
+    )
+    ticks = np.array(MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / size))
+    ticks = ticks[(ticks * size >= seconds[0]) & (ticks * size <= seconds[-1])]
+    places = np.interp(ticks * size, seconds, [row["step"] for row in rows])
+    apart = np.diff(places, prepend=-np.inf) > 0.04 * rows[-1]["step"]  # room for a label
+    _second_axis(axes, places[apart], [f"{tick:g} {unit}" for tick in ticks[apart]])
 
 
 def latent_map(
@@ -341,13 +349,7 @@ def latent_map(
     A song's rows have its colour. With more than MOST_LABELS songs only that many, spread over the list, are
     named; with more than MOST_DOTS rows only that many, evenly chosen, are drawn.
     """
-    rows = np.pad(table.astype(float), ((0, 0), (0, 1)))  # so that there are two directions at least
-    rows = rows - rows.mean(axis=0)
-    variance, directions = np.linalg.eigh(rows.T @ rows / len(rows))  # of the covariance: tables are long and narrow
-    directions = directions[:, ::-1][:, :2]
-    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), [0, 1]])  # eigh picks any sign
-    places = rows @ directions
-    share = variance[::-1][:2] / max(variance.sum(), 1e-30)
+    places, share = _principal(table)
     count = np.bincount(song_of_row, minlength=len(names))
     means = [np.bincount(song_of_row, part, minlength=len(names)) / np.maximum(count, 1) for part in places.T]
     means = np.stack(means, axis=1)
@@ -356,19 +358,24 @@ def latent_map(
     axes = figure.subplots()
     _style(axes)
     colours = 0.2 + 0.8 * colormaps["turbo"](np.linspace(0.1, 0.92, len(names)))  # none so dark that it cannot be seen
-    shown = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_DOTS)).astype(int))
-    axes.scatter(*places[shown].T, s=4, c=colours[song_of_row[shown]], alpha=0.45, linewidths=0)
-    axes.scatter(*means.T, s=46, c=colours, edgecolors=_INK, linewidths=0.9, zorder=3)
-    inner = np.quantile(places, [0.003, 0.997], axis=0)  # a few rows far out must not make the map small
+    shown = np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST_DOTS)).astype(int))
+    many = len(names) > MOST_LABELS
+    faint = float(np.clip(0.6 - 0.08 * np.log10(len(table) / 100), 0.2, 0.5))
+    axes.scatter(*places[shown].T, s=4, c=colours[song_of_row[shown]], alpha=faint, linewidths=0)
+    axes.scatter(*means.T, s=18 if many else 46, c=colours, edgecolors=_INK, linewidths=0.5 if many else 0.9, zorder=3)
+    inner = np.quantile(places, [0.01, 0.99], axis=0)  # a few rows far out must not make the map small
     low, high = np.minimum(inner[0], means.min(axis=0)), np.maximum(inner[1], means.max(axis=0))
     margin = 0.05 * (high - low) + 1e-9
     axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     axes.set(xticks=[], yticks=[], xlabel=f"{share[0]:.0%} of the variance across, {share[1]:.0%} upwards")
-    axes.set_title(f"{len(names):,} songs, {len(rows):,} rows", loc="left", color=_INK, fontsize=_NORMAL)
+    told = f"{len(names):,} songs, {len(table):,} rows" + (f"; {MOST_LABELS} songs named" if many else "")
+    axes.set_title(told, loc="left", color=_INK, fontsize=_NORMAL)
     named = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_LABELS)).astype(int))
-    for index, side, height in _beside(means, named):
+    corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
+    size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
+    for index, side, height in _beside((means - corner) / size, named):
         axes.annotate(
-            _printable(names[index], 30),
+            _shortened(_printable(names[index], 10**6), 30),
             means[index],
             (side, height),
             textcoords="axes fraction",
@@ -388,15 +395,32 @@ def latent_map(
     return figure
 
 
+def _principal(table: Float[np.ndarray, "row latent"]) -> tuple[Float[np.ndarray, "row 2"], Float[np.ndarray, " 2"]]:
+    """Rows in the two directions in which they vary most, and the share of the variance that each direction has."""
+    rows = np.pad(table.astype(float), ((0, 2), (0, 2)))  # so that there are two directions at least
+    rows[: len(table)] -= rows[: len(table)].mean(axis=0)
+    _, spread, directions = np.linalg.svd(rows, full_matrices=False)
+    directions = directions[:2].T
+    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), [0, 1]])  # SVD picks any sign
+    return rows[: len(table)] @ directions, spread[:2] ** 2 / max((spread**2).sum(), 1e-30)
+
+
+def _shortened(text: str, most: int) -> str:
+    """A text cut in its middle, as names in a folder often begin alike."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+
+
 def _beside(
     places: Float[np.ndarray, "song 2"], named: Int[np.ndarray, " label"]
 ) -> Iterator[tuple[int, float, float]]:
-    """Labels in a column on either side of the map, in the order of their songs' heights so that few lines cross.
+    """Labels in a column on either side of the map, joined to their songs by lines of the least length in all.
 
-    Yields the song and the place of its label as shares of the axes.
+    Such lines do not cross within a column. Yields the song and the place of its label; places are shares of the axes.
     """
     by_side = named[np.argsort(places[named, 0], kind="stable")]
     for side, column in ((-0.012, by_side[: len(named) // 2]), (1.012, by_side[len(named) // 2 :])):
-        upwards = column[np.argsort(places[column, 1], kind="stable")]
-        for index, height in zip(upwards, (np.arange(len(upwards)) + 0.5) / max(len(upwards), 1), strict=True):
+        heights = (np.arange(len(column)) + 0.5) / max(len(column), 1)
+        across, up = places[column, 0] - side, places[column, 1]
+        chosen = linear_sum_assignment(np.hypot(across[:, None], up[:, None] - heights))[1]
+        for index, height in zip(column, heights[chosen], strict=True):
             yield int(index), side, float(height)

@@ -1,7 +1,7 @@
 """Songs that nobody played: tracks drawn from a prior over a run's latents, and the judges that pick the best.
 
-Conventions: notes are NOTE arrays (`midi.NOTE`), times are seconds. A draw is played with `sample.play`; of many,
-keep those that `rank` puts first and that are not `too_close` to a song.
+Conventions: notes are NOTE arrays (`midi.NOTE`), times are seconds, or the grid's. A draw is played with `sample.play`
+and NOISE; of many, keep those that `rank` puts first and that are not `too_close` to a song.
 
 The prior resamples: a few songs, each in passages from anywhere in it that agree in harmony, at weights that sway.
 Successive latent rows are nearly unrelated: on a song left out of 16, ridge regression on one to four rows predicts
@@ -17,15 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from nemui_jax import latents, rolls, style
+from nemui_jax import latents, rolls, sample, style
 from nemui_jax.config import Config
 from nemui_jax.metrics import STEP_SECONDS
 from nemui_jax.sample import Track
 
-VOICES = 3  # songs that a draw is made of
+VOICES = 5  # songs that a draw is made of
+NOISE = 0.5  # to play it with: together they take likeness to the nearest song from 0.63 to 0.40 on the built-in tunes
 SWAY = 0.3  # standard deviation of their log weights: 0 is an even mix, 1 is close to one song after another
 SWAY_SECONDS = 6.0  # length scale of their weights in time
-STAY_SECONDS = 16.0  # mean time between a voice's chances to jump; passages are compared over as long
+STAY_SECONDS = 6.0  # mean time between a voice's chances to jump; passages are compared over as long
 TRIES = 64  # places among which a voice chooses
 
 RANK_SECONDS = 60.0  # looked at in a candidate
@@ -77,11 +78,20 @@ def draw(
     harmony = np.zeros((len(knots), 12))
     drawn = []
     for voice, weight in zip(voices, weights[:, np.minimum(knots, blocks - 1)], strict=True):
+        voice = _steady(sample.on_grid(voice, config))
         chroma = chromas(voice, knot_seconds)
         index = passages(rng, weight, chroma, harmony, max(round(STAY_SECONDS / knot_seconds), 1))
         harmony = unit(harmony + chroma[index])
         drawn.append(dataclasses.replace(voice, rows=voice.rows[index], steps=steps, shift=voices[0].shift))
     return drawn, weights
+
+
+def _steady(track: Track) -> Track:
+    """A track at its median tempo throughout: passages out of their order have no use for its tempo changes."""
+    tempos = track.source.tempos[:1].copy()
+    if len(tempos):
+        tempos["time"], tempos["quarter_seconds"] = 0, np.median(track.source.tempos["quarter_seconds"])
+    return dataclasses.replace(track, source=dataclasses.replace(track.source, tempos=tempos))
 
 
 def smooth(rng: np.random.Generator, count: int, length: int, scale: float) -> Float[np.ndarray, "count length"]:
@@ -93,7 +103,7 @@ def smooth(rng: np.random.Generator, count: int, length: int, scale: float) -> F
 
 
 def chromas(track: Track, knot_seconds: float) -> Float[np.ndarray, "row 12"]:
-    """The onsets on each pitch class, in the common key, between each knot of a song and the next; of length 1."""
+    """The onsets (in grid time) on each pitch class, in the common key, from each knot to the next; of length 1."""
     notes, counts = track.source.notes, np.zeros((len(track.rows), 12))
     row = np.minimum((notes["onset"] / knot_seconds).astype(np.intp), len(counts) - 1)
     np.add.at(counts, (row, (notes["pitch"].astype(int) + track.shift) % 12), 1)

@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 from nemui_jax import midi, rolls
 from nemui_jax.dataset import SongEntry
@@ -13,11 +14,11 @@ class RecipeError(ValueError):
     """A recipe that cannot be followed; the message says what is wrong and what is allowed."""
 
 
-def find_song(name: str, entries: Sequence[SongEntry]) -> int | Path:
+def find_song(song: SupportsIndex | str | Path, entries: Sequence[SongEntry]) -> int | Path:
     """The index of the song that an index or a unique part of a name means, or the path of a MIDI file."""
-    name = name.strip()
-    if name.isdecimal():
-        if len(name) < 10 and int(name) < len(entries):
+    name = str(song).strip()
+    if name.isdecimal() or not isinstance(song, str | Path):
+        if name.isdecimal() and len(name) < 10 and int(name) < len(entries):
             return int(name)
         raise RecipeError(f"no song {name[:20]}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
     if not name:
@@ -46,13 +47,20 @@ def find_songs(text: str, entries: Sequence[SongEntry]) -> list[int | Path]:
 
 def find_weights(text: str, entries: Sequence[SongEntry]) -> dict[int | Path, float]:
     """Songs and their weights, as in `0:0.5,3:0.5`, scaled to a sum of 1; a song without a weight has weight 1."""
+    parts = (part.rpartition(":") for part in text.split(","))
+    return scale_weights([(name, number) if colon else (number, 1.0) for name, colon, number in parts], text, entries)
+
+
+def scale_weights(
+    parts: Iterable[tuple[SupportsIndex | str | Path, str | float | int]], text: str, entries: Sequence[SongEntry]
+) -> dict[int | Path, float]:
+    """Songs and their weights, scaled to a sum of 1; `text` is how they were written, for errors."""
     weights: dict[int | Path, float] = {}
-    for part in text.split(","):
-        name, colon, number = part.rpartition(":")
-        song = find_song(name if colon else part, entries)
+    for name, number in parts:
+        song = find_song(name, entries)
         if song in weights:
             raise RecipeError(f"song {song} is named twice in {midi.escape(text)!r}; name each song once")
-        weights[song] = _number(number, part) if colon else 1.0
+        weights[song] = _number(number, f"{name}:{number}")
     total = sum(weights.values())
     if not 1e-6 < abs(total) < 1e12:
         raise RecipeError(f"the weights in {midi.escape(text)!r} add up to {total:g}; choose some with a sum such as 1")
@@ -62,29 +70,36 @@ def find_weights(text: str, entries: Sequence[SongEntry]) -> dict[int | Path, fl
 def find_noise(text: str, entries: Sequence[SongEntry]) -> tuple[int | Path, float]:
     """A song and an amount of noise, as in `0:0.1`."""
     name, colon, number = text.rpartition(":")
-    amount = _number(number, text) if colon else 0.1
-    if amount < 0:
-        raise RecipeError(f"noise of {amount:g} in {midi.escape(text)!r}; it must not be negative")
+    amount = check_noise(number if colon else 0.1, text)
     return find_song(name if colon else text, entries), amount
 
 
-def find_shift(text: str, entries: Sequence[SongEntry]) -> int:
+def check_noise(number: str | float | int, text: str) -> float:
+    """An amount of noise; `text` is how it was written, for errors."""
+    amount = _number(number, text)
+    if amount < 0:
+        raise RecipeError(f"noise of {amount:g} in {midi.escape(text)!r}; it must not be negative")
+    return amount
+
+
+def find_shift(key: SupportsIndex | str, entries: Sequence[SongEntry]) -> int:
     """Semitones to the common key from a key's name, such as `Eb` or `F#m`, or from a song's key."""
-    tonic = text.strip().removesuffix("m")
+    tonic = str(key).strip().removesuffix("m")
     names = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10} | {name.upper(): i for i, name in enumerate(rolls.TONICS)}
     if tonic.upper() in names:
         return rolls.shift_to_common(rolls.TONICS[names[tonic.upper()]])
-    song = find_song(text, entries)
+    song = find_song(key, entries)
     if isinstance(song, Path):
-        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {midi.escape(text)!r}")
+        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {midi.escape(str(key))!r}")
     return entries[song].shift
 
 
-def _number(text: str, part: str) -> float:
+def _number(text: str | float | int, part: str) -> float:
     try:
         number = float(text)
     except ValueError as error:
-        raise RecipeError(f"{midi.escape(part)!r}: {midi.escape(text)!r} is not a number; write SONG:NUMBER") from error
+        told = f"{midi.escape(part)!r}: {midi.escape(str(text))!r} is not a number; write SONG:NUMBER"
+        raise RecipeError(told) from error
     if not math.isfinite(number):
         raise RecipeError(f"{midi.escape(part)!r}: a weight must be a finite number")
     return number

@@ -1,27 +1,35 @@
 """Notes to the time grid and back, and the key a song is in.
 
+The grid has a time of its own: seconds, or beats drawn out as if a quarter note always lasted BEAT_STEPS steps.
+`on_grid` and `off_grid` go there and back; all that lies between them knows grid time alone.
+
 Conventions: step `s` stands for the `step_seconds` around `s * step_seconds`, so an onset is
 rounded to the nearest step and `timing` (in steps, -0.5 to 0.5) says how far it was from it.
 A dense roll is `[step, channel, pitch]` in float32 with the channels below; its pitch axis runs
 over `low` to `high`, in the common key (source pitch plus the song's `shift`).
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from nemui_jax.config import BEAT_STEPS, RollConfig
 from nemui_jax.midi import NOTE, PEDAL, Song
 
 ONSET, FRAME, VELOCITY, TIMING = range(4)
 CHANNELS = ("onset", "frame", "velocity", "timing")
 PEDAL_DOWN = 64  # controller values from here on hold the dampers up
+LEAST_QUARTER_SECONDS = 0.02  # 3,000 bpm: a faster tempo means nothing, and would make a grid of beats endless
 
 GRID = np.dtype([("step", "i4"), ("end", "i4"), ("pitch", "i2"), ("velocity", "u1"), ("timing", "f4")])
 
 # Krumhansl and Kessler (1982): how well each of the 12 pitch classes fits a major and a minor key.
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+_KEYS = np.array([np.roll(profile, tonic) for profile in (_MAJOR, _MINOR) for tonic in range(12)])
+_KEYS = (_KEYS - _KEYS.mean(1, keepdims=True)) / _KEYS.std(1, keepdims=True)  # a product with these is a correlation
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -33,14 +41,61 @@ def estimate_key(notes: np.ndarray) -> str:
     seconds = np.bincount(notes["pitch"] % 12, notes["end"] - notes["onset"], minlength=12)
     if seconds.std() == 0:
         return "C"
-    profiles = np.array([np.roll(profile, tonic) for profile in (_MAJOR, _MINOR) for tonic in range(12)])
-    mode, tonic = divmod(int(np.argmax([np.corrcoef(seconds, profile)[0, 1] for profile in profiles])), 12)
+    mode, tonic = divmod(int(np.argmax(_KEYS @ (seconds - seconds.mean()))), 12)
     return TONICS[tonic] + ("m" if mode else "")
 
 
 def shift_to_common(key: str) -> int:
     """Semitones (-6 to 5) from a key of this name to the key on C of the same mode."""
     return (6 - TONICS.index(key.removesuffix("m"))) % 12 - 6
+
+
+def clock(song: Song, steps: int, config: RollConfig) -> Float[np.ndarray, " step_and_one"]:
+    """When each step of the grid begins in a song, in seconds, for its first `steps` steps and the end of the last."""
+    step = np.arange(steps + 1)
+    if config.grid == "seconds":
+        return step * config.step_seconds
+    time = np.concatenate([[0.0], song.tempos["time"]])
+    quarter = np.concatenate([[0.5], song.tempos["quarter_seconds"]])  # 120 bpm where a file says nothing
+    quarter = np.maximum(quarter, LEAST_QUARTER_SECONDS)
+    beat = np.concatenate([[0.0], np.cumsum(np.diff(time) / quarter[:-1])])
+    wanted = step / BEAT_STEPS
+    place = np.searchsorted(beat, wanted, side="right") - 1
+    return time[place] + (wanted - beat[place]) * quarter[place]
+
+
+def on_grid(song: Song, config: RollConfig) -> Song:
+    """A song with its notes and pedal in the time of the grid."""
+    if config.grid == "seconds":
+        return song
+    last = max(song.seconds, float(song.pedal["time"].max(initial=0)))
+    steps = BEAT_STEPS
+    while (seconds := clock(song, steps, config))[-1] < last:
+        steps = 2 * steps
+    return _moved(song, seconds, np.arange(steps + 1) * config.step_seconds)
+
+
+def off_grid(song: Song, seconds: Float[np.ndarray, " step_and_one"], config: RollConfig) -> Song:
+    """A song in the time of the grid, in seconds by a clock that tells when each step begins."""
+    if config.grid == "seconds":
+        return song
+    return _moved(song, np.arange(len(seconds)) * config.step_seconds, seconds)
+
+
+def _moved(song: Song, before: Float[np.ndarray, " time"], after: Float[np.ndarray, " time"]) -> Song:
+    """A song with its notes and pedal where a piecewise linear map takes them; past its end time runs on as before."""
+    notes, pedal = song.notes.copy(), song.pedal.copy()
+    for events, name in ((notes, "onset"), (notes, "end"), (pedal, "time")):
+        past = np.maximum(events[name] - before[-1], 0)
+        events[name] = np.interp(events[name], before, after) + past
+    return dataclasses.replace(song, notes=notes, pedal=pedal)
+
+
+def off_the_beat(notes: np.ndarray, config: RollConfig) -> float:
+    """How far onsets (in grid time) lie from a step, on average, in steps: 0 for a score, about 0.25 for a performance
+    whose file has a tempo that nobody played by."""
+    place = notes["onset"] / config.step_seconds
+    return float(np.abs(place - np.round(place)).mean()) if len(notes) else 0.0
 
 
 def quantise(notes: np.ndarray, step_seconds: float, shift: int = 0) -> np.ndarray:
@@ -147,5 +202,5 @@ def pack(grid: np.ndarray, steps: int, low: int, high: int) -> UInt8[np.ndarray,
 
 
 def steps_of(song: Song, step_seconds: float) -> int:
-    """The number of steps that hold every note of a song."""
+    """The number of steps that hold every note of a song in grid time."""
     return int(np.round(song.seconds / step_seconds)) + 1

@@ -16,18 +16,19 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from nemui_jax import latents
 from nemui_jax.config import Config, from_json, to_json
 from nemui_jax.dataset import Corpus, SongEntry, load_song, save_song
 from nemui_jax.midi import Song
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(ValueError):
@@ -80,8 +81,13 @@ def exists(path: Path) -> bool:
 def create(path: Path, config: Config, seed: int, total: int, corpus: Corpus) -> Run:
     """Writes a new run without checkpoints. `run.json` comes last: without it a folder is no run."""
     path = path.absolute()
+    if (path / "checkpoints").exists():  # of a run whose run.json is gone, or somebody's own
+        raise RunError(f"{path}: holds checkpoints but no run.json; name another --run")
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         save_song(path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
+    for partial in (path / "songs").glob(".*.npz.*.partial"):  # of a process that was killed
+        partial.unlink(missing_ok=True)
+    sync(path / "songs")
     run = Run(path, config, seed, total, corpus.entries)
     describe(run)
     return run
@@ -108,6 +114,10 @@ def read(path: Path) -> Run:
         what = json.loads((path / "run.json").read_text())
         if what["format"] > FORMAT:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
+        if what["format"] < FORMAT:
+            raise RunError(
+                f"{path}: format {what['format']} is an older program's; train its folder again, with --fresh"
+            )
         entries = tuple(SongEntry(**row) for row in what["songs"])
         return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries)
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -122,11 +132,7 @@ def lock(path: Path) -> Iterator[None]:
 
     A folder that holds no run in the end is not left behind.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(f"{path}: a file stands there; name another --run") from error
-    with open(path / "lock", "a+") as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -139,8 +145,29 @@ def lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if {item.name for item in path.iterdir()} <= {"lock", "songs"} and not exists(path):
-                shutil.rmtree(path)
+            if not exists(path):
+                _remove_beginnings(path)
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return open(path / "lock", "a+")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{path}: a file stands there; name another --run") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); name another --run") from error
+
+
+def _remove_beginnings(path: Path) -> None:
+    """Removes what a run was to be, and its folder if nothing else is in it; a person's own files stay."""
+    for file in (path / "songs").glob("*"):
+        if re.fullmatch(r"\.?[0-9a-f]{64}\.npz(\.\d+\.partial)?", file.name):
+            file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (path / "songs").rmdir()
+    if {item.name for item in path.iterdir()} <= {"lock"}:
+        shutil.rmtree(path)
 
 
 def set_aside(path: Path) -> Path:
@@ -187,3 +214,26 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+    _sync_folders(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Returns when all that is below a folder would outlast a loss of power."""
+    for path in (folder, *folder.rglob("*")):
+        _sync(path)
+    _sync_folders(folder.parent)
+
+
+def _sync_folders(folder: Path) -> None:
+    """Makes the names in a folder last, and its own and those of the folders above it."""
+    for path in (folder, *folder.absolute().parents):
+        with contextlib.suppress(OSError):  # one above that may not be read has long been there
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -5,7 +5,9 @@ A mix's probabilities are flatter; its notes are chosen at a calibrated density:
 pedal steps as the songs it is made of have there, by their weights.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,14 +18,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nemui_jax import latents, model, rolls
-from nemui_jax.config import Config
+from nemui_jax.config import BEAT_STEPS, Config
 from nemui_jax.midi import TEMPO, Song
 from nemui_jax.runs import Run
 
 BATCH = 128  # queries decoded by one call, so that all lengths share one compiled program
 WINDOW = 8  # blocks over which density is matched
 DOUBT = 0.003  # the weight, in a mix, of a note that is in none of its songs
-HARMONY = 0.5  # the power of the opinion of pitch classes
+HARMONY = 1.0  # the power of the opinion of pitch classes
 RESTRIKE = 2  # steps
 FOOT = 8  # steps over which a mix's pedal is smoothed
 HOLD = 0.1  # the share of a leg of a morph, at each of its ends, that is one song alone
@@ -69,6 +71,11 @@ def track(run: Run, table: Float[Any, "row latent"], index: int) -> Track:
     return Track(entry.name, np.asarray(table[start:end]), entry.steps, entry.shift, run.song(index))
 
 
+def on_grid(track: Track, config: Config) -> Track:
+    """The track of a song whose source is in the time of the grid."""
+    return dataclasses.replace(track, source=rolls.on_grid(track.source, config.roll))
+
+
 def recall(params: model.Params, track: Track, config: Config, program: int | None = None) -> Song:
     """A learned song, played back."""
     blocks = latents.count_queries(track.steps, config.model)
@@ -83,6 +90,7 @@ def play(
     *,
     shift: int | None = None,
     program: int | None = None,
+    path: str = "line",
     noise: float = 0.0,
     unit: Float[Any, " latent"] | float = 1.0,
     temperature: float = 0.0,
@@ -92,14 +100,14 @@ def play(
 
     The song lasts as many blocks as there are weights, which sum to 1 in each. `shift` is the key it comes out in
     (semitones to the common key; by default the heaviest track's at each moment) and `program` its program (by default
-    the heaviest's). Gaussian noise is added to the rows, with `noise` times the variance of the table, whose spread is
-    `unit`: likeness to the song falls evenly with it.
+    the heaviest's); `path` is the way between latents (`latents.mix`). Gaussian noise is added to the rows, with
+    `noise` times the variance of the table, whose spread is `unit`: likeness to the song falls evenly with it.
     With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest.
     """
     blocks = weights.shape[1]
     time = latents.times(blocks, config.model)
     stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
-    stretch = latents.mix(stretches, ease(weights))
+    stretch = latents.mix(stretches, ease(weights), path)
     if noise:
         steps = blocks * config.model.block_steps
         shape = (latents.count_rows(steps, config.model), stretch.shape[1])
@@ -151,13 +159,20 @@ def arrange(
     shift: int | None,
     program: int | None,
 ) -> Song:
-    """GRID notes and pedal shares as a song, with key, program, tempo and meter after the tracks'."""
+    """GRID notes and pedal shares as a song in seconds, with key, program, tempo and meter after the tracks'."""
     step_seconds, block = config.roll.step_seconds, config.model.block_steps
     leader = tracks[int(weights.sum(1).argmax())]
     shifts = (
         np.array([track.shift for track in tracks])[weights.argmax(0)] if shift is None else np.full(len(pedal), shift)
     )
-    return Song(
+    seconds, meters = clock(tracks, weights, config), leader.source.meters
+    if config.roll.grid == "beats":
+        tempos, own = tempos_of(seconds), rolls.clock(leader.source, len(seconds) - 1, config.roll)
+        meters = meters[meters["time"] < own[-1]]
+        meters["time"] = np.interp(meters["time"], own, seconds)
+    else:
+        tempos = mix_tempos([track.source for track in tracks], weights, block * step_seconds)
+    song = Song(
         notes=rolls.to_notes(
             grid,
             step_seconds,
@@ -165,10 +180,53 @@ def arrange(
             leader.source.program if program is None else program,
         ),
         pedal=rolls.to_pedal(pedal, step_seconds),
-        tempos=mix_tempos([track.source for track in tracks], weights, block * step_seconds),
-        meters=leader.source.meters,
+        tempos=tempos,
+        meters=meters,
         name=leader.source.name or leader.name,
     )
+    return rolls.off_grid(song, seconds, config.roll)
+
+
+def clock(
+    tracks: Sequence[Track], weights: Float[np.ndarray, "song block"], config: Config
+) -> Float[np.ndarray, " step_and_one"]:
+    """When each step of tracks played together begins, in seconds; on a grid of beats at the tempo between theirs.
+
+    A step lasts the weighted geometric mean of what it lasts in each song, which starts again when it ends.
+    """
+    block = config.model.block_steps
+    steps = weights.shape[1] * block
+    if config.roll.grid == "seconds":
+        return np.arange(steps + 1) * config.roll.step_seconds
+    logs = np.zeros(steps)
+    for track, weight in zip(tracks, weights, strict=True):
+        turn = latents.turn(track.steps, config.model) * block
+        lasts = np.diff(rolls.clock(track.source, turn, config.roll))
+        logs += np.repeat(weight, block) * np.log(lasts)[np.arange(steps) % turn]
+    return np.concatenate([[0.0], np.cumsum(np.exp(logs))])
+
+
+def blocks_in(
+    seconds: float,
+    tracks: Sequence[Track],
+    weigh: Callable[[int], Float[np.ndarray, "song block"]],
+    config: Config,
+) -> int:
+    """The blocks that tracks play in so many seconds, where `weigh` gives their weights in a number of blocks."""
+    block = config.model.block_steps
+    blocks = max(math.ceil(seconds / (block * config.roll.step_seconds)), 1)
+    while (ends := clock(tracks, weigh(blocks), config)[block::block])[-1] < seconds - 1e-9:
+        blocks = max(blocks + 1, math.ceil(blocks * min(seconds / ends[-1], 2)))
+    return int(np.searchsorted(ends, seconds - 1e-9)) + 1
+
+
+def tempos_of(seconds: Float[np.ndarray, " step_and_one"]) -> np.ndarray:
+    """The TEMPO events of a grid of beats whose steps begin at these times."""
+    lasts = np.diff(seconds)
+    change = np.flatnonzero(np.abs(np.diff(np.log(lasts), prepend=np.inf)) > 1e-6)
+    tempos = np.empty(len(change), TEMPO)
+    tempos["time"], tempos["quarter_seconds"] = seconds[change], lasts[change] * BEAT_STEPS
+    return tempos
 
 
 def mix_tempos(songs: Sequence[Song], weights: Float[np.ndarray, "song block"], block_seconds: float) -> np.ndarray:
@@ -255,10 +313,10 @@ def calibrated(
     """
     window = WINDOW * config.model.block_steps
     single = np.repeat(alone, config.model.block_steps)[:, None]
-    share = np.repeat(np.maximum(ease(weights), 0), config.model.block_steps, 1)[:, :, None]
-    onsets = np.sum([part * one.onset for part, one in zip(share, own, strict=True)], 0)
-    frames = np.sum([part * one.frame for part, one in zip(share, own, strict=True)], 0)
-    pedals = np.sum([part * one.pedal[:, None] for part, one in zip(share, own, strict=True)], 0)
+    share = np.repeat(np.maximum(ease(weights), 0), config.model.block_steps, 1)[:, :, None].astype(np.float32)
+    onsets = weighted(share, [one.onset for one in own])
+    frames = weighted(share, [one.frame for one in own])
+    pedals = weighted(share, [one.pedal[:, None] for one in own])
     counts = zip(*(density(one, config) for one in own), strict=True)
     wanted = Density(*(np.maximum((weights * np.stack(column)).sum(0), 0) * ~alone for column in counts))
 
@@ -313,10 +371,14 @@ def expression(
         / (around(one.onset.sum(1, keepdims=True), steps) + 1e-3)
         for one in own
     ]
-    known = np.maximum(np.sum(said, 0), 1e-6)
-    louder = np.sum([part * (one.velocity - level) for part, one, level in zip(said, own, loud, strict=True)], 0)
-    velocity = np.sum([part * level for part, level in zip(share, loud, strict=True)], 0) + louder / known
-    return velocity, np.sum([part * one.timing for part, one in zip(said, own, strict=True)], 0) / known
+    known = np.maximum(sum(said), 1e-6)
+    louder = weighted(said, [one.velocity - level for one, level in zip(own, loud, strict=True)])
+    return weighted(share, loud) + louder / known, weighted(said, [one.timing for one in own]) / known
+
+
+def weighted(weights: Iterable[Any], parts: Iterable[Any]) -> Any:
+    """The sum of arrays, each times its weight."""
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
 
 
 def around(values: Float[np.ndarray, "step value"], steps: int) -> Float[np.ndarray, "step value"]:
@@ -328,11 +390,10 @@ def around(values: Float[np.ndarray, "step value"], steps: int) -> Float[np.ndar
 
 def holding(struck: Bool[np.ndarray, "step pitch"], frame: Float[Any, "step pitch"]) -> Float[np.ndarray, "step pitch"]:
     """How likely the last note on each pitch still sounds: the least frame probability since its onset."""
-    held = np.where(struck, 1, frame)
+    held = np.where(struck, 1.0, np.minimum(frame, 1))
     held[0] = struck[0]
-    for step in range(1, len(held)):
-        np.minimum(held[step], held[step - 1], out=held[step], where=~struck[step])
-    return held
+    onsets = np.cumsum(struck, axis=0)  # each onset takes what follows below all that was before
+    return np.minimum.accumulate(held - onsets, axis=0) + onsets
 
 
 def likeliest(

@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
-from nemui_jax import latents, model
+from nemui_jax import devices, latents, model
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.dataset import Corpus, Rolls, most_notes, pack, queries
 from nemui_jax.latents import Queries
 from nemui_jax.losses import Target, loss
 
 CHUNK = 50  # steps a dispatch; seconds on a laptop
+ROWS = 256  # the table's length is a multiple of this, so that any usual number of devices shares it evenly
 
 
 class TrainState(NamedTuple):
@@ -40,16 +42,23 @@ class Data(NamedTuple):
     queries: Queries
 
 
-def load(corpus: Corpus, config: Config) -> tuple[Data, int]:
-    """The corpus on the device, and the most notes that begin in one block (a shape, so static to the step)."""
+def load(corpus: Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
+    """The corpus on the devices, and the most notes that begin in one block (a shape, so static to the step)."""
     rolls = pack(corpus, config)
     most = most_notes(rolls.note_start, config.model.block_steps)
-    return jax.device_put(Data(rolls, queries(corpus.entries, config))), most
+    data = Data(rolls, queries(corpus.entries, config))
+    return jax.device_put(data) if mesh is None else devices.place(data, mesh), most
+
+
+def place(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """A state over the devices of a mesh: its rows split, all else whole on each."""
+    whole, split = devices.place(state[:3], mesh), devices.place(state[3:], mesh, split=True)
+    return TrainState(*whole, *split)
 
 
 def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     """Adam without its rate, for weights and, a row at a time, for latents."""
-    return optax.scale_by_adam(b2=config.decay)
+    return optax.scale_by_adam(b2=config.decay, nesterov=config.nesterov)
 
 
 def rate(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Float[Array, ""]:
@@ -61,12 +70,17 @@ def rate(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Fl
 
 
 def init(key: Key[Array, ""], rows: int, config: Config) -> TrainState:
-    """The state before training, for a table of this many rows."""
+    """The state before training, for a table of this many rows, padded to a multiple of ROWS."""
     params_key, latents_key = jax.random.split(key)
     params = model.init(params_key, config)
-    table = jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale
+    table = pad(jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale)
     adam = optimiser(config.train)
     return TrainState(jnp.zeros((), jnp.int32), params, adam.init(params), table, jax.vmap(adam.init)(table))
+
+
+def pad(rows: Shaped[Array, "row ..."]) -> Shaped[Array, "padded ..."]:
+    """Rows, and zeros up to a multiple of ROWS."""
+    return jnp.pad(rows, [(0, -len(rows) % ROWS)] + [(0, 0)] * (rows.ndim - 1))
 
 
 def step(
@@ -75,9 +89,10 @@ def step(
     """One optimiser step on weights and on the rows that a batch reads; returns the new state and the loss.
 
     Rows are updated lazily: only those of the batch are gathered, with their moments, updated one by one and put back,
-    so the cost does not depend on the size of the table.
+    so the cost does not depend on the size of the table. Over several devices the batch and the table are split, and
+    XLA sees to what goes between them.
     """
-    batch = draw(key, state.step, data.queries, config.train)
+    batch = devices.constrain(draw(key, state.step, data.queries, config.train), split=True)
     target = targets(data.rolls, batch.step, config, most)
     rows, slot = jnp.unique(
         jnp.concatenate([batch.row, batch.next_row]),
@@ -97,11 +112,13 @@ def step(
     table_move, moments = jax.vmap(adam.update)(table_grad, moments)
     params: Any = optax.apply_updates(state.params, optax.tree.scale(-share * config.train.weight_rate, params_move))
     table = optax.apply_updates(table, optax.tree.scale(-share * config.train.row_rate, table_move))
-    put = partial(jax.tree.map, lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True))
-    return (
-        TrainState(state.step + 1, params, params_opt, put(state.latents, table), put(state.latents_opt, moments)),
-        value,
+    learned = devices.constrain((state.step + 1, params, params_opt), split=False)
+    kept = jax.tree.map(
+        lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True),
+        (state.latents, state.latents_opt),
+        (table, moments),
     )
+    return TrainState(*learned, *devices.constrain(kept, split=True)), value
 
 
 def batch_loss(
@@ -136,7 +153,8 @@ def loop(
     done = int(state.step)
     while done < total:
         length = min(CHUNK - done % CHUNK, total - done)
-        state, losses = steps(state, data, key, jnp.int32(total), config=config, most=most, length=length)
+        with devices.scope(state.latents):
+            state, losses = steps(state, data, key, jnp.int32(total), config=config, most=most, length=length)
         done += length
         yield state, np.asarray(losses)
 
@@ -157,9 +175,10 @@ def steps_in(seconds: float, state: TrainState, data: Data, key: Key[Array, ""],
     """How many steps, in whole chunks, train in this time on this machine; compiles and tries a chunk to know."""
     began = time.monotonic()
     run = partial(steps, data=data, key=key, total=jnp.int32(CHUNK), config=config, most=most, length=CHUNK)
-    state, _ = jax.block_until_ready(run(state))
-    compiled = time.monotonic()
-    jax.block_until_ready(run(state))
+    with devices.scope(state.latents):
+        state, _ = jax.block_until_ready(run(state))
+        compiled = time.monotonic()
+        jax.block_until_ready(run(state))
     chunk_seconds = time.monotonic() - compiled
     return max(int((seconds - (time.monotonic() - began)) / chunk_seconds), 1) * CHUNK
 

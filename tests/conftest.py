@@ -134,11 +134,14 @@ def call(*arguments: object, settings: Config = TINY) -> Answer:
 
 
 _SMALL_PROGRAM = """
-import sys
+import os, sys
 from nemui_jax import cli, config
-small, preset = config.from_json(sys.argv[1]), config.preset
-config.preset = lambda name: small if name == "default" else preset(name)
-sys.exit(cli.main(sys.argv[2:]))
+small, preset, seconds = config.from_json(sys.argv.pop(1)), config.preset, float(os.environ.get("SAVE_SECONDS", 30))
+def of(name):
+    sys.modules["nemui_jax.lessons"].SAVE_SECONDS = seconds
+    return small if name == "default" else preset(name)
+config.preset = of
+sys.exit(cli.main())
 """
 
 

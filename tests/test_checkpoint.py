@@ -1,5 +1,7 @@
 """Runs and checkpoints: what was saved comes back, what is damaged is noticed, and one process writes."""
 
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -71,8 +73,30 @@ def test_a_state_returns_bit_for_bit(run):
     for step in (9, 10):
         assert_equal(checkpoint.restore(run, step), state_of(run, step))
     params, table = checkpoint.restore_model(run, 10)
-    assert_equal((params, table), (state_of(run, 10).params, state_of(run, 10).latents))
+    assert_equal((params, table), (state_of(run, 10).params, state_of(run, 10).latents[: run.rows]))
+    np.testing.assert_allclose(checkpoint.restore_spread(run, 10), np.std(table, axis=0), rtol=1e-5)
     assert checkpoint.whole_step(run) == (10, [])  # as numbers: 10 is newer than 9
+
+
+def test_a_song_is_read_without_the_others(run, monkeypatch):
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 64)  # four rows a chunk
+    state = state_of(run, 20)
+    checkpoint.save(run, state)
+    chunks = run.path / "checkpoints/20" / checkpoint.TABLE / "c"
+    assert len(list(chunks.iterdir())) == len(state.latents) // 4
+    for song, (start, end) in enumerate(itertools.pairwise(run.row_starts)):
+        assert_equal(checkpoint.restore_rows(run, 20, song), np.asarray(state.latents[start:end]))
+
+    for number in range(run.row_starts[1] // 4 + 1, len(state.latents) // 4):  # all that the first song does not need
+        shutil.rmtree(chunks / str(number))
+    shutil.rmtree(run.path / "checkpoints/20/moments")
+    assert checkpoint.whole_step(run, songs=[0]) == (20, [])
+    assert_equal(checkpoint.restore_rows(run, 20, 0), np.asarray(state.latents[: run.row_starts[1]]))
+    assert checkpoint.whole_step(run, songs=[0, 1]) == (10, [20])
+    assert checkpoint.whole_step(run) == (10, [20])
+
+    flip(chunks / "0/0")
+    assert checkpoint.whole_step(run, songs=[0]) == (10, [20])
 
 
 def test_the_newest_stay(run):
@@ -98,6 +122,51 @@ def test_without_hashes_a_checkpoint_does_not_count(run):
     checkpoint.save(run, state_of(run, 20))
     assert checkpoint.whole_step(run) == (20, [])
     assert_equal(checkpoint.restore(run, 20), state_of(run, 20))
+
+
+def test_leftovers_of_killed_processes_go_with_the_next_save(run):
+    folder = run.path / "checkpoints"
+    for name in ("20.orbax-checkpoint-tmp", "30.orbax-checkpoint-tmp-1", "20", "7"):
+        shutil.copytree(folder / "10", folder / name)
+    (folder / ".20.json.partial").write_text("{")
+    (folder / "mine").mkdir()
+    checkpoint.save(run, state_of(run, 40))
+    assert {path.name for path in folder.iterdir()} == {"10", "10.json", "40", "40.json", "mine"}
+    assert_equal(checkpoint.restore(run, 10), state_of(run, 10))
+
+
+def test_what_is_saved_is_on_the_disk(run, monkeypatch):
+    """Every file and folder of a checkpoint is synced before its hashes, and these before `save` returns."""
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watch(number: int) -> None:
+        fsync(number)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    checkpoint.save(run, state_of(run, 40))
+    folder = run.path / "checkpoints"
+    hashes = synced.index(folder / ".40.json.partial")
+    assert {folder / "40", *(folder / "40").rglob("*"), folder} <= set(synced[:hashes])
+    assert folder in synced[hashes:]
+
+
+def test_a_save_that_fails_leaves_the_older_ones(run, monkeypatch):
+    before = contents(run.path)
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync", fail)
+        told = r"step 20 could not be saved \(No space left on device\); steps saved before are whole"
+        with pytest.raises(checkpoint.SaveError, match=told):
+            checkpoint.save(run, state_of(run, 20))
+    assert contents(run.path) == before
+    assert checkpoint.whole_step(run) == (10, [])
+    checkpoint.save(run, state_of(run, 20))
+    assert checkpoint.whole_step(run) == (20, [])
 
 
 def test_no_checkpoint(run):
@@ -205,7 +274,7 @@ def test_a_run_returns(model_run, run, corpus):
             np.testing.assert_array_equal(getattr(song, name), getattr(source, name))
         assert song.name == source.name
     assert again.fingerprint() == corpus.fingerprint()
-    assert run.rows == len(state_of(run, 0).latents)
+    assert run.rows == int(dataset.queries(corpus.entries, run.config).next_row.max()) + 1
 
 
 def test_a_run_can_be_moved(run, tmp_path, monkeypatch):
@@ -228,6 +297,14 @@ def test_a_run_half_created_is_none(corpus, tmp_path, monkeypatch):
         runs.read(tmp_path / "run")
 
 
+def test_checkpoints_of_nobody_knows_what_are_not_taken_over(run, corpus):
+    (run.path / "run.json").unlink()
+    before = contents(run.path)
+    with pytest.raises(RunError, match=r"holds checkpoints but no run\.json; name another --run"):
+        runs.create(run.path, run.config, 0, 1, corpus)
+    assert contents(run.path) == before
+
+
 def edit(path: Path, **changes) -> None:
     what = json.loads((path / "run.json").read_text())
     what["config"] |= changes.pop("config", {})
@@ -236,7 +313,13 @@ def edit(path: Path, **changes) -> None:
 
 def test_a_newer_format_is_refused(run):
     edit(run.path, format=runs.FORMAT + 1)
-    with pytest.raises(RunError, match=r"format 2 is newer than this program's 1; update"):
+    with pytest.raises(RunError, match=r"format \d is newer than this program's \d; update"):
+        runs.read(run.path)
+
+
+def test_an_older_format_is_refused(run):
+    edit(run.path, format=runs.FORMAT - 1)
+    with pytest.raises(RunError, match=r"older program's; train its folder again, with --fresh"):
         runs.read(run.path)
 
 
@@ -358,3 +441,13 @@ def test_a_lock_leaves_no_folder_without_a_run(tmp_path, run):
     with runs.lock(tmp_path / "mine"):
         pass
     assert (tmp_path / "mine" / "letter.txt").exists()
+
+
+def test_a_person_s_own_songs_beside_the_lock_stay(tmp_path, corpus):
+    """`train --dir music/songs --run music` that fails before there is a run."""
+    (tmp_path / "music" / "songs").mkdir(parents=True)
+    (tmp_path / "music" / "songs" / "mine.mid").write_bytes(b"a life's work")
+    with runs.lock(tmp_path / "music"):
+        copy = tmp_path / "music" / "songs" / f"{corpus.entries[0].sha256}.npz"
+        dataset.save_song(copy, corpus.songs[0], corpus.entries[0].sha256)
+    assert contents(tmp_path / "music") | {"lock": b""} == {"songs/mine.mid": b"a life's work", "lock": b""}

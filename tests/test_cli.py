@@ -252,7 +252,7 @@ def test_original_preset(folder, tmp_path, monkeypatch):
     assert run.rows == 3  # one a song
     step, _ = checkpoint.whole_step(run)
     _, table = checkpoint.restore_model(run, step)
-    before = train.init(jax.random.key(0), 3, run.config).latents
+    before = train.init(jax.random.key(0), 3, run.config).latents[:3]
     assert (np.asarray(table) != np.asarray(before)).any(axis=1).all()  # and it is learned
     refused(call("train", "--dir", folder, "--run", tmp_path / "run"), "preset: original, now default")
 

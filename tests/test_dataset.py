@@ -394,7 +394,7 @@ def test_queries_of_a_corpus(corpus, knot_steps):
 def test_a_large_library_has_longer_rows(monkeypatch, songs_folder):
     corpus, _ = dataset.load(songs_folder, RollConfig())
     default = config.preset("default")
-    assert dataset.fit_rows(default, corpus) == default
+    assert dataset.fit_size(default, corpus) == default
     monkeypatch.setattr(dataset, "LARGE_SECONDS", 10.0)
-    assert dataset.fit_rows(default, corpus).model.latent_size == 2 * default.model.latent_size
-    assert dataset.fit_rows(config.preset("original"), corpus) == config.preset("original")
+    assert dataset.fit_size(default, corpus).model.latent_size == 2 * default.model.latent_size
+    assert dataset.fit_size(config.preset("original"), corpus) == config.preset("original")

@@ -115,20 +115,20 @@ def stretches(songs: int, count: int = 6) -> np.ndarray:
     return np.random.default_rng(songs).normal(size=(songs, count, 8))
 
 
-@pytest.mark.parametrize("keep_norm", [True, False])
-def test_a_song_of_weight_1_is_itself(keep_norm):
-    songs = stretches(3)
-    weights = np.zeros((3, 6))
+@pytest.mark.parametrize("path", latents.PATHS)
+def test_a_song_of_weight_1_is_itself(path):
+    songs = stretches(2)
+    weights = np.zeros((2, 6))
     weights[1] = 1
-    np.testing.assert_allclose(latents.mix(songs, weights, keep_norm), songs[1], rtol=1e-6)
+    np.testing.assert_allclose(latents.mix(songs, weights, path), songs[1], rtol=1e-6)
 
 
 def test_mix_is_the_weighted_sum_query_by_query():
     songs = stretches(2)
     weights = np.stack([np.linspace(0, 1, 6), np.linspace(1, 0, 6)])
     expected = np.array([weights[0, i] * songs[0, i] + weights[1, i] * songs[1, i] for i in range(6)])
-    np.testing.assert_allclose(latents.mix(songs, weights, keep_norm=False), expected)
-    kept = latents.mix(songs, weights, keep_norm=True)
+    np.testing.assert_allclose(latents.mix(songs, weights), expected)
+    kept = latents.mix(songs, weights, "norm")
     cosine = (kept * expected).sum(-1) / np.linalg.norm(kept, axis=-1) / np.linalg.norm(expected, axis=-1)
     np.testing.assert_allclose(cosine, 1)  # the same direction
     norms = np.linalg.norm(songs, axis=-1)
@@ -136,9 +136,31 @@ def test_mix_is_the_weighted_sum_query_by_query():
     assert (np.linalg.norm(expected[1:-1], axis=-1) < (weights * norms).sum(0)[1:-1]).all()  # else nothing was kept
 
 
+def test_a_sphere_is_walked_evenly():
+    first, second = stretches(2)
+    weights = np.stack([np.linspace(1, 0, 6), np.linspace(0, 1, 6)])
+    walk = latents.mix(np.stack([np.repeat(song[:1], 6, 0) for song in (first, second)]), weights, "sphere")
+    norms = np.linalg.norm(walk, axis=-1)
+    np.testing.assert_allclose(np.diff(norms), (norms[-1] - norms[0]) / 5, atol=1e-9)
+    ways = walk / norms[:, None]
+    turns = np.arccos((ways[1:] * ways[:-1]).sum(-1))
+    np.testing.assert_allclose(turns, turns.sum() / 5, rtol=1e-5)  # the same angle each time, all of it in one plane
+    angle = np.arccos((first[0] * second[0]).sum() / np.linalg.norm(first[0]) / np.linalg.norm(second[0]))
+    assert turns.sum() == pytest.approx(angle, rel=1e-5)
+
+
+def test_wrong_paths_are_named():
+    weights = np.full((3, 6), 1 / 3)
+    with pytest.raises(ValueError, match="two songs"):
+        latents.mix(stretches(3), weights, "sphere")
+    with pytest.raises(ValueError, match="line, norm, sphere"):
+        latents.mix(stretches(3), weights, "tunnel")
+
+
 def test_mix_of_opposites_is_finite():
     songs = np.stack([stretches(1)[0], -stretches(1)[0]])
-    assert np.isfinite(latents.mix(songs, np.full((2, 6), 0.5))).all()
+    for path in latents.PATHS:
+        assert np.isfinite(latents.mix(songs, np.full((2, 6), 0.5), path)).all()
 
 
 def test_spread():

@@ -226,10 +226,10 @@ def test_any_song_can_be_drawn(song, tmp_path):
 # Learning
 
 
-def test_training():
+def test_curve():
     rows: list[dict] = [{"step": 50 * i, "seconds": 30.0 * i, "loss": 1 / i} for i in range(1, 21)]
     rows[9]["recall"], rows[19]["recall"] = 0.5, 0.875
-    figure = plots.training(rows)
+    figure = plots.curve(rows)
     loss, known = figure.axes
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [(row["step"], row["loss"]) for row in rows])
     np.testing.assert_allclose(known.lines[0].get_xydata(), [(500, 0.5), (1000, 0.875)])
@@ -240,12 +240,24 @@ def test_training():
     assert at["4 min"] == pytest.approx(400)
 
 
-def test_training_of_what_logs_may_lack():
-    plots.training([{"step": 1, "loss": 0.5}]).draw_without_rendering()
+@pytest.mark.parametrize(("seconds", "unit"), [(40.0, "s"), (600.0, "min"), (9000.0, "h")])
+def test_clock_of_a_curve(seconds, unit):
+    rows = [{"step": step, "seconds": seconds * step / 1000, "loss": 1 / step} for step in range(50, 1001, 50)]
+    clock = plots.curve(rows).axes[0].child_axes[0]
+    size = {"s": 1, "min": 60, "h": 3600}[unit]
+    assert len(clock.get_xticks()) > 2
+    for place, label in zip(clock.get_xticks(), clock.get_xticklabels(), strict=True):
+        number, written = label.get_text().split()
+        assert written == unit
+        assert float(number) * size == pytest.approx(seconds * place / 1000)
+
+
+def test_curve_of_what_logs_may_lack():
+    plots.curve([{"step": 1, "loss": 0.5}]).draw_without_rendering()
     restarted = [{"step": step, "seconds": seconds, "loss": 0.5} for step, seconds in ((1, 5.0), (2, 9.0), (3, 1.0))]
-    assert not plots.training([*restarted, {"step": 4}]).axes[0].child_axes
+    assert not plots.curve([*restarted, {"step": 4}]).axes[0].child_axes
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.training([{"step": 4, "recall": 1.0}])
+        plots.curve([{"step": 4, "recall": 1.0}])
 
 
 def make_table(songs: int, rows: int = 20, latent: int = 6) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -280,6 +292,23 @@ def test_latent_map_labels_do_not_overlap(songs):
     boxes = [super(type(label), label).get_window_extent() for label in labels]  # without its line
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= plots.WIDTH for box in boxes)
+
+
+def test_lines_to_labels_do_not_cross():
+    places = np.random.default_rng(5).uniform(size=(30, 2))
+    lines = [(places[song], np.array([side, height])) for song, side, height in plots._beside(places, np.arange(30))]
+    assert len(lines) == 30
+    for (start, end), (other, stop) in itertools.combinations(lines, 2):
+        if end[0] == stop[0]:  # in one column
+            sides = [np.linalg.det([end - start, point - start]) for point in (other, stop)]
+            others = [np.linalg.det([stop - other, point - other]) for point in (start, end)]
+            assert np.prod(sides) > 0 or np.prod(others) > 0
+
+
+def test_names_in_a_map_keep_their_ends():
+    names = [f"Liszt Transcendental Etudes number {number}" for number in range(3)]
+    written = texts(plots.latent_map(*make_table(3)[:2], names))
+    assert {"Liszt Transcend…tudes number 0", "Liszt Transcend…tudes number 2"} <= set(written)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (30, 1), (1, 8)])

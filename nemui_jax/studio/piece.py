@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax import latents, model, prior, rolls, sample
-from nemui_jax.config import Config
-from nemui_jax.midi import Song
+from nemui_jax.config import BEAT_STEPS, Config
+from nemui_jax.midi import TEMPO, Song
 from nemui_jax.sample import Decoded, Track
 
 MAX_SONGS = 8  # that one piece is made of
@@ -87,10 +87,23 @@ class Player:
     """A run's decoder and songs, those brought in included. Its methods may be called from several threads."""
 
     def __init__(self, params: model.Params, tracks: Sequence[Track], config: Config, unit: Any):
-        self.params, self.config, self.unit = params, config, unit
-        self.tracks = list(tracks)
+        self.params, self.unit, self._roll = params, unit, config.roll
+        if config.roll.grid == "beats":  # one tempo for all, so that every block is as long
+            quarters = [quarter for track in tracks for quarter in track.source.tempos["quarter_seconds"][:1]]
+            step_seconds = float(np.median(quarters or [0.5])) / BEAT_STEPS
+            self._roll = dataclasses.replace(config.roll, step_seconds=step_seconds)
+            config = dataclasses.replace(config, roll=dataclasses.replace(self._roll, grid="seconds"))
+        self.config = config
+        self.tracks = [dataclasses.replace(track, source=self.steady(track.source)) for track in tracks]
         self._own: OrderedDict[Any, Decoded] = OrderedDict()
         self._lock = threading.Lock()
+
+    def steady(self, song: Song) -> Song:
+        """A song as the studio plays it: at the tempo of all, if the run was learned in beats."""
+        if self._roll.grid == "seconds":
+            return song
+        tempos = np.array([(0.0, self._roll.step_seconds * BEAT_STEPS)], TEMPO)
+        return dataclasses.replace(rolls.on_grid(song, self._roll), tempos=tempos)
 
     @property
     def block_seconds(self) -> float:
@@ -99,12 +112,6 @@ class Player:
     def blocks(self, seconds: float) -> int:
         """Blocks that cover so many seconds."""
         return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
-
-    def turn(self, track: Track) -> int:
-        """Blocks after which a song starts again."""
-        count = latents.count_queries(track.steps, self.config.model)
-        knot = self.config.model.knot_steps // self.config.model.block_steps or count
-        return -(-count // knot) * knot
 
     def parts(self, recipe: Recipe) -> tuple[Sequence[Track], Float[np.ndarray, "song block"]]:
         """The tracks of a piece and their weights, block by block."""
@@ -124,16 +131,17 @@ class Player:
         blocks, shape = weights.shape[1], self.config.model
         stretches = [latents.along(track.rows, track.steps, blocks, shape) for track in tracks]
         latent = latents.mix(np.stack(stretches), sample.ease(weights))
-        if recipe.noise:
+        noise = prior.NOISE if recipe.random else recipe.noise
+        if noise:
             steps = blocks * shape.block_steps
             size = (latents.count_rows(steps, shape), latent.shape[1])
             rows = np.random.default_rng(recipe.seed).normal(size=size).astype(np.float32)
-            latent = latent + latents.along(rows * np.sqrt(recipe.noise) * self.unit, steps, blocks, shape)
+            latent = latent + latents.along(rows * np.sqrt(noise) * self.unit, steps, blocks, shape)
         leads = np.array([track.shift for track in tracks])[weights.argmax(0)]
         shifts = leads if recipe.shift is None else np.full(blocks, recipe.shift)
         keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
         own = [self._decode_own(key, stretch) for key, stretch in zip(keys, stretches, strict=True)]
-        return Piece(tracks, weights, latent, own, shifts, recipe.noise)
+        return Piece(tracks, weights, latent, own, shifts, noise)
 
     def _decode_own(self, key: Any, stretch: np.ndarray) -> Decoded:
         with self._lock:
@@ -193,7 +201,7 @@ class Player:
             weights,
             self.config,
             shift=recipe.shift,
-            noise=recipe.noise,
+            noise=prior.NOISE if recipe.random else recipe.noise,
             unit=self.unit,
             seed=recipe.seed,
         )

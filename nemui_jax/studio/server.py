@@ -112,7 +112,7 @@ class Studio:
             "index": index,
             "name": track.name,
             "seconds": round(track.steps * self.player.config.roll.step_seconds, 2),
-            "turn": self.player.turn(track),
+            "turn": latents.turn(track.steps, self.player.config.model),
             "key": self.keys[index],
             "shift": track.shift,
             "guest": index >= self.learned,
@@ -318,7 +318,7 @@ async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str
 
 def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
     player = studio.player
-    song = midi.parse(data, MAX_SECONDS)
+    song = player.steady(midi.parse(data, MAX_SECONDS))
     # A made-up path: nothing is read from it but the name.
     entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
     track, recall = fit.fit(player.params, song, entry, player.config, seed=0, progress=progress)

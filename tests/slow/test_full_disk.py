@@ -1,0 +1,174 @@
+"""Disks that are full or read-only, and limits on files: refused early, or one line and nothing lost.
+
+Disks are small tmpfs mounts, which only root can make; where that is refused these tests are skipped.
+"""
+
+import json
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALLEST, TINY, Answer, finish, start
+
+from nemui_jax import checkpoint, midi, runs
+
+TOTAL = 1000
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"cannot mount: {mount.stderr}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path, left: int = 0) -> None:
+    """Takes all room on a disk, but for so many bytes."""
+    with open(disk / "filler", "wb", buffering=0) as file:
+        file.write(bytes(max(shutil.disk_usage(disk).free - left, 0)))
+
+
+def train(songs: Path, run: Path) -> Answer:
+    return finish(start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST))
+
+
+def told_in_one_line(answer: Answer, code: int, *parts: str) -> None:
+    assert answer.code == code, answer
+    assert answer.err.count("\n") == 1, answer.err
+    for part in ("nemui: ", *parts):
+        assert part in answer.err
+
+
+def test_too_small_a_disk_is_refused_before_training(songs_folder, disk):
+    fill(disk, left=100_000)
+    answer = train(songs_folder, disk / "run")
+    told_in_one_line(answer, 2, "the run needs 0.2 MiB, and 0.1 MiB are free; make room or name another --run")
+    assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_path, monkeypatch):
+    assert train(songs_folder, tmp_path / "clean").code == 0
+    monkeypatch.setenv("SAVE_SECONDS", "0")
+    run = disk / "run"
+    process = start("train", "--dir", songs_folder, "--run", run, "--steps", TOTAL, settings=SMALLEST)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("saved 100"):
+        assert process.poll() is None
+    fill(disk)
+    answer = finish(process)
+    assert answer.code == 1, answer
+    assert answer.err.count("\n") == 1, answer.err
+    assert "No space left on device" in answer.err
+    step, damaged = checkpoint.whole_step(runs.read(run))
+    assert step is not None and 100 <= step < TOTAL
+    assert damaged == []
+    assert {path.name.removesuffix(".json") for path in (run / "checkpoints").iterdir()} <= {str(step), str(step - 50)}
+
+    (disk / "filler").unlink()
+    again = train(songs_folder, run)
+    assert (again.code, again.err) == (0, "")
+    assert f"goes on after step {step:,} of 1,000" in again.out
+    states = [checkpoint.restore(runs.read(path), TOTAL) for path in (run, tmp_path / "clean")]
+    for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+    recalls = [json.loads((path / "recall.json").read_text()) for path in (run, tmp_path / "clean")]
+    assert recalls[0] == recalls[1]
+
+
+def limited(process: subprocess.Popen[str], size: int) -> subprocess.Popen[str]:
+    """A process that from now on may not write files of more bytes."""
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return process
+
+
+def test_a_limit_on_files_is_refused_before_training(songs_folder, tmp_path):
+    process = start("train", "--dir", songs_folder, "--run", tmp_path / "run", settings=SMALLEST)
+    answer = finish(limited(process, 4000))
+    told_in_one_line(answer, 2, "the run has files of", "and the limit is 4,000; raise it (ulimit -f) or name another")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_path, monkeypatch):
+    """The limit comes while the process trains."""
+    monkeypatch.setenv("SAVE_SECONDS", "0")
+    run = tmp_path / "run"
+    process = start("train", "--dir", songs_folder, "--run", run, "--steps", TOTAL, settings=SMALLEST)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("saved 100"):
+        assert process.poll() is None
+    answer = finish(limited(process, 100))
+    told_in_one_line(answer, 1, "File too large")
+    step, damaged = checkpoint.whole_step(runs.read(run))
+    assert step is not None and 100 <= step < TOTAL
+    assert damaged == []
+    again = train(songs_folder, run)
+    assert (again.code, again.err) == (0, "")
+
+
+def sample(run: Path, out: Path) -> Answer:
+    return finish(start("sample", "--run", run, "--mix", "0:0.5,1:0.5", "--out", out, settings=TINY))
+
+
+@pytest.mark.parametrize("out", ["a.mid", "folder"])
+def test_sampling_to_a_full_disk_leaves_nothing(trained, disk, out):
+    fill(disk)
+    told_in_one_line(sample(trained.path, disk / out), 1, "No space left on device")
+    assert [path for path in disk.rglob("*") if path.is_file()] == [disk / "filler"]
+
+
+def test_sampling_under_a_limit_leaves_nothing(trained, tmp_path):
+    process = start("sample", "--run", trained.path, "--song", "0", "--out", tmp_path / "a.mid", settings=TINY)
+    answer = finish(limited(process, 100))
+    told_in_one_line(answer, 1, "File too large")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_cache_is_in_nobody_s_way(songs_folder, disk, tmp_path, monkeypatch):
+    """Also not later, for what half fitted there."""
+    monkeypatch.setenv("NEMUI_CACHE", str(disk))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(disk / "programs"))
+    fill(disk, left=20_000)
+    for name in ("first", "second"):
+        answer = train(songs_folder, tmp_path / name)
+        assert (answer.code, answer.err) == (0, "")
+    (disk / "filler").unlink()
+    assert train(songs_folder, tmp_path / "third").err == ""
+    for name in ("second", "third"):
+        for path in (tmp_path / "first" / "checkpoints").rglob("c/*"):
+            if path.is_file():
+                other = tmp_path / name / path.relative_to(tmp_path / "first")
+                assert other.read_bytes() == path.read_bytes()
+
+
+def test_a_read_only_disk(trained, songs_folder, disk, tmp_path):
+    """Runs there can be played, not trained."""
+    shutil.copytree(trained.path, disk / "run")
+    midi.write(midi.read(songs_folder / "rubato.mid"), disk / "out.mid")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for run in ("run", "new", "deep/new"):
+        told_in_one_line(train(songs_folder, disk / run), 2, "cannot be written (Read-only file system); name another")
+    for out in (disk / "out.mid", disk / "new.mid", disk / "new"):
+        told_in_one_line(sample(trained.path, out), 1, "Read-only file system")
+    answer = sample(disk / "run", tmp_path / "a.mid")
+    assert (answer.code, answer.err) == (0, "")
+    assert len(midi.read(tmp_path / "a.mid").notes)
+
+
+def test_a_file_where_a_folder_should_be(songs_folder, tmp_path):
+    """No rights help against that, so root meets it too."""
+    (tmp_path / "file").write_bytes(b"mine")
+    answer = train(songs_folder, tmp_path / "file" / "run")
+    told_in_one_line(answer, 2, "a file stands there; name another --run")
+    assert (tmp_path / "file").read_bytes() == b"mine"

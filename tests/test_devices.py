@@ -1,0 +1,109 @@
+"""Many devices and processes: the same music is learned, whatever learns it."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FAST_COMPILES, ROOT, SMALLEST, TINY, finish, start
+
+from nemui_jax import checkpoint, config, dataset, model, runs, train
+
+ON_EIGHT = """
+import json, sys
+from pathlib import Path
+import jax
+import numpy as np
+from nemui_jax import checkpoint, config, dataset, devices, runs, train
+
+settings, folder, path = config.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+corpus, _ = dataset.load(folder, settings.roll)
+settings = dataset.fit_pitches(settings, corpus)
+run = runs.create(path, settings, 0, 60, corpus)
+key = jax.random.key(0)
+losses = {}
+for count in (1, 2, 4, 8):
+    mesh = devices.mesh(count)
+    data, most = train.load(corpus, settings, mesh)
+    state = train.place(train.init(key, run.rows, settings), mesh)
+    found = []
+    for state, part in train.loop(state, data, devices.place(key, mesh), 60, settings, most):
+        found += part.tolist()
+    assert len(state.latents.sharding.device_set) == count
+    losses[count] = found
+    if count == 8:
+        assert state.latents.addressable_shards[0].data.shape[0] == len(state.latents) // 8
+        assert state.latents_opt.mu.addressable_shards[0].data.shape[0] == len(state.latents) // 8
+        checkpoint.save(run, state)
+        for again in (8, 2, 1):
+            back = checkpoint.restore(run, 60, devices.mesh(again))
+            assert len(back.latents.sharding.device_set) == again
+            jax.tree.map(np.testing.assert_array_equal, devices.gather(back), devices.gather(state))
+print(json.dumps(losses))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_eight(songs_folder, tmp_path_factory) -> tuple[dict[str, list[float]], Path]:
+    """Losses by number of devices, and the run that eight of them saved."""
+    path = tmp_path_factory.mktemp("eight") / "run"
+    flags = f"{FAST_COMPILES} --xla_force_host_platform_device_count=8"
+    command = [sys.executable, "-c", ON_EIGHT, config.to_json(TINY), str(songs_folder), str(path)]
+    environment = os.environ | {"XLA_FLAGS": flags}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), path
+
+
+def test_any_number_of_devices_gives_the_same_losses(on_eight):
+    losses, _ = on_eight
+    assert list(losses) == ["1", "2", "4", "8"]
+    assert losses["1"][-1] < losses["1"][0] / 3  # it learns
+    for count in ("2", "4", "8"):
+        np.testing.assert_allclose(losses[count][:20], losses["1"][:20], rtol=1e-4)
+        np.testing.assert_allclose(losses[count], losses["1"], rtol=2e-2)  # roundings grow with the steps
+
+
+def test_what_eight_devices_saved_goes_on_with_one(on_eight, songs_folder):
+    _, path = on_eight
+    run = runs.read(path)
+    assert checkpoint.whole_step(run) == (60, [])
+    state = checkpoint.restore(run, 60)
+    data, most = train.load(run.corpus(), run.config)
+    for _, losses in train.loop(state, data, jax.random.key(0), 70, run.config, most):
+        assert np.isfinite(losses).all()
+
+
+# Processes (a pair that trains together: tests/slow/test_processes.py)
+
+
+def test_half_of_the_flags_is_refused(songs_folder, tmp_path):
+    answer = finish(start("train", "--dir", songs_folder, "--run", tmp_path / "run", "--coordinator", "here:1"))
+    assert answer.code == 2
+    assert "--num-processes" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+# Accelerators that are not here
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform):
+    corpus, _ = dataset.load(songs_folder, SMALLEST.roll)
+    settings = dataset.fit_pitches(config.preset("default"), corpus)
+    data, most = train.load(corpus, settings)
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda key: train.init(key, 50, settings), key)
+    learn = partial(train.step, config=settings, most=most)
+    exported = jax.export.export(jax.jit(learn), platforms=[platform])(state, data, key, jnp.int32(10))
+    assert exported.platforms == (platform,)
+    decode = jax.vmap(partial(model.decode, config=settings), (None, 0, 0))
+    latent = jax.ShapeDtypeStruct((8, settings.model.latent_size), jnp.float32)
+    time = jax.ShapeDtypeStruct((8,), jnp.float32)
+    assert jax.export.export(jax.jit(decode), platforms=[platform])(state.params, latent, time).platforms == (platform,)

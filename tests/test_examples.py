@@ -1,0 +1,53 @@
+"""The examples run, and do what they say."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, chorale
+
+import nemui_jax
+from nemui_jax import midi
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def main_of(name: str) -> Callable:
+    return runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["main"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_short_and_tested(path: Path):
+    lines = path.read_text().splitlines()
+    assert len(lines) < 40
+    assert f"python examples/{path.name}" in path.read_text()
+    assert f'main_of("{path.stem}")' in Path(__file__).read_text()
+
+
+def test_mix(trained, tmp_path, capsys):
+    main_of("mix")(str(trained.path), str(tmp_path / "out.mid"))
+    assert len(midi.read(tmp_path / "out.mid").notes)
+    assert "a chorale" in capsys.readouterr().out
+
+
+def test_decode(monkeypatch, capsys):
+    monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
+    main_of("decode")()
+    assert "expected onsets" in capsys.readouterr().out
+
+
+def test_step(songs_folder, monkeypatch):
+    monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
+    losses = main_of("step")(str(songs_folder))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_gradient(trained):
+    assert main_of("gradient")(str(trained.path)) == [48, 60, 64, 67]
+
+
+def test_morph(trained, tmp_path):
+    main_of("morph")(str(trained.path), str(tmp_path / "out.mid"))
+    played, source = midi.read(tmp_path / "out.mid"), chorale()
+    assert played.notes["pitch"][:3].tolist() == source.notes["pitch"][:3].tolist()

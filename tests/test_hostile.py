@@ -1,0 +1,217 @@
+"""Folders and files that mean harm, and what code may not do: nothing blocks, falls over or runs what it reads."""
+
+import contextlib
+import os
+import random
+import re
+import resource
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALLEST, call, finish, start, write_songs
+from midi_bytes import midi as file_of
+from midi_bytes import notes, track
+
+from nemui_jax import config, dataset, midi, rolls, runs, tunes
+from nemui_jax.config import RollConfig
+from nemui_jax.midi import MidiError
+
+FAR = "ff ff ff 7f "  # the longest gap between two events: 77 hours
+MUTATIONS = 1000
+HOSTILE = {  # what a name stands for -> how it is printed
+    b"line\nbreak.mid": r"line\nbreak.mid",
+    b"\x1b[2J\x1b]0;title\x07.mid": r"\x1b[2J\x1b]0;title\x07.mid",
+    b"\xff\xfe.mid": r"\udcff\udcfe.mid",
+    "\u202egnp.mid".encode(): r"\u202egnp.mid",
+    b"--dir=x.mid": "--dir=x.mid",
+    b"-rf.mid": "-rf.mid",
+    b"[bold red]*$(id) ;.mid": "[bold red]*$(id) ;.mid",
+}
+
+
+def hostile(folder: Path) -> Path:
+    """Three songs among all that can stand in a folder."""
+    write_songs(folder)
+    os.mkfifo(folder / "pipe.mid")
+    (folder / "endless.mid").symlink_to("/dev/zero")
+    (folder / "terminal.mid").symlink_to("/dev/tty")
+    (folder / "self.mid").symlink_to("self.mid")
+    (folder / "to.mid").symlink_to("fro.mid")
+    (folder / "fro.mid").symlink_to("to.mid")
+    (folder / "up").symlink_to("..")
+    (folder / "here.mid").symlink_to(".")
+    (folder / "x.mid").mkdir()
+    (folder / "x.mid" / "loop").symlink_to("../..")
+    (folder / "sparse.mid").touch()
+    os.truncate(folder / "sparse.mid", 2**40)  # a terabyte of nothing
+    for name in HOSTILE:
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(b"no song")
+    deep = folder
+    for _ in range(50):
+        deep /= "d" * 60  # a path longer than most systems' PATH_MAX when it is done
+        deep.mkdir()
+    return folder
+
+
+def test_a_hostile_folder_is_learned(tmp_path):
+    """As a process of its own, with a bound on its memory, because it could block or eat all there is."""
+    folder = hostile(tmp_path / "songs")
+    process = start(
+        "train", "--dir", folder, "--run", tmp_path / "run", "--steps", 50, settings=SMALLEST, stdin=subprocess.DEVNULL
+    )
+    answer = finish(process)
+    assert (answer.code, answer.err) == (0, ""), answer
+    assert "3 of 19 files used" in answer.out
+    assert [entry.name for entry in runs.read(tmp_path / "run").entries] == ["a chorale", "repeats", "rubato"]
+    for name, reason in {
+        "pipe.mid": "is a named pipe, not a file",
+        "endless.mid": "is a device, not a file",
+        "terminal.mid": "is a device, not a file",
+        "self.mid": "cannot be read: Too many levels of symbolic links",
+        "to.mid": "cannot be read: Too many levels of symbolic links",
+        "here.mid": "is a folder, not a file",
+        "x.mid": "is a folder, not a file",
+        "sparse.mid": "is larger than the bound of 64 MiB",
+        **dict.fromkeys(HOSTILE.values(), "is not a MIDI file (it has no MThd header)"),
+    }.items():
+        assert f"not used  {folder}/{name}: {reason}\n" in answer.out
+    assert all(line.isprintable() for line in answer.out.splitlines())
+
+
+@pytest.mark.parametrize("command", [["train", "--dir"], ["add", "--file"], ["evaluate", "--held-out"]])
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
+def test_what_is_no_folder_or_file_is_named(trained, tmp_path, command, kind):
+    path = tmp_path / "x\n\x1b.mid"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+    answer = call(*command, path, "--run", tmp_path / "run" if command[0] == "train" else trained.path)
+    assert answer.code == 2, answer
+    assert answer.err.count("\n") == 1
+    assert r"x\n\x1b.mid" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all files")
+def test_files_that_may_not_be_read_are_named(tmp_path):
+    write_songs(tmp_path)
+    (tmp_path / "rubato.mid").chmod(0)
+    _, reports = dataset.load(tmp_path, RollConfig())
+    assert [report.reason for report in reports if report.reason] == ["cannot be read: Permission denied"]
+
+
+# Mutations
+
+
+def mutants(data: bytes, count: int, rng: random.Random) -> list[bytes]:
+    """Copies with one byte changed."""
+    places = [rng.randrange(len(data)) for _ in range(count)]
+    return [data[:place] + bytes([data[place] ^ rng.randrange(1, 256)]) + data[place + 1 :] for place in places]
+
+
+def test_one_byte_changed_in_good_files(tmp_path):
+    """All built-in tunes: each mutant is a song or refused, in little time and memory."""
+    tunes.write_all(tmp_path)
+    files = sorted(tmp_path.glob("*.mid"))
+    rng, read = random.Random(0), 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(MUTATIONS):
+        (data,) = mutants(files[number % len(files)].read_bytes(), 1, rng)
+        began = time.process_time()
+        song = None
+        with contextlib.suppress(MidiError):
+            song = midi.parse(data)
+        assert time.process_time() - began < 5
+        if song is None:
+            continue
+        read += 1
+        entry, _ = dataset.describe(song, Path("mutant.mid"), "", RollConfig())
+        assert entry.notes == len(song.notes) > 0
+        assert 0 < entry.seconds <= midi.MAX_SECONDS
+    assert read > MUTATIONS / 2  # else nothing was looked at
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
+
+
+def test_a_folder_of_mutants_is_learned(tmp_path):
+    tunes.write_all(tmp_path / "tunes")
+    rng = random.Random(1)
+    (tmp_path / "mutants").mkdir()
+    for path in (tmp_path / "tunes").glob("*.mid"):
+        for number, data in enumerate(mutants(path.read_bytes(), 2, rng)):
+            (tmp_path / "mutants" / f"{number} {path.name}").write_bytes(data)
+    arguments = ("train", "--dir", tmp_path / "mutants", "--run", tmp_path / "run", "--steps", 50)
+    answer = call(*arguments, settings=SMALLEST)
+    assert (answer.code, answer.err) == (0, ""), answer
+
+
+# Lengths
+
+
+def test_a_length_bomb_is_refused_with_the_flag_that_allows_it(trained, tmp_path):
+    bomb = tmp_path / "songs" / "bomb.mid"
+    bomb.parent.mkdir()
+    bomb.write_bytes(file_of(track(notes(60), FAR, "90 3c 50 60 80 3c 00")))
+    told = "lasts 77.7 h, more than the bound of 4 h; raise it with --max-seconds"
+    for command in (["add", "--file", bomb], ["sample", "--song", bomb], ["sample", "--mix", f"0:1,{bomb}:1"]):
+        answer = call(*command, "--run", trained.path)
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer
+        assert told in answer.err
+    answer = call("train", "--dir", bomb.parent, "--run", tmp_path / "run")
+    assert answer.code == 2
+    assert told in answer.out
+    for command in (["add", "--file", bomb], ["sample", "--song", bomb], ["train", "--dir", bomb.parent]):
+        answer = call(*command, "--run", trained.path, "--max-seconds", 60)
+        assert "more than the bound of 60 s" in answer.out + answer.err
+        assert answer.code == 2
+
+
+def test_a_longer_song_is_taken_when_asked_for(tmp_path):
+    song = file_of(track(notes(60), "87 00 90 3c 50 60 80 3c 00"))  # 1 s
+    (tmp_path / "a.mid").write_bytes(song)
+    assert dataset.load(tmp_path, RollConfig(), max_seconds=0.9)[0].entries == ()
+    assert len(dataset.load(tmp_path, RollConfig(), max_seconds=1.2)[0].entries) == 1
+
+
+def test_more_music_than_a_song_may_last_is_not_played(trained, tmp_path):
+    answer = call("sample", "--run", trained.path, "--song", 0, "--seconds", 1e9, "--out", tmp_path / "a.mid")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "--seconds: 1000000000.0 is out of range" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
+    """A microsecond a quarter note, for minutes: millions of beats, with 12 steps of the grid each."""
+    song = midi.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
+    assert song.seconds > 250
+    entry, _ = dataset.describe(song, Path("a.mid"), "", RollConfig(grid="beats"))
+    fastest = song.seconds / rolls.LEAST_QUARTER_SECONDS * config.BEAT_STEPS
+    assert entry.steps <= fastest + config.BEAT_STEPS
+
+
+# What the code may not do
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        r"\bimport (c?pickle|marshal|shelve|dill|joblib|cloudpickle)\b|\bfrom (c?pickle|marshal|shelve|dill|joblib) ",
+        r"allow_pickle\s*=\s*True",
+        r"(?<![\w.])(eval|exec|compile|__import__)\(",
+        r"shell\s*=\s*True|os\.(system|popen)\(",
+        r"yaml\.load\(|jsonpickle|torch\.load",
+    ],
+)
+def test_nothing_that_is_read_can_run(forbidden):
+    sources = [ROOT / "run.py", *(ROOT / "nemui_jax").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert len(sources) > 20
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sources
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(forbidden, line)
+    ]
+    assert found == []
