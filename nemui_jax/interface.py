@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nemui_jax.model import Params
-    from nemui_jax.sample import Track
+    from nemui_jax.sample import Track, Voice
 else:  # what they come from takes seconds to import
-    Figure = Params = Track = Any
+    Figure = Params = Track = Voice = Any
 
 RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
+TRACKS_KEPT, VOICES_KEPT = 64, 16  # between pieces: a voice of five minutes takes 8 MB
 FIT_ENOUGH = 0.9  # recall from which a song with a fitted track is good enough to play with
 
 SongName = SupportsIndex | str | Path
@@ -160,6 +161,7 @@ class _Known(NamedTuple):
     config: config.Config
     params: Params
     track: Callable[[Any], Track]  # of a song, an index or a path
+    voice: Callable[[Any, int], Voice]  # of a song, over so many blocks
     unit: Callable[[], Float[Any, " latent"]]  # of noise
 
 
@@ -324,6 +326,7 @@ class LoadedRun:
             lengths = [latents.count_queries(track.steps, settings.model) for track in tracks]
             blocks = min(lengths) if isinstance(plan.weights, tuple) else lengths[-1]
             blocks = sample.blocks_in(seconds, tracks, weigh, settings) if seconds else blocks
+            mixed = len(tracks) > 1 or plan.noise or temperature
             song = sample.play(
                 known.params,
                 tracks,
@@ -336,6 +339,7 @@ class LoadedRun:
                 unit=known.unit() if plan.noise else 1.0,
                 temperature=temperature,
                 seed=plan.seed,
+                voices=[known.voice(song, blocks) for song in plan.songs] if mixed else None,
             )
             provenance = self._provenance({**plan.recipe, **given}, plan.seed, known.step)
             yield _piece(cut(song, seconds) if seconds else song, plan, tracks, provenance)
@@ -350,18 +354,37 @@ class LoadedRun:
         return None if key is None else recipe.find_shift(key, self.run.entries)
 
     @cached_property
+    def _usable(self) -> Callable[[tuple[int, ...], tuple[int, ...]], int]:
+        """The step to play songs from; looked at once for the same songs, as long as no checkpoint comes or goes."""
+        return lru_cache(maxsize=TRACKS_KEPT)(lambda songs, _: usable_step(self.run, self.tell, songs))
+
+    @cached_property
     def _params(self) -> Callable[[int], Params]:
         """Reads the weights at a step, and keeps them."""
         from nemui_jax import checkpoint
 
         return lru_cache(maxsize=1)(partial(checkpoint.restore_params, self.run))
 
-    def _track(self, step: int, index: int) -> Track:
-        """The track of a song of the run; the rows of no other song are read."""
+    @cached_property
+    def _track(self) -> Callable[[int, int], Track]:
+        """Reads the track of a song of the run at a step, and keeps some; the rows of no other song are read."""
         from nemui_jax import checkpoint, sample
 
-        entry, rows = self.run.entries[index], checkpoint.restore_rows(self.run, step, index)
-        return sample.Track(entry.name, rows, entry.steps, entry.shift, self.run.song(index))
+        def read(step: int, index: int) -> Track:
+            entry, rows = self.run.entries[index], checkpoint.restore_rows(self.run, step, index)
+            return sample.Track(entry.name, rows, entry.steps, entry.shift, self.run.song(index))
+
+        return lru_cache(maxsize=TRACKS_KEPT)(read)
+
+    @cached_property
+    def _voice(self) -> Callable[[int, int, int], Voice]:
+        """What a song of the run says by itself, at a step and over so many blocks, of which some are kept."""
+        from nemui_jax import sample
+
+        def decode(step: int, index: int, blocks: int) -> Voice:
+            return sample.voice(self._params(step), self._track(step, index), blocks, self.config)
+
+        return lru_cache(maxsize=VOICES_KEPT)(decode)
 
     def _known(self, songs: Sequence[int | Path], seed: int) -> _Known:
         """What plays these songs. A file's track is fitted; where that recalls too little the song is taught."""
@@ -369,9 +392,11 @@ class LoadedRun:
         from nemui_jax import checkpoint, fit, sample
 
         if not files:
-            step = usable_step(self.run, self.tell, [song for song in songs if isinstance(song, int)])
+            indices = [song for song in songs if isinstance(song, int)]
+            step = self._usable(tuple(indices), tuple(checkpoint.saved_steps(self.run.path)))
             unit = partial(checkpoint.restore_spread, self.run, step)
-            return _Known(step, self.config, self._params(step), partial(self._track, step), unit)
+            track, voice = partial(self._track, step), partial(self._voice, step)
+            return _Known(step, self.config, self._params(step), track, voice, unit)
         step = usable_step(self.run, self.tell)
         known, found = fit.Taught(checkpoint.restore(self.run, step), self.run.corpus(), self.config), {}
         for path in files:
@@ -398,7 +423,16 @@ class LoadedRun:
             self.tell(f"{midi.escape(path)}: known with recall {recall:.3f}")
         rows = sum(latents.count_rows(entry.steps, known.config.model) for entry in known.corpus.entries)
         unit = partial(latents.spread, np.asarray(known.state.latents)[:rows])
-        return _Known(step, known.config, known.state.params, tracks.__getitem__, unit)
+
+        params, settings = known.state.params, known.config
+        return _Known(
+            step,
+            settings,
+            params,
+            track=tracks.__getitem__,
+            voice=lambda song, blocks: sample.voice(params, tracks[song], blocks, settings),
+            unit=unit,
+        )
 
     def _provenance(self, given: Mapping[str, Any], seed: int, step: int) -> str:
         """What made a piece, so that it can be made again."""

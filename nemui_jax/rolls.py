@@ -154,7 +154,7 @@ def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_s
     """
     onset, frame = roll[:, ONSET] > 0.5, roll[:, FRAME] > 0.5
     steps = len(roll)
-    stop = np.where(onset | ~frame, np.arange(steps)[:, None], steps)
+    stop = np.where(onset | ~frame, np.arange(steps, dtype=np.int32)[:, None], np.int32(steps))
     next_stop = np.minimum.accumulate(stop[::-1])[::-1]
     next_stop = np.concatenate([next_stop[1:], np.full_like(next_stop[:1], steps)])
     step, column = np.nonzero(onset)

@@ -22,10 +22,9 @@ from nemui_jax.config import BEAT_STEPS, Config
 from nemui_jax.midi import TEMPO, Song
 from nemui_jax.runs import Run
 
-BATCH = 128  # queries decoded by one call, so that all lengths share one compiled program
+BATCHES = (32, 128, 512)  # queries decoded by one call: the least that holds all, so that few programs are compiled
 WINDOW = 8  # blocks over which density is matched
 DOUBT = 0.003  # the weight, in a mix, of a note that is in none of its songs
-HARMONY = 1.0  # the power of the opinion of pitch classes
 RESTRIKE = 2  # steps
 FOOT = 8  # steps over which a mix's pedal is smoothed
 HOLD = 0.1  # the share of a leg of a morph, at each of its ends, that is one song alone
@@ -58,6 +57,19 @@ class Density(NamedTuple):
     onsets: Float[Any, " block"]
     frames: Float[Any, " block"]
     pedal: Float[Any, " block"]
+
+
+class Voice(NamedTuple):
+    """What a song says by itself over a stretch: it does not depend on what it is mixed with."""
+
+    decoded: Decoded
+    density: Density
+
+    def part(self, first: int, last: int) -> "Voice":
+        """Blocks `first` to `last`."""
+        block = len(self.decoded.pedal) // len(self.density.pedal)
+        cells = [column[first * block : last * block] for column in self.decoded]
+        return Voice(Decoded(*cells), Density(*(column[first:last] for column in self.density)))
 
 
 def tracks(run: Run, table: Float[Any, "row latent"]) -> list[Track]:
@@ -95,6 +107,7 @@ def play(
     unit: Float[Any, " latent"] | float = 1.0,
     temperature: float = 0.0,
     seed: int = 0,
+    voices: Sequence[Voice] | None = None,
 ) -> Song:
     """Tracks played together, weighted block by block; a track that ends early starts again.
 
@@ -102,7 +115,8 @@ def play(
     (semitones to the common key; by default the heaviest track's at each moment) and `program` its program (by default
     the heaviest's); `path` is the way between latents (`latents.mix`). Gaussian noise is added to the rows, with
     `noise` times the variance of the table, whose spread is `unit`: likeness to the song falls evenly with it.
-    With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest.
+    With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest. `voices` are what
+    `voice` gives for each track and as many blocks, where they are kept from another time.
     """
     blocks = weights.shape[1]
     time = latents.times(blocks, config.model)
@@ -118,8 +132,8 @@ def play(
     if config.train.loss == "squared" or alone.all():
         grid, pedal = plain(decoded, config)
     else:
-        own = [decode(params, stretch, time, config) for stretch in stretches]
-        grid, pedal = calibrated(decoded, own, weights, alone, config, temperature, seed)
+        voices = [voice(params, track, blocks, config) for track in tracks] if voices is None else voices
+        grid, pedal = calibrated(decoded, voices, weights, alone, config, temperature, seed)
     return arrange(tracks, weights, grid, pedal, config, shift, program)
 
 
@@ -249,14 +263,16 @@ def decode(
 ) -> Decoded:
     """Decodes a stretch, in batches of one shape."""
     count = len(stretch)
-    padding = -count % BATCH
+    batch = next((size for size in BATCHES if size >= count), BATCHES[-1])
+    padding = -count % batch
     stretch, time = np.pad(stretch, ((0, padding), (0, 0))), np.pad(time, (0, padding))
     parts = [
-        _decode(params, stretch[start : start + BATCH], time[start : start + BATCH], config=config)
-        for start in range(0, count, BATCH)
+        _decode(params, stretch[start : start + batch], time[start : start + batch], config=config)
+        for start in range(0, len(stretch), batch)
     ]
-    whole = [np.concatenate(column)[:count] for column in zip(*jax.device_get(parts), strict=True)]
-    return Decoded(*(column.reshape(-1, *column.shape[2:]) for column in whole))
+    columns = zip(*jax.device_get(parts), strict=True)
+    wholes = [column[0] if len(column) == 1 else np.concatenate(column) for column in columns]
+    return Decoded(*(whole[:count].reshape(-1, *whole.shape[2:]) for whole in wholes))
 
 
 @partial(jax.jit, static_argnames="config")
@@ -276,6 +292,13 @@ def _decode(
     )
 
 
+def voice(params: model.Params, track: Track, blocks: int, config: Config) -> Voice:
+    """A track by itself over so many blocks."""
+    stretch = latents.along(track.rows, track.steps, blocks, config.model)
+    decoded = decode(params, stretch, latents.times(blocks, config.model), config)
+    return Voice(decoded, density(decoded, config))
+
+
 def density(decoded: Decoded, config: Config) -> Density:
     """The density of a stretch at the plain threshold."""
     grid, pedal = plain(decoded, config)
@@ -289,7 +312,7 @@ def density(decoded: Decoded, config: Config) -> Density:
 
 def plain(decoded: Decoded, config: Config) -> tuple[np.ndarray, Float[np.ndarray, " step"]]:
     """GRID notes (in the common key) and pedal shares where probabilities exceed 0.5."""
-    roll = np.stack(decoded[:4], axis=1)
+    roll = np.stack(decoded[:4]).swapaxes(0, 1)  # channels apart in memory: they are looked at one by one
     if config.train.loss == "squared":
         frame = decoded.frame > 0.5
         roll[:, rolls.ONSET] = frame & ~np.pad(frame, ((1, 0), (0, 0)))[:-1]
@@ -298,7 +321,7 @@ def plain(decoded: Decoded, config: Config) -> tuple[np.ndarray, Float[np.ndarra
 
 def calibrated(
     decoded: Decoded,
-    own: Sequence[Decoded],
+    voices: Sequence[Voice],
     weights: Float[np.ndarray, "song block"],
     alone: Bool[np.ndarray, " block"],
     config: Config,
@@ -312,28 +335,40 @@ def calibrated(
     the plain threshold.
     """
     window = WINDOW * config.model.block_steps
-    single = np.repeat(alone, config.model.block_steps)[:, None]
+    own = [voice.decoded for voice in voices]
+    single = np.repeat(alone, config.model.block_steps)
     share = np.repeat(np.maximum(ease(weights), 0), config.model.block_steps, 1)[:, :, None].astype(np.float32)
     onsets = weighted(share, [one.onset for one in own])
     frames = weighted(share, [one.frame for one in own])
     pedals = weighted(share, [one.pedal[:, None] for one in own])
-    counts = zip(*(density(one, config) for one in own), strict=True)
+    counts = zip(*(voice.density for voice in voices), strict=True)
     wanted = Density(*(np.maximum((weights * np.stack(column)).sum(0), 0) * ~alone for column in counts))
 
     score = agreement(drawn(decoded.onset, temperature, seed) if temperature else decoded.onset, onsets, config)
-    reach = np.pad(score, ((RESTRIKE, RESTRIKE), (0, 0)))
-    best = np.max([reach[start : start + len(score)] for start in range(2 * RESTRIKE + 1)], axis=0)
-    possible = ~single & ((score == best) | (onsets > 0.75))
-    struck = np.where(single, decoded.onset > 0.5, likeliest(possible * score, wanted.onsets, window))
+    best = score.copy()
+    for apart in range(1, RESTRIKE + 1):
+        np.maximum(best[apart:], score[:-apart], out=best[apart:])
+        np.maximum(best[:-apart], score[apart:], out=best[:-apart])
+    score *= (score == best) | (onsets > 0.75)
+    score[single] = 0
+    struck = likeliest(score, wanted.onsets, window)
+    struck[single] = decoded.onset[single] > 0.5
 
-    sounding = holding(struck, np.where(single, decoded.frame, decoded.frame * (DOUBT + frames)))
-    held = np.where(single, decoded.frame > 0.5, likeliest(~single * sounding, wanted.frames, window))
+    frame = decoded.frame * (DOUBT + frames)
+    frame[single] = decoded.frame[single]
+    sounding = holding(struck, frame)
+    sounding[single] = 0
+    held = likeliest(sounding, wanted.frames, window)
+    held[single] = decoded.frame[single] > 0.5
+
     velocity, timing = expression(own, share, window)
-    roll = np.stack(
-        [struck, held, np.where(single, decoded.velocity, velocity), np.where(single, decoded.timing, timing)], axis=1
-    )
-    down = likeliest(~single * around(decoded.pedal[:, None] + pedals, FOOT), wanted.pedal, window)
-    return rolls.from_roll(roll, config.roll.low), np.where(single, decoded.pedal[:, None], down)[:, 0].astype(float)
+    velocity[single], timing[single] = decoded.velocity[single], decoded.timing[single]
+    roll = np.stack([struck, held, velocity, timing]).swapaxes(0, 1)
+    foot = around(decoded.pedal[:, None] + pedals, FOOT)
+    foot[single] = 0
+    down = likeliest(foot, wanted.pedal, window)[:, 0].astype(float)
+    down[single] = decoded.pedal[single]
+    return rolls.from_roll(roll, config.roll.low), down
 
 
 def drawn(chance: Float[Any, "step pitch"], temperature: float, seed: int) -> Float[np.ndarray, "step pitch"]:
@@ -355,7 +390,7 @@ def agreement(
     pitch_class = (np.arange(score.shape[1]) + config.roll.low) % 12
     mass = around(score @ np.eye(12)[pitch_class], WINDOW * config.model.block_steps)
     harmony = (mass / (mass.sum(1, keepdims=True) + 1e-9))[:, pitch_class]
-    return score * score.sum(1, keepdims=True) * harmony**HARMONY
+    return score * score.sum(1, keepdims=True) * harmony
 
 
 def expression(
@@ -383,17 +418,21 @@ def weighted(weights: Iterable[Any], parts: Iterable[Any]) -> Any:
 
 def around(values: Float[np.ndarray, "step value"], steps: int) -> Float[np.ndarray, "step value"]:
     """Sums over the steps around each, half of them before it."""
-    until = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0)])
+    until = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0, dtype=float)])
     here = np.arange(len(values))
-    return until[np.minimum(here + steps // 2 + 1, len(values))] - until[np.maximum(here - steps // 2, 0)]
+    sums = until[np.minimum(here + steps // 2 + 1, len(values))] - until[np.maximum(here - steps // 2, 0)]
+    return sums.astype(np.float32)
 
 
 def holding(struck: Bool[np.ndarray, "step pitch"], frame: Float[Any, "step pitch"]) -> Float[np.ndarray, "step pitch"]:
     """How likely the last note on each pitch still sounds: the least frame probability since its onset."""
-    held = np.where(struck, 1.0, np.minimum(frame, 1))
+    held = np.where(struck, 1.0, np.minimum(frame, 1.0).astype(float))
     held[0] = struck[0]
-    onsets = np.cumsum(struck, axis=0)  # each onset takes what follows below all that was before
-    return np.minimum.accumulate(held - onsets, axis=0) + onsets
+    onsets = np.cumsum(struck, axis=0, dtype=float)  # each onset takes what follows below all that was before
+    held -= onsets
+    np.minimum.accumulate(held, axis=0, out=held)
+    held += onsets
+    return held
 
 
 def likeliest(

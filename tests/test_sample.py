@@ -12,7 +12,7 @@ from conftest import SONGS, call, make_song
 
 from nemui_jax import checkpoint, config, evaluate, latents, metrics, midi, runs, sample
 from nemui_jax.midi import Song
-from nemui_jax.sample import Decoded, Density
+from nemui_jax.sample import Decoded, Density, Voice
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,8 @@ def test_flat_probabilities_give_the_parents_density_and_no_restrikes():
         parents.append(one)
     assert len(sample.plain(mixed, settings)[0]) == 0
     weights = sample.mix_weights([0.5, 0.5], 16)
-    grid, _ = sample.calibrated(mixed, parents, weights, np.zeros(16, bool), settings)
+    voices = [Voice(parent, sample.density(parent, settings)) for parent in parents]
+    grid, _ = sample.calibrated(mixed, voices, weights, np.zeros(16, bool), settings)
     onsets = [sample.density(parent, settings).onsets.sum() for parent in parents]
     assert len(grid) == pytest.approx(np.mean(onsets), rel=0.05)
     for pitch in np.unique(grid["pitch"]):

@@ -318,7 +318,7 @@ def test_own_decodings_are_kept_within_bounds(place):
     player: Player = place.studio.player
     for seconds in range(10, 60):
         player.piece(Recipe((0,), ((1.0,),), float(seconds)))
-    assert len(player._own) <= 24
+    assert len(player._voices) <= 24
 
 
 # Starting and stopping

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from nemui_jax import latents, model, prior, rolls, sample
 from nemui_jax.config import BEAT_STEPS, Config
 from nemui_jax.midi import TEMPO, Song
-from nemui_jax.sample import Decoded, Track
+from nemui_jax.sample import Decoded, Track, Voice
 
 MAX_SONGS = 8  # that one piece is made of
 MAX_MOMENTS = 256  # of a drawn path
@@ -48,7 +48,7 @@ class Piece(NamedTuple):
     tracks: Sequence[Track]
     weights: Float[np.ndarray, "song block"]
     latent: Float[np.ndarray, "block latent"]
-    own: Sequence[Decoded]
+    voices: Sequence[Voice]
     shifts: np.ndarray  # of each block
     noise: float
 
@@ -95,7 +95,7 @@ class Player:
             config = dataclasses.replace(config, roll=dataclasses.replace(self._roll, grid="seconds"))
         self.config = config
         self.tracks = [dataclasses.replace(track, source=self.steady(track.source)) for track in tracks]
-        self._own: OrderedDict[Any, Decoded] = OrderedDict()
+        self._voices: OrderedDict[Any, Voice] = OrderedDict()
         self._lock = threading.Lock()
 
     def steady(self, song: Song) -> Song:
@@ -140,20 +140,20 @@ class Player:
         leads = np.array([track.shift for track in tracks])[weights.argmax(0)]
         shifts = leads if recipe.shift is None else np.full(blocks, recipe.shift)
         keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
-        own = [self._decode_own(key, stretch) for key, stretch in zip(keys, stretches, strict=True)]
-        return Piece(tracks, weights, latent, own, shifts, noise)
+        voices = [self._voice(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
+        return Piece(tracks, weights, latent, voices, shifts, noise)
 
-    def _decode_own(self, key: Any, stretch: np.ndarray) -> Decoded:
+    def _voice(self, key: Any, track: Track, blocks: int) -> Voice:
         with self._lock:
-            if key in self._own:
-                self._own.move_to_end(key)
-                return self._own[key]
-        decoded = self.decode(stretch, latents.times(len(stretch), self.config.model))
+            if key in self._voices:
+                self._voices.move_to_end(key)
+                return self._voices[key]
+        voice = sample.voice(self.params, track, blocks, self.config)
         with self._lock:
-            self._own[key] = decoded
-            while len(self._own) > KEPT:
-                self._own.popitem(last=False)
-        return decoded
+            self._voices[key] = voice
+            while len(self._voices) > KEPT:
+                self._voices.popitem(last=False)
+        return voice
 
     def decode(self, latent: np.ndarray, time: np.ndarray) -> Decoded:
         return sample.decode(self.params, latent, time, self.config)
@@ -169,9 +169,8 @@ class Player:
         if self.config.train.loss == "squared" or alone.all():
             grid, pedal = sample.plain(decoded, self.config)
         else:
-            cut = slice(start * block, stop * block)
-            own = [Decoded(*(column[cut] for column in one)) for one in piece.own]
-            grid, pedal = sample.calibrated(decoded, own, weights, alone, self.config)
+            voices = [voice.part(start, stop) for voice in piece.voices]
+            grid, pedal = sample.calibrated(decoded, voices, weights, alone, self.config)
         grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
         shifts = piece.shifts[start:stop][grid["step"] // block]
         notes = rolls.to_notes(grid, step_seconds, shifts)
