@@ -116,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", choices=("default", "original"), default="default", help="original: NeMuI of 2021")
     train.add_argument("--fresh", action="store_true", help="start again; what the run holds is moved aside")
     longest(train)
+    train.add_argument(
+        "--device-memory",
+        type=_positive(float),
+        metavar="GIB",
+        help="room for music and latents on the device (default: as it says); more than that takes turns",
+    )
     hosts = train.add_argument_group("several processes, on one host or many, each with this command")
     hosts.add_argument(
         "--coordinator", metavar="HOST:PORT", help="where the first process listens; auto: as SLURM, TPU or k8s tell"

@@ -104,21 +104,35 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
     start_jax()
     import jax
 
-    from nemui_jax import devices, train
+    from nemui_jax import devices, stream, train
 
     _refuse_full_disk(args, settings, corpus)
-    mesh = devices.mesh()
-    data, most = train.load(corpus, settings, mesh)
-    key = devices.place(jax.random.key(args.seed), mesh)
+    mesh, key, told = devices.mesh(), jax.random.key(args.seed), []
+    memory = args.device_memory * 2**30 if args.device_memory else stream.room_on_device() * jax.device_count()
+    groups = stream.split(corpus, settings, memory)
+    if len(groups) > 1:
+        if mesh is not None:
+            raise UsageError(f"music in {len(groups)} shards is trained on by one device; for more, use more memory")
+        print(f"more music than the device holds at once: {len(groups)} shards take turns")
+        folder = dataset.cache_folder() / "shards" / str(os.getpid())
+        shards = stream.write(corpus, groups, settings, folder)
+        shutil.rmtree(folder)  # what is mapped stays until the process ends, however that is
+        run = _open_run(args, settings, corpus, None, began)
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            state = _newest_state(run, mesh)
+        chunks = stream.loop(state, shards, key, run.total, settings, lambda: bool(told))
+    else:
+        data, most = train.load(corpus, settings, mesh)
+        key = devices.place(key, mesh)
 
-    def steps_in(seconds: float) -> int:
-        state = train.init(jax.random.key(args.seed), dataset.count_rows(corpus.entries, settings), settings)
-        return train.steps_in(seconds, train.place(state, mesh), data, key, settings, most)
+        def steps_in(seconds: float) -> int:
+            state = train.init(jax.random.key(args.seed), dataset.count_rows(corpus.entries, settings), settings)
+            return train.steps_in(seconds, train.place(state, mesh), data, key, settings, most)
 
-    run = _open_run(args, settings, corpus, steps_in, began)
-    state = _newest_state(run, mesh)
-    chunks = train.loop(state, data, key, run.total, settings, most)
-    state, recalls, stopped = _learn(args, run, corpus, state, chunks, began)
+        run = _open_run(args, settings, corpus, steps_in, began)
+        state = _newest_state(run, mesh)
+        chunks = train.loop(state, data, key, run.total, settings, most)
+    state, recalls, stopped = _learn(args, run, corpus, state, chunks, told, began)
     if stopped and int(state.step) < run.total:
         print(f"stopped after step {int(state.step):,}, which is saved; the same command goes on from there")
     else:
@@ -130,7 +144,11 @@ def _train(args: argparse.Namespace, settings: config.Config, corpus: Corpus, be
 
 
 def _open_run(
-    args: argparse.Namespace, settings: config.Config, corpus: Corpus, steps_in: Callable[[float], int], began: float
+    args: argparse.Namespace,
+    settings: config.Config,
+    corpus: Corpus,
+    steps_in: Callable[[float], int] | None,
+    began: float,
 ) -> Run:
     """The run to go on with, or a new one. Of several processes the chief writes it."""
     from nemui_jax import devices, train
@@ -144,7 +162,9 @@ def _open_run(
         run = runs.read(args.run)
         _refuse_differences(run, settings, corpus, args)
         return run
-    if args.minutes:
+    if args.minutes and steps_in is None:
+        raise UsageError("--minutes: not with more music than the device holds; say how many --steps")
+    if args.minutes and steps_in:
         total = int(devices.agree(float(steps_in(args.minutes * 60 - (time.monotonic() - began)))))
     else:
         total = args.steps or train.default_steps(dataset.count_queries(corpus.entries, settings), settings.train)
@@ -172,7 +192,13 @@ def _newest_state(run: Run, mesh: Any) -> Any:
 
 
 def _learn(
-    args: argparse.Namespace, run: Run, corpus: Corpus, state: Any, chunks: Iterator[Any], began: float
+    args: argparse.Namespace,
+    run: Run,
+    corpus: Corpus,
+    state: Any,
+    chunks: Iterator[Any],
+    stopped: list[int],
+    began: float,
 ) -> tuple[Any, list[dict[str, float]], int]:
     """Trains to the end or until a signal; returns the state, which is saved, recalls if measured, and the signal.
 
@@ -182,17 +208,17 @@ def _learn(
 
     chief = devices.chief()
     every = max(run.total // LOGS // train.CHUNK, 1) * train.CHUNK
-    recalls, saved_at, stop = [], time.monotonic(), 0
+    recalls, saved_at, stop, done = [], time.monotonic(), 0, int(state.step)
     log = _open_log(run, int(state.step)) if chief else _no_log()
     watched = watch.watching(run, int(state.step), *((args.tensorboard, args.profile) if chief else (None, None)))
     progress = _progress(run, int(state.step), dataset.count_queries(run.entries, run.config))
-    with log, _stop_softly() as stopped, watched as seen, progress as show:
+    with log, _stop_softly(stopped), watched as seen, progress as show:
         for reached, losses in seen.chunks(chunks):
             if not train.finite(reached, losses):
                 raise _diverged(run, run.config, int(reached.step))
-            state, done = reached, int(reached.step)
+            before, state, done = done, reached, int(reached.step)
             row = {"step": done, "loss": float(losses.mean()), "seconds": round(time.monotonic() - began, 3)}
-            if done % every == 0 or done == run.total:
+            if done // every > before // every or done == run.total:
                 known = devices.gather(state._replace(params_opt=None, latents_opt=None))
                 recalls = _recalls(run, corpus, known.params, known.latents, few=done < run.total) if chief else []
                 row["recall"] = float(np.mean([scores["onset"] for scores in recalls if scores])) if recalls else 0.0
@@ -308,13 +334,12 @@ def _open_log(run: Run, step: int) -> Any:
 
 
 @contextlib.contextmanager
-def _stop_softly() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT or SIGTERM, then holds its number: stop when it suits, soon."""
-    got: list[int] = []
+def _stop_softly(got: list[int]) -> Iterator[None]:
+    """Puts SIGINT's or SIGTERM's number into a list when one comes: stop when it suits, soon."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda number, _: got.append(number)) for number in numbers]
     try:
-        yield got
+        yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

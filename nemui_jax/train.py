@@ -40,6 +40,7 @@ class Data(NamedTuple):
 
     rolls: Rolls
     queries: Queries
+    skipped: Int[Array, ""] | np.int32 = np.int32(0)  # steps that were taken on other music
 
 
 def load(corpus: Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
@@ -92,7 +93,7 @@ def step(
     so the cost does not depend on the size of the table. Over several devices the batch and the table are split, and
     XLA sees to what goes between them.
     """
-    batch = devices.constrain(draw(key, state.step, data.queries, config.train), split=True)
+    batch = devices.constrain(draw(key, state.step - data.skipped, data.queries, config.train), split=True)
     target = targets(data.rolls, batch.step, config, most)
     rows, slot = jnp.unique(
         jnp.concatenate([batch.row, batch.next_row]),
@@ -144,15 +145,15 @@ def steps(
 
 
 def loop(
-    state: TrainState, data: Data, key: Key[Array, ""], total: int, config: Config, most: int
+    state: TrainState, data: Data, key: Key[Array, ""], total: int, config: Config, most: int, until: int | None = None
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Trains up to step `total`, a chunk at a time; yields the state and the chunk's losses.
+    """Trains up to step `until`, by default `total`, a chunk at a time; yields the state and the chunk's losses.
 
     Chunks end at multiples of CHUNK, so a run that was interrupted goes on with the same ones.
     """
-    done = int(state.step)
-    while done < total:
-        length = min(CHUNK - done % CHUNK, total - done)
+    done, until = int(state.step), total if until is None else until
+    while done < until:
+        length = min(CHUNK - done % CHUNK, until - done)
         with devices.scope(state.latents):
             state, losses = steps(state, data, key, jnp.int32(total), config=config, most=most, length=length)
         done += length
@@ -168,7 +169,7 @@ def default_steps(blocks: int, config: TrainConfig) -> int:
 def finite(state: TrainState, losses: np.ndarray) -> bool:
     """Whether training still is: no loss, weight or row is infinite or not a number."""
     leaves = [losses, state.latents, *jax.tree.leaves(state.params)]
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    return all(bool((np if isinstance(leaf, np.ndarray) else jnp).isfinite(leaf).all()) for leaf in leaves)
 
 
 def steps_in(seconds: float, state: TrainState, data: Data, key: Key[Array, ""], config: Config, most: int) -> int:

@@ -1,0 +1,122 @@
+"""More music than the device holds: shards take turns on it, and the songs are learned all the same."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY, call
+
+from nemui_jax import dataset, runs, stream, train
+from nemui_jax.stream import Shards
+
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def corpus(songs_folder):
+    return dataset.load(songs_folder, TINY.roll)[0]
+
+
+@pytest.fixture(scope="module")
+def settings(corpus):
+    return dataset.fit_pitches(TINY, corpus)
+
+
+@pytest.fixture(scope="module")
+def shards(corpus, settings, tmp_path_factory) -> Shards:
+    groups = stream.split(corpus, settings, memory=1.0)
+    return stream.write(corpus, groups, settings, tmp_path_factory.mktemp("shards") / "own")
+
+
+def begin(corpus, settings):
+    return train.init(jax.random.key(0), dataset.count_rows(corpus.entries, settings), settings)
+
+
+def go_on(state, shards, settings, total=STEPS, hurry=lambda: False):
+    """The state at the end, and all losses."""
+    losses = []
+    for reached, part in stream.loop(state, shards, jax.random.key(0), total, settings, hurry):
+        state = reached
+        losses += part.tolist()
+    return state, losses
+
+
+@pytest.mark.parametrize("memory", [1.0, 2e4, 5e4, 1e5, 1e12])
+def test_groups_are_all_songs_in_order(corpus, settings, memory):
+    groups = stream.split(corpus, settings, memory)
+    assert list(itertools.chain(*groups)) == [0, 1, 2]
+    assert all(len(group) for group in groups)
+    assert (len(groups) == 1) == (stream.needed(corpus, settings) <= stream.FILL * memory)
+    assert len(groups) == 3 or memory > 1
+
+
+def test_what_is_needed_is_what_arrays_take(corpus, settings):
+    data, _ = train.load(corpus, settings)
+    state = begin(corpus, settings)
+    rows = dataset.count_rows(corpus.entries, settings)
+    table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt.mu, state.latents_opt.nu))
+    real = table + sum(leaf.nbytes for leaf in jax.tree.leaves((data.rolls, data.queries)))
+    assert stream.needed(corpus, settings) == pytest.approx(real, rel=0.15)
+
+
+def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):
+    whole = dataset.pack(corpus, settings)
+    brought = [stream.bring(shards, number) for number in range(3)]
+    assert len({str(jax.tree.map(np.shape, data)) for data in brought}) == 1  # one compiled step serves all
+    for number, data in enumerate(brought):
+        rolls, queries = shards.music[number]
+        count, steps = len(queries.step), len(rolls.pedal)
+        np.testing.assert_array_equal(data.rolls.bits[:steps], rolls.bits)
+        np.testing.assert_array_equal(data.queries.row[:count], queries.row)
+        assert set(np.asarray(data.queries.step)) == set(queries.step)  # padded with queries of its own
+        first, last = np.asarray(data.rolls.note_start)[[0, -1]]
+        assert last - first == corpus.entries[number].notes - corpus.entries[number].merged
+    np.testing.assert_array_equal(np.concatenate([rolls.bits for rolls, _ in shards.music]), whole.bits)
+    assert shards.rows[-1][1] == dataset.count_rows(corpus.entries, settings)
+
+
+def test_a_shard_changes_its_rows_alone(corpus, settings, shards):
+    state = begin(corpus, settings)
+    before = np.array(state.latents)
+    visit = shards.visit_steps(settings.train)
+    after, _ = go_on(state, shards, settings, total=visit)
+    (start, end), *_ = shards.rows
+    assert (before[start:end] != after.latents[start:end]).any(axis=1).all()
+    np.testing.assert_array_equal(before[end:], after.latents[end:])
+
+
+def test_a_run_that_is_cut_off_goes_on_as_if_it_were_not(corpus, settings, shards, monkeypatch):
+    for module in (train, stream):
+        monkeypatch.setattr(module, "CHUNK", 10)
+    settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, batch_windows=2))
+    assert shards.visit_steps(settings.train) > train.CHUNK
+    whole, losses = go_on(begin(corpus, settings), shards, settings)
+    chunks = stream.loop(begin(corpus, settings), shards, jax.random.key(0), STEPS, settings, hurry=lambda: True)
+    state, found = next(chunks)
+    assert len(found) == 10  # in the middle of a visit
+    chunks.close()
+    state, part = go_on(jax.tree.map(np.array, state), shards, settings)
+    assert found.tolist() + part == losses
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
+
+
+def test_the_command_learns_in_turns(songs_folder, tmp_path):
+    told = call("train", "--dir", songs_folder, "--run", tmp_path / "run", "--device-memory", "0.00001", "--steps", 900)
+    assert told.code == 0, told.err
+    assert "3 shards take turns" in told.out
+    known = json.loads((tmp_path / "run/recall.json").read_text())
+    assert np.mean([song["onset"] for song in known]) > 0.95
+    again = call("sample", "--run", tmp_path / "run", "--song", 1, "--out", tmp_path / "out.mid")
+    assert again.code == 0, again.err
+    assert [row["step"] for row in runs.metrics(runs.read(tmp_path / "run"))][-1] == 900
+    assert not list((dataset.cache_folder() / "shards").iterdir())
+
+
+def test_minutes_are_refused(songs_folder, tmp_path):
+    told = call("train", "--dir", songs_folder, "--run", tmp_path / "r", "--device-memory", "0.00001", "--minutes", "1")
+    assert told.code == 2
+    assert "say how many --steps" in told.err
+    assert not (tmp_path / "r").exists()
