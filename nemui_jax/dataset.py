@@ -178,7 +178,7 @@ def fit_size(config: Config, corpus: Corpus) -> Config:
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
     train = config.train
     rates = {"row_rate": 0.4 * train.row_rate, "weight_rate": 0.6 * train.weight_rate}
-    train = dataclasses.replace(train, passes=1.6 * train.passes, **rates)
+    train = dataclasses.replace(train, passes=1.4 * train.passes, **rates)
     return dataclasses.replace(config, model=model, train=train)
 
 

@@ -178,8 +178,8 @@ async def play(socket: WebSocket) -> None:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        for task in done:
-            if error := task.exception():
+        for error in [task.exception() for task in done]:  # all are looked at, else asyncio complains of the others
+            if error:
                 raise error
     except (WebSocketDisconnect, TimeoutError, RuntimeError, KeyError):  # KeyError: a message that is not text
         pass

@@ -71,6 +71,7 @@ export class Player {
     await this.voice.start();
     this.playing = true;
     if (this.cursor >= this.end - 0.05) this.cursor = this.loop?.[0] ?? 0;
+    this.fresh = !this.cursor;
     this.from(this.cursor || this.music.firstOnset);
     this.timer = setInterval(() => this.tick(), TICK);
     this.tick();
@@ -87,6 +88,7 @@ export class Player {
 
   seek(seconds) {
     const cursor = Math.min(Math.max(seconds, 0), Math.max(this.music.seconds - 0.01, 0));
+    this.fresh = false;
     if (!this.playing) return void (this.cursor = cursor);
     this.sink.silence();
     this.from(cursor);
@@ -123,6 +125,10 @@ export class Player {
         this.clock = Math.max(this.clock, this.voice.now + 0.02);
         this.starts = [{ clock: this.clock, cursor: this.cursor }];
         return;
+      }
+      if (this.fresh) { // the beginning may have come only now
+        this.fresh = false;
+        if (this.cursor < this.music.firstOnset) this.from(this.music.firstOnset);
       }
       const blockEnd = (this.index + 1) * this.music.block;
       const end = this.end > this.cursor ? this.end : this.music.seconds;

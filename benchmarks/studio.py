@@ -1,0 +1,138 @@
+"""The studio in a real browser: how soon it sounds, how soon the roll follows a drag, and whether any note is late.
+
+    python benchmarks/studio.py --run runs/default [--length 300] [--drag 30] [--json FILE]
+
+Chromium opens the page of a real server and presses play at once, without a word to the server before: the first sound
+counts from the opening, until an AnalyserNode hears it. Then the point is dragged about for as long as asked while the
+music plays on; a change counts from the pointer's move to the first new roll drawn. A note is late if it was handed to
+the sound card after its time. Needs the extra studio, playwright and Debian's chromium (or CHROMIUM).
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+
+LEVEL = """() => {
+  const wave = new Float32Array(2048);
+  globalThis.studio?.voice.analyser?.getFloatTimeDomainData(wave);
+  return Math.max(...wave.map(Math.abs));
+}"""
+LISTEN = f"""() => {{
+  const heard = () => {{
+    if (({LEVEL})() > 0.001) globalThis.firstSound = performance.now();
+    else setTimeout(heard, 5);
+  }};
+  const press = () => {{
+    const play = document.getElementById("play");
+    if (globalThis.studio && play && !play.disabled) {{ play.click(); heard(); }} else setTimeout(press, 5);
+  }};
+  press();
+}}"""
+FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --autoplay-policy=no-user-gesture-required"
+WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...studio.music.blocks].every(Boolean)"
+
+
+def main() -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="a trained run (default: one made of the built-in tunes)"
+    )
+    parser.add_argument("--length", type=float, default=300.0, help="seconds of the mix (default: 300)")
+    parser.add_argument("--drag", type=float, default=30.0, help="seconds of dragging (default: 30)")
+    parser.add_argument("--opens", type=int, default=5, help="times that the page is opened (default: 5)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run = args.run or learn(Path(folder))
+        command = [sys.executable, "run.py", "studio", "--run", str(run), "--port", "0", "--no-browser"]
+        server = subprocess.Popen(command, cwd=report.ROOT, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        told = server.stdout.readline()
+        address = re.search(r"http://\S+", told)
+        assert address, told
+        try:
+            found = measure(address[0], args.length, args.drag, args.opens)
+        finally:
+            began = time.monotonic()
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+        found["seconds to leave on Ctrl-C"] = time.monotonic() - began
+    report.show("the studio", ["", ""], list(found.items()))
+    report.write(args, found)
+
+
+def learn(folder: Path) -> Path:
+    with report.songs(None) as songs:
+        command = [sys.executable, "run.py", "train", "--dir", str(songs), "--run", str(folder / "run"), "--quiet"]
+        subprocess.run(command, cwd=report.ROOT, check=True)
+    return folder / "run"
+
+
+def measure(address: str, length: float, drag: float, opens: int) -> dict[str, Any]:
+    """Figures of the page at an address."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    sounds: list[float] = []
+    elsewhere: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        for turn in range(opens):
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.on(
+                "request",
+                lambda request: request.url.startswith((address, "ws", "blob:")) or elsewhere.append(request.url),
+            )
+            page.add_init_script(f"({LISTEN})()")
+            page.goto(f"{address}#seconds={length:g}")
+            page.wait_for_function("() => globalThis.firstSound", timeout=20_000)
+            sounds.append(page.evaluate("() => globalThis.firstSound") / 1000)
+            page.wait_for_function(WHOLE, timeout=60_000)
+            if turn < opens - 1:
+                page.close()
+        page.evaluate("() => { studio.stats.changes.length = 0; }")
+        before = page.evaluate("() => ({...studio.voice.stats})")
+        box = page.locator("#pad").bounding_box()
+        assert box
+        point = page.locator(".point").bounding_box()
+        assert point
+        page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+        page.mouse.down()
+        until, angle = time.monotonic() + drag, 0.0
+        while time.monotonic() < until:
+            angle += 0.11
+            x, y = 0.5 + 0.3 * np.cos(angle) * np.cos(angle / 7), 0.5 + 0.3 * np.sin(angle)
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            page.wait_for_timeout(30)
+        page.mouse.up()
+        changes = np.array(page.evaluate("() => studio.stats.changes"))
+        after = page.evaluate("() => ({...studio.voice.stats})")
+        page_bytes = page.evaluate(
+            """() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
+                .filter((one) => !one.name.includes("/songs")).reduce((sum, one) => sum + one.encodedBodySize, 0)"""
+        )
+        browser.close()
+    return {
+        "first sound, s (median)": float(np.median(sounds)),
+        "first sound, s (each opening)": " ".join(f"{sound:.2f}" for sound in sounds),
+        "drag to changed roll, ms (median)": float(np.median(changes)),
+        "drag to changed roll, ms (95th percentile)": float(np.quantile(changes, 0.95)),
+        "changes while dragging": len(changes),
+        "notes played while dragging": after["notes"] - before["notes"],
+        "late notes": after["late"] - before["late"],
+        "page, kB": page_bytes / 1000,
+        "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in elsewhere),
+    }
+
+
+if __name__ == "__main__":
+    main()
