@@ -38,6 +38,9 @@ LISTEN = f"""() => {{
   }};
   press();
 }}"""
+SOUND = "() => globalThis.firstSound / 1000"
+SIZE = """() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
+  .filter((one) => !one.name.includes("/songs")).reduce((sum, one) => sum + one.encodedBodySize, 0)"""
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --autoplay-policy=no-user-gesture-required"
 WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...studio.music.blocks].every(Boolean)"
 
@@ -77,60 +80,64 @@ def learn(folder: Path) -> Path:
     return folder / "run"
 
 
-def measure(address: str, length: float, drag: float, opens: int) -> dict[str, Any]:
+def measure(address: str, length: float, seconds: float, opens: int) -> dict[str, Any]:
     """Figures of the page at an address."""
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    sounds: list[float] = []
-    elsewhere: list[str] = []
+    asked: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        for turn in range(opens):
+
+        def open_page() -> Any:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
-            page.on(
-                "request",
-                lambda request: request.url.startswith((address, "ws", "blob:")) or elsewhere.append(request.url),
-            )
+            page.on("request", lambda request: asked.append(request.url) and None)
             page.add_init_script(f"({LISTEN})()")
             page.goto(f"{address}#seconds={length:g}")
             page.wait_for_function("() => globalThis.firstSound", timeout=20_000)
-            sounds.append(page.evaluate("() => globalThis.firstSound") / 1000)
-            page.wait_for_function(WHOLE, timeout=60_000)
-            if turn < opens - 1:
-                page.close()
-        page.evaluate("() => { studio.stats.changes.length = 0; }")
-        before = page.evaluate("() => ({...studio.voice.stats})")
-        box = page.locator("#pad").bounding_box()
-        assert box
-        point = page.locator(".point").bounding_box()
-        assert point
-        page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
-        page.mouse.down()
-        until, angle = time.monotonic() + drag, 0.0
-        while time.monotonic() < until:
-            angle += 0.11
-            x, y = 0.5 + 0.3 * np.cos(angle) * np.cos(angle / 7), 0.5 + 0.3 * np.sin(angle)
-            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-            page.wait_for_timeout(30)
-        page.mouse.up()
-        changes = np.array(page.evaluate("() => studio.stats.changes"))
-        after = page.evaluate("() => ({...studio.voice.stats})")
-        page_bytes = page.evaluate(
-            """() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
-                .filter((one) => !one.name.includes("/songs")).reduce((sum, one) => sum + one.encodedBodySize, 0)"""
-        )
+            return page
+
+        sounds = []
+        for _ in range(opens - 1):
+            page = open_page()
+            sounds.append(page.evaluate(SOUND))
+            page.close()
+        page = open_page()
+        sounds.append(page.evaluate(SOUND))
+        page.wait_for_function(WHOLE, timeout=60_000)
+        dragged, size = drag(page, seconds), page.evaluate(SIZE)
         browser.close()
     return {
         "first sound, s (median)": float(np.median(sounds)),
         "first sound, s (each opening)": " ".join(f"{sound:.2f}" for sound in sounds),
+        **dragged,
+        "page, kB": size / 1000,
+        "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in asked),
+    }
+
+
+def drag(page: Any, seconds: float) -> dict[str, Any]:
+    """Drags the point about for so long; how soon the roll followed, and what was played."""
+    page.evaluate("() => { studio.stats.changes.length = 0; }")
+    before = page.evaluate("() => ({...studio.voice.stats})")
+    pad, point = page.locator("#pad").bounding_box(), page.locator(".point").bounding_box()
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    page.mouse.down()
+    until, angle = time.monotonic() + seconds, 0.0
+    while time.monotonic() < until:
+        angle += 0.11
+        x, y = 0.5 + 0.3 * np.cos(angle) * np.cos(angle / 7), 0.5 + 0.3 * np.sin(angle)
+        page.mouse.move(pad["x"] + x * pad["width"], pad["y"] + y * pad["height"])
+        page.wait_for_timeout(30)
+    page.mouse.up()
+    changes = np.array(page.evaluate("() => studio.stats.changes"))
+    after = page.evaluate("() => ({...studio.voice.stats})")
+    return {
         "drag to changed roll, ms (median)": float(np.median(changes)),
         "drag to changed roll, ms (95th percentile)": float(np.quantile(changes, 0.95)),
         "changes while dragging": len(changes),
         "notes played while dragging": after["notes"] - before["notes"],
         "late notes": after["late"] - before["late"],
-        "page, kB": page_bytes / 1000,
-        "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in elsewhere),
     }
 
 
