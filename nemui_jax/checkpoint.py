@@ -264,6 +264,7 @@ def _quiet_orbax() -> Iterator[Any]:
             yield ocp
     except BaseException:
         gc.collect()  # tasks that failed say so when they are deleted
+        logging.getLogger("absl").setLevel(logging.CRITICAL + 1)  # and its threads when they end, after this
         raise
     finally:
         logging.disable(disabled)
