@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,10 @@ def save(run: Run, state: TrainState) -> int:
     try:
         return _save(run, state)
     except Exception as error:  # Orbax and what is below it raise many kinds for a full disk
-        _clear(run.path / "checkpoints")
+        for _ in range(20):  # Orbax's threads may still be writing
+            if not _clear(run.path / "checkpoints"):
+                break
+            time.sleep(0.05)
         reason = f"step {int(state.step):,} could not be saved ({_in_short(error)})"
         raise SaveError(
             f"{run.path}: {reason}; steps saved before are whole, and the same command goes on from there"
@@ -93,14 +97,20 @@ def _save(run: Run, state: TrainState) -> int:
     return step
 
 
-def _clear(folder: Path) -> None:
-    """Deletes what processes that were killed while they saved have left: what has no hashes, and halves of them."""
+def _clear(folder: Path) -> bool:
+    """Deletes what processes that were killed while they saved have left: what has no hashes, and halves of them.
+
+    Returns whether there was such.
+    """
+    found = False
     for path in folder.glob("*"):
         half = re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", path.name)
         if half or (path.name.isdecimal() and not path.with_name(f"{path.name}.json").exists()):
+            found = True
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".*.json.partial"):
         path.unlink(missing_ok=True)
+    return found
 
 
 def saved_steps(path: Path) -> list[int]:
