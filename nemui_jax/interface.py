@@ -342,7 +342,9 @@ class LoadedRun:
                 voices=[known.voice(song, blocks) for song in plan.songs] if mixed else None,
             )
             provenance = self._provenance({**plan.recipe, **given}, plan.seed, known.step)
-            yield _piece(cut(song, seconds) if seconds else song, plan, tracks, provenance)
+            clock = sample.clock(tracks, weigh(blocks), settings)
+            sources = [rolls.off_grid(sample.on_grid(track, settings).source, clock, settings.roll) for track in tracks]
+            yield _piece(cut(song, seconds) if seconds else song, plan, tracks, sources, provenance)
 
     def _one(self, plan: Plan, options: Options) -> Piece:
         return next(self.play([dataclasses.replace(plan, seed=options.get("seed", 0))], **options))
@@ -540,13 +542,15 @@ def _draw(
     return draw(blocks)
 
 
-def _piece(song: midi.Song, plan: Plan, tracks: Sequence[Track], provenance: str) -> Piece:
-    """What was played of a plan, with the songs that it is made of and their weights."""
+def _piece(
+    song: midi.Song, plan: Plan, tracks: Sequence[Track], sources: Sequence[midi.Song], provenance: str
+) -> Piece:
+    """What was played of a plan, with the songs that it is made of, at the tempo that they have in it, and weights."""
     fixed = plan.weights if isinstance(plan.weights, tuple) else ()
     told = [f" {weight:.2f}" if len(fixed) > 1 else "" for weight in fixed or [0.0] * len(tracks)]
     parents = tuple(
-        dataclasses.replace(cut(track.source, song.seconds), name=f"{track.name}{weight}")
-        for track, weight in zip(tracks, told, strict=True)
+        dataclasses.replace(cut(source, song.seconds), name=f"{track.name}{weight}")
+        for track, source, weight in zip(tracks, sources, told, strict=True)
     )
     kind = "morph" if not fixed else "mix" if len(tracks) > 1 or plan.noise else "recall"
     stops = tuple(np.linspace(0, song.seconds, len(parents)).tolist()) if plan.weights is None else ()
