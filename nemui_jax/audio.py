@@ -63,6 +63,10 @@ class MissingExtra(ImportError):
     """A package is needed that is not installed; the message says how to install it."""
 
 
+class SoundfontError(ValueError):
+    """A soundfont that cannot be played; the message says which, and why."""
+
+
 def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float[np.ndarray, "sample 2"]:
     """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its notes sound.
 
@@ -92,7 +96,7 @@ def find_soundfont() -> Path | None:
         return None
     if named := os.environ.get("SOUNDFONT"):
         if not Path(named).is_file():
-            raise ValueError(f"{escape(named)}: no such file; correct or unset the variable SOUNDFONT")
+            raise SoundfontError(f"{escape(named)}: no such file; correct or unset the variable SOUNDFONT")
         return Path(named)
     for folder in FOLDERS:
         fonts = [path for path in folder.expanduser().glob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
@@ -292,9 +296,9 @@ def _load(path: Path, rate: int) -> Voice:
         with open(path, "rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise ValueError(f"{escape(path)}: cannot be read: {error.strerror}") from error
+        raise SoundfontError(f"{escape(path)}: cannot be read: {error.strerror}") from error
     if head[:4] != b"RIFF" or head[8:] != b"sfbk":
-        raise ValueError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
+        raise SoundfontError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
     try:
         # By name, because only some users have it, and because its annotations leave out what its factories make.
         symusic: Any = importlib.import_module("symusic")
@@ -303,7 +307,7 @@ def _load(path: Path, rate: int) -> Voice:
     try:
         player = symusic.Synthesizer(path, rate, 4)
     except RuntimeError as error:
-        raise ValueError(f"{escape(path)}: is a damaged soundfont ({str(error).splitlines()[0]})") from error
+        raise SoundfontError(f"{escape(path)}: is a damaged soundfont ({str(error).splitlines()[0]})") from error
 
     def tone(program: int, pitch: int, velocity: int, seconds: float) -> Tone:
         track = symusic.Track(program=program, ttype="second")

@@ -59,6 +59,7 @@ def songs(args: argparse.Namespace) -> None:
 
 def sample(args: argparse.Namespace) -> None:
     """Writes songs, and what lies between them."""
+    _check_outputs(args)
     run = interface.load(args.run, partial(print, flush=True))
     run = dataclasses.replace(run, max_seconds=args.max_seconds)
     options = {name: getattr(args, name) for name in ("seconds", "key", "program", "path", "temperature", "seed")}
@@ -77,6 +78,18 @@ def sample(args: argparse.Namespace) -> None:
         print(f"only {len(written)} of {best}: the run's songs are so few or so alike; another --seed gives others")
     if args.json:
         print_json(written)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Fails now, and not after the first piece, where pictures or sound cannot be made."""
+    if args.png:
+        interface.import_plots()
+    if args.wav:
+        from nemui_jax import audio
+
+        audio.render(midi.Song(np.empty(0, midi.NOTE)), args.soundfont)
+    elif args.soundfont:
+        raise UsageError("--soundfont goes with --wav")
 
 
 def _write(args: argparse.Namespace, path: Path, piece: Piece) -> dict[str, Any]:

@@ -559,3 +559,11 @@ def test_a_run_that_has_learned_nothing(run, tmp_path):
         call("sample", "--run", run, "--song", 0, "--out", tmp_path / "a.mid"), "nothing learned yet; train it first"
     )
     assert not (tmp_path / "a.mid").exists()
+
+
+def test_what_cannot_be_drawn_or_heard_is_told_before_anything_is_written(trained, tmp_path):
+    for flags in (["--wav", "--soundfont", tmp_path / "none.sf2"], ["--soundfont", tmp_path / "none.sf2"]):
+        answer = call("sample", "--run", trained.path, "--song", 0, *flags, "--out", tmp_path / "out.mid")
+        assert answer.code == 2
+        assert "none.sf2: cannot be read" in answer.err or "goes with --wav" in answer.err
+        assert list(tmp_path.iterdir()) == []
