@@ -47,7 +47,8 @@ def mesh(count: int | None = None) -> Mesh | None:
 def sharding(mesh: Mesh | None, split: bool) -> Sharding:
     """How an array lies over a mesh: whole on each device, or `split` along its first axis."""
     if mesh is None:
-        return SingleDeviceSharding(next(iter(jnp.zeros(()).devices())))  # the default one
+        with jax.ensure_compile_time_eval():  # a run may be read while a function is traced
+            return SingleDeviceSharding(next(iter(jnp.zeros(()).devices())))  # the default one
     return NamedSharding(mesh, P(DATA) if split else P())
 
 

@@ -39,9 +39,10 @@ def heeded(last: bool = False) -> Iterator[list[int]]:
     os.set_blocking(writing, False)  # as set_wakeup_fd wants it
     done = threading.Event()
     handlers = [signal.signal(number, handle) for number in SIGNALS]
-    hook = sys.unraisablehook
+    hook, thread_hook = sys.unraisablehook, threading.excepthook
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     sys.unraisablehook = lambda what: None if what.exc_type is Stopped else hook(what)
+    threading.excepthook = lambda what: None if told else thread_hook(what)  # of pools whose processes are gone
     threading.Thread(target=_watch, args=(reading, done), daemon=True).start()
     try:
         yield told
@@ -50,6 +51,8 @@ def heeded(last: bool = False) -> Iterator[list[int]]:
         signal.set_wakeup_fd(wakeup)
         os.close(writing)
         sys.unraisablehook = hook
+        if not (last and told):
+            threading.excepthook = thread_hook
         for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, signal.SIG_IGN if last else handler)
         if last:
