@@ -450,3 +450,5 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     finally:
         if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for what it computes
             os._exit(128 + signal.SIGINT)
+    if studio.stopping.is_set():  # now and then the signal that uvicorn raises again is lost
+        raise KeyboardInterrupt
