@@ -33,10 +33,7 @@ class Contender:
         self.settings, self.corpus = report.load(folder, preset)
         self.data, most = train.load(self.corpus, self.settings)
         self.key = jax.random.key(0)
-        self.rows = np.cumsum(
-            [0] + [latents.count_rows(entry.steps, self.settings.model) for entry in self.corpus.entries]
-        )
-        self.state = train.init(self.key, int(self.rows[-1]), self.settings)
+        self.state = train.init(self.key, dataset.count_rows(self.corpus.entries, self.settings), self.settings)
         schedule = train.default_steps(len(self.data.queries.step), self.settings.train)
         self.total = 2**30 if self.settings.train.constant_rate else schedule  # a constant rate can go on
         began = time.perf_counter()
@@ -79,15 +76,15 @@ class Contender:
 
     def quality(self) -> dict[str, float]:
         """F1 of cells over all songs, and the mean of the songs' note F1."""
-        table, own, model = np.asarray(self.state.latents), self.settings.roll, self.settings.model
+        own, model = self.settings.roll, self.settings.model
         cells, notes = [], []
-        for index, (entry, song) in enumerate(zip(self.corpus.entries, self.corpus.songs, strict=True)):
-            rows, blocks = table[self.rows[index] : self.rows[index + 1]], latents.count_queries(entry.steps, model)
-            stretch, times = latents.along(rows, entry.steps, blocks, model), latents.queries(entry.steps, model).time
+        for track in sample.tracks(self.corpus, self.state.latents, self.settings):
+            blocks = latents.count_queries(track.steps, model)
+            stretch, times = latents.along(track.rows, track.steps, blocks, model), latents.times(blocks, model)
             decoded = sample.decode(self.state.params, stretch, times, self.settings)
-            cells.append(decoded.frame[: entry.steps] > 0.5)
-            found = rolls.to_notes(sample.plain(decoded, self.settings)[0], own.step_seconds, entry.shift)
-            notes.append(metrics.note_scores(song.notes, found).onset.f1)
+            cells.append(decoded.frame[: track.steps] > 0.5)
+            found = rolls.to_notes(sample.plain(decoded, self.settings)[0], own.step_seconds, track.shift)
+            notes.append(metrics.note_scores(track.source.notes, found).onset.f1)
         return {"cells": metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
 
 

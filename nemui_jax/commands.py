@@ -166,7 +166,7 @@ def plots(args: argparse.Namespace) -> None:
     start_jax()
     from nemui_jax import sample
 
-    tracks, recalls = sample.tracks(run, known.table), read_recalls(run)
+    tracks, recalls = sample.tracks(run.corpus(), known.table, run.config), read_recalls(run)
     if not all(recalls):  # its training was stopped
         recalls = [metrics.recall(track.source, sample.recall(known.params, track, run.config)) for track in tracks]
     worst = min(range(len(tracks)), key=lambda song: (recalls[song]["onset"], recalls[song]["offset"]))
@@ -203,7 +203,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     step = usable_step(run)
     params, table = checkpoint.restore_model(run, step)
-    tracks = sample.tracks(run, table)
+    tracks = sample.tracks(corpus, table, run.config)
     original = None if args.original is None else _original_player(runs.read(args.original), run)
     with bar("measuring", evaluate.PAIRS) as show:
         result = evaluate.evaluate(params, tracks, corpus.songs, run.config, original, show)
@@ -230,11 +230,11 @@ def _original_player(other: Run, run: Run) -> Any:
         raise UsageError(f"--original {other.path}: does not know {missing[0]}; train both on the same folder")
     params, table = checkpoint.restore_model(other, usable_step(other))
     hashes = {entry.name: entry.sha256 for entry in run.entries}
-    known = {entry.sha256: track for entry, track in zip(other.entries, sample.tracks(other, table), strict=True)}
-    seconds = interface.block_seconds(run.config)
+    tracks = sample.tracks(other.corpus(), table, other.config)
+    known = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> midi.Song:
-        own_blocks = int(np.ceil(blocks * seconds / interface.block_seconds(other.config)))
+        own_blocks = int(np.ceil(blocks * run.config.block_seconds / other.config.block_seconds))
         return evaluate.mix(params, [known[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
 
     return play

@@ -62,6 +62,11 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    @property
+    def block_seconds(self) -> float:
+        """What a query answers, in the time of the grid."""
+        return self.model.block_steps * self.roll.step_seconds
+
 
 def preset(name: str) -> Config:
     """The configuration of this name.

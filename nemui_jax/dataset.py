@@ -7,6 +7,7 @@ folder is parsed once; rolls are made from them in milliseconds and depend on th
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -219,9 +220,14 @@ def most_notes(note_start: Int32[np.ndarray, " step_and_one"], block_steps: int)
     return int(np.max(np.diff(note_start[::block_steps]), initial=1))
 
 
+def row_starts(entries: Sequence[SongEntry], config: Config) -> list[int]:
+    """The first row of each song in the latent table, and the number of rows."""
+    return list(itertools.accumulate((latents.count_rows(entry.steps, config.model) for entry in entries), initial=0))
+
+
 def count_rows(entries: Sequence[SongEntry], config: Config) -> int:
     """Rows in the tracks of all songs."""
-    return sum(latents.count_rows(entry.steps, config.model) for entry in entries)
+    return row_starts(entries, config)[-1]
 
 
 def count_queries(entries: Sequence[SongEntry], config: Config) -> int:

@@ -52,17 +52,17 @@ def evaluate(
     for done, pair in enumerate(pairs):
         parents = [tracks[index] for index in pair]
         seconds = min(SECONDS, *(songs[index].seconds for index in pair))
-        blocks = int(np.ceil(seconds / (config.model.block_steps * config.roll.step_seconds)))
+        blocks = int(np.ceil(seconds / config.block_seconds))
         others = [index for index in range(len(tracks)) if index not in pair]
         third = songs[chance.choice(others)].notes if others else np.empty(0, midi.NOTE)
-        strangers = [cut(songs[index].notes, seconds) for index in others]
+        strangers = [midi.cut_notes(songs[index].notes, seconds) for index in others]
         path = {
             weight: written_part(mix(params, parents, weight, blocks, config), seconds)
             for weight in sorted({*WEIGHTS, *np.linspace(0, 1, PATH).tolist()})
         }
-        sources = [cut(songs[index].notes, seconds) for index in pair]
+        sources = [midi.cut_notes(songs[index].notes, seconds) for index in pair]
         mixes += [
-            judge(path[weight], sources, cut(third, seconds), weight, seconds)
+            judge(path[weight], sources, midi.cut_notes(third, seconds), weight, seconds)
             | {"likeness_nearest_other": metrics.nearest(path[weight], strangers)[1] if strangers else 0.0}
             for weight in WEIGHTS
         ]
@@ -146,9 +146,9 @@ def baselines(params: model.Params, songs: Sequence[Song], config: Config) -> di
 
     def nearest(tracks: Sequence[Track], weight: float, blocks: int) -> Song:
         """The learned song most like the mix: no mix at all, but music."""
-        seconds = min(blocks * config.model.block_steps * config.roll.step_seconds, SECONDS)
-        notes = cut(mix(params, tracks, weight, blocks, config).notes, seconds)
-        return songs[metrics.nearest(notes, [cut(song.notes, seconds) for song in songs])[0]]
+        seconds = min(blocks * config.block_seconds, SECONDS)
+        notes = midi.cut_notes(mix(params, tracks, weight, blocks, config).notes, seconds)
+        return songs[metrics.nearest(notes, [midi.cut_notes(song.notes, seconds) for song in songs])[0]]
 
     return {
         "cross-fade": crossfade(common=False),
@@ -211,10 +211,9 @@ def morph_ends(params: model.Params, tracks: Sequence[Track], songs: Sequence[So
     blocks = latents.count_queries(tracks[-1].steps, config.model)
     weights = sample.morph_weights(2, blocks)
     notes = written(sample.play(params, tracks, weights, config)).notes
-    block_seconds = config.model.block_steps * config.roll.step_seconds
     # A block inside: an onset on the border may round into the part that moves.
-    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * block_seconds, songs[0].seconds)
-    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * block_seconds
+    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * config.block_seconds, songs[0].seconds)
+    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * config.block_seconds
     first, last = songs[0].notes, songs[1].notes
     parts = [
         (first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
@@ -238,7 +237,7 @@ def compare_sets(
     changes the cost. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
     """
     step_seconds = config.roll.step_seconds
-    played = [cut(song.notes, SECONDS) for song in songs]
+    played = [midi.cut_notes(song.notes, SECONDS) for song in songs]
     reference = [style.style(notes, 0.0, min(SECONDS, song.seconds)) for notes, song in zip(played, songs, strict=True)]
     gridded = [rolls.quantise(notes, step_seconds) for notes in played]
     for grid in gridded:
@@ -285,14 +284,7 @@ def written(song: Song) -> Song:
 
 def written_part(song: Song, seconds: float) -> np.ndarray:
     """The notes of a song's first seconds, as a .mid file gives them back. Only they are written: it saves time."""
-    return cut(written(Song(cut(song.notes, seconds), tempos=song.tempos)).notes, seconds)
-
-
-def cut(notes: np.ndarray, seconds: float) -> np.ndarray:
-    """The notes that begin in the first seconds, none sounding longer."""
-    kept = notes[notes["onset"] < seconds].copy()
-    kept["end"] = np.minimum(kept["end"], seconds)
-    return kept
+    return midi.cut_notes(written(Song(midi.cut_notes(song.notes, seconds), tempos=song.tempos)).notes, seconds)
 
 
 def move(notes: np.ndarray, semitones: int) -> np.ndarray:

@@ -48,7 +48,7 @@ def fit(
     for done in range(train.CHUNK, FIT_STEPS + 1, train.CHUNK):
         state = _fit(params, state, data, key, config=settings, most=most)
         progress(done, FIT_STEPS)
-    track = Track(entry.name, np.asarray(state[1]), entry.steps, entry.shift, song)
+    track = sample.track(entry, song, state[1])
     return track, metrics.note_scores(song.notes, sample.recall(params, track, config).notes).onset.f1
 
 
@@ -106,7 +106,7 @@ def teach(
     )
     rows = fit(params, song, entry, config, seed, lambda done, of: progress(done, of + LESSON_STEPS))[0].rows
     fresh = jnp.asarray(rows), jax.vmap(train.optimiser(config.train).init)(jnp.asarray(rows))
-    count = sum(latents.count_rows(entry.steps, config.model) for entry in known.corpus.entries)
+    count = dataset.count_rows(known.corpus.entries, config)
     table, moments = jax.tree.map(
         lambda whole, part: train.pad(jnp.concatenate([whole[:count], part])),
         (known.state.latents, known.state.latents_opt),
@@ -121,16 +121,6 @@ def teach(
     for state, _ in train.loop(state, data, jax.random.key(seed), LESSON_STEPS, settings, most):  # noqa: B020
         progress(FIT_STEPS + int(state.step), FIT_STEPS + LESSON_STEPS)
     return Taught(state._replace(step=known.state.step + LESSON_STEPS), corpus, config)
-
-
-def tracks(known: Taught) -> list[Track]:
-    """The tracks of all songs that a state knows."""
-    found, start, table = [], 0, np.asarray(known.state.latents)
-    for entry, song in zip(known.corpus.entries, known.corpus.songs, strict=True):
-        end = start + latents.count_rows(entry.steps, known.config.model)
-        found.append(Track(entry.name, table[start:end], entry.steps, entry.shift, song))
-        start = end
-    return found
 
 
 def _half_new(queries: Queries, new: int) -> Queries:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypedDict, Unp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from nemui_jax import config, latents, metrics, midi, recipe, rolls, runs
+from nemui_jax import config, dataset, latents, metrics, midi, recipe, rolls, runs
 from nemui_jax.runs import Run
 from nemui_jax.terminal import Failed, UsageError, clock, load_song, read_recalls, usable_step
 
@@ -245,18 +245,7 @@ class LoadedRun:
         """A new song in the manner of the run's. Failed if all that were drawn are too like one of these."""
         return self.randoms(**options)[0]
 
-    def randoms(
-        self,
-        count: int = 1,
-        best: int | None = None,
-        *,
-        seconds: Number | None = None,
-        key: SupportsIndex | str | None = None,
-        program: int | None = None,
-        path: str = "line",
-        temperature: Number = 0.0,
-        seed: int = 0,
-    ) -> list[Piece]:
+    def randoms(self, count: int = 1, best: int | None = None, **options: Unpack[Options]) -> list[Piece]:
         """The `best` (by default all) of `count` new songs, the best first; fewer where most are copies.
 
         Failed if all that were drawn are too like a song of the run.
@@ -266,21 +255,22 @@ class LoadedRun:
             raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
         if len(self.run.entries) < 2:
             raise UsageError(f"{self.run.path}: new songs are drawn between learned ones, and it knows one; perturb it")
-        given = _given(seconds, key, program, path, temperature)
-        seconds, temperature, shift = given.get("seconds"), given.get("temperature", 0.0), self._shift(key)
+        given, seed = _given(**options), options.get("seed", 0)
+        seconds, sounds = given.get("seconds"), self._sounds(given)
         from nemui_jax import prior, sample
 
-        _check_sphere(path, min(prior.VOICES, len(self.run.entries)))
+        _check_sphere(sounds["path"], min(prior.VOICES, len(self.run.entries)))
         known = self._known(range(len(self.run.entries)), seed)
-        tracks = _Tracks(lru_cache(maxsize=None)(known.track), len(self.run.entries))
+        tracks = _Tracks(known.track, len(self.run.entries))
         on_grid = partial(rolls.on_grid, config=known.config.roll)  # a copy at another tempo is one too
         sources = [on_grid(self.run.song(index)).notes for index in range(len(tracks))]
         made, copies, unit = [], 0, known.unit()
         for drawn in range(seed, seed + RANDOM_TRIES * count):
             used, weights = _draw(tracks, known.config, seconds or RANDOM_SECONDS, drawn)
-            options = {"shift": shift, "program": program, "path": path, "temperature": temperature, "seed": drawn}
-            song = sample.play(known.params, used, weights, known.config, **options, noise=prior.NOISE, unit=unit)
-            song = dataclasses.replace(cut(song, seconds) if seconds else song, name=f"random {drawn}")
+            song = sample.play(
+                known.params, used, weights, known.config, **sounds, noise=prior.NOISE, unit=unit, seed=drawn
+            )
+            song = dataclasses.replace(midi.cut(song, seconds) if seconds else song, name=f"random {drawn}")
             near = prior.too_close(on_grid(song).notes, sources)
             copies += near.too_close
             if not near.too_close:
@@ -298,24 +288,14 @@ class LoadedRun:
             )
         return [made[index] for index in prior.rank([on_grid(piece.song).notes for piece in made], sources)[:best]]
 
-    def play(
-        self,
-        plans: Sequence[Plan],
-        *,
-        seconds: Number | None = None,
-        key: SupportsIndex | str | None = None,
-        program: int | None = None,
-        path: str = "line",
-        temperature: Number = 0.0,
-        seed: int = 0,
-    ) -> Iterator[Piece]:
+    def play(self, plans: Sequence[Plan], **options: Unpack[Options]) -> Iterator[Piece]:
         """What the plans ask for, one after another. `seed` is that of what is learned of files, once for all plans."""
-        given = _given(seconds, key, program, path, temperature)
-        seconds, temperature, shift = given.get("seconds"), given.get("temperature", 0.0), self._shift(key)
+        given, seed = _given(**options), options.get("seed", 0)
+        seconds, sounds = given.get("seconds"), self._sounds(given)
         if any(isinstance(plan.weights, tuple) and not all(0 <= w <= 1 for w in plan.weights) for plan in plans):
             self.tell("weights below 0 or above 1 go beyond the songs: expect the unexpected")
         for plan in plans:
-            _check_sphere(path, len(plan.songs))
+            _check_sphere(sounds["path"], len(plan.songs))
         from nemui_jax import sample
 
         known = self._known([song for plan in plans for song in plan.songs], seed)
@@ -326,25 +306,22 @@ class LoadedRun:
             lengths = [latents.count_queries(track.steps, settings.model) for track in tracks]
             blocks = min(lengths) if isinstance(plan.weights, tuple) else lengths[-1]
             blocks = sample.blocks_in(seconds, tracks, weigh, settings) if seconds else blocks
-            mixed = len(tracks) > 1 or plan.noise or temperature
+            weights, mixed = weigh(blocks), len(tracks) > 1 or plan.noise or sounds["temperature"]
             song = sample.play(
                 known.params,
                 tracks,
-                weigh(blocks),
+                weights,
                 settings,
-                shift=shift,
-                program=program,
-                path=path,
+                **sounds,
                 noise=plan.noise,
                 unit=known.unit() if plan.noise else 1.0,
-                temperature=temperature,
                 seed=plan.seed,
                 voices=[known.voice(song, blocks) for song in plan.songs] if mixed else None,
             )
             provenance = self._provenance({**plan.recipe, **given}, plan.seed, known.step)
-            clock = sample.clock(tracks, weigh(blocks), settings)
+            clock = sample.clock(tracks, weights, settings)
             sources = [rolls.off_grid(sample.on_grid(track, settings).source, clock, settings.roll) for track in tracks]
-            yield _piece(cut(song, seconds) if seconds else song, plan, tracks, sources, provenance)
+            yield _piece(midi.cut(song, seconds) if seconds else song, plan, tracks, sources, provenance)
 
     def _one(self, plan: Plan, options: Options) -> Piece:
         return next(self.play([dataclasses.replace(plan, seed=options.get("seed", 0))], **options))
@@ -352,8 +329,15 @@ class LoadedRun:
     def _find(self, song: SongName) -> int | Path:
         return recipe.find_song(song, self.run.entries)
 
-    def _shift(self, key: SupportsIndex | str | None) -> int | None:
-        return None if key is None else recipe.find_shift(key, self.run.entries)
+    def _sounds(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, as `sample.play` takes it."""
+        key = given.get("key")
+        return {
+            "shift": None if key is None else recipe.find_shift(key, self.run.entries),
+            "program": given.get("program"),
+            "path": given.get("path", "line"),
+            "temperature": given.get("temperature", 0.0),
+        }
 
     @cached_property
     def _usable(self) -> Callable[[tuple[int, ...], tuple[int, ...]], int]:
@@ -373,8 +357,8 @@ class LoadedRun:
         from nemui_jax import checkpoint, sample
 
         def read(step: int, index: int) -> Track:
-            entry, rows = self.run.entries[index], checkpoint.restore_rows(self.run, step, index)
-            return sample.Track(entry.name, rows, entry.steps, entry.shift, self.run.song(index))
+            rows = checkpoint.restore_rows(self.run, step, index)
+            return sample.track(self.run.entries[index], self.run.song(index), rows)
 
         return lru_cache(maxsize=TRACKS_KEPT)(read)
 
@@ -417,15 +401,16 @@ class LoadedRun:
                 found[path] = len(hashes)
                 known = fit.teach(known, entry, song, seed)
                 self.tell(f"to keep it: python run.py add --file {told} --run {self.run.path}")
-        tracks: dict[int | Path, Track] = dict(enumerate(fit.tracks(known)))
+        tracks: dict[int | Path, Track] = dict(
+            enumerate(sample.tracks(known.corpus, known.state.latents, known.config))
+        )
         for path, track in found.items():
             tracks[path] = tracks[track] if isinstance(track, int) else track
             played = sample.recall(known.state.params, tracks[path], known.config)
             recall = metrics.recall(tracks[path].source, played)["onset"]
             self.tell(f"{midi.escape(path)}: known with recall {recall:.3f}")
-        rows = sum(latents.count_rows(entry.steps, known.config.model) for entry in known.corpus.entries)
+        rows = dataset.count_rows(known.corpus.entries, known.config)
         unit = partial(latents.spread, np.asarray(known.state.latents)[:rows])
-
         params, settings = known.state.params, known.config
         return _Known(
             step,
@@ -455,21 +440,6 @@ class _Tracks(Sequence[Track]):
         return self._read(int(index))
 
 
-def block_seconds(settings: config.Config) -> float:
-    """What a query answers, in grid time."""
-    return settings.model.block_steps * settings.roll.step_seconds
-
-
-def cut(song: midi.Song, seconds: float) -> midi.Song:
-    """The first seconds of a song."""
-    notes = song.notes[song.notes["onset"] < seconds]
-    notes["end"] = np.minimum(notes["end"], seconds)
-    parts = {name: getattr(song, name) for name in ("pedal", "tempos", "meters")}
-    return dataclasses.replace(
-        song, notes=notes, **{name: part[part["time"] < seconds] for name, part in parts.items()}
-    )
-
-
 def import_plots() -> Any:
     """The module `plots`; UsageError says which extra it needs."""
     try:
@@ -480,9 +450,15 @@ def import_plots() -> Any:
 
 
 def _given(
-    seconds: Number | None, key: SupportsIndex | str | None, program: int | None, path: str, temperature: Number
+    *,
+    seconds: Number | None = None,
+    key: SupportsIndex | str | None = None,
+    program: int | None = None,
+    path: str = "line",
+    temperature: Number = 0.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Options that are not as they are by default, by name. UsageError where one is out of range."""
+    """Options that are not as they are by default, by name, but for the seed. UsageError where one is out of range."""
     if seconds is not None and not 0 < seconds < 1e12:
         raise UsageError(f"seconds={seconds} is out of range; a piece lasts longer than 0 seconds")
     if program is not None and not 0 <= program < 128:
@@ -536,7 +512,7 @@ def _draw(
     from nemui_jax import prior, sample
 
     draw = partial(prior.draw, tracks, settings, seed=seed)
-    blocks = max(math.ceil(seconds / block_seconds(settings)), 1)
+    blocks = max(math.ceil(seconds / settings.block_seconds), 1)
     if settings.roll.grid == "beats":  # as many as last so long at the tempo of what is drawn
         blocks = sample.blocks_in(seconds, draw(blocks)[0], lambda count: draw(count)[1], settings)
     return draw(blocks)
@@ -549,7 +525,7 @@ def _piece(
     fixed = plan.weights if isinstance(plan.weights, tuple) else ()
     told = [f" {weight:.2f}" if len(fixed) > 1 else "" for weight in fixed or [0.0] * len(tracks)]
     parents = tuple(
-        dataclasses.replace(cut(source, song.seconds), name=f"{track.name}{weight}")
+        dataclasses.replace(midi.cut(source, song.seconds), name=f"{track.name}{weight}")
         for track, source, weight in zip(tracks, sources, told, strict=True)
     )
     kind = "morph" if not fixed else "mix" if len(tracks) > 1 or plan.noise else "recall"

@@ -6,6 +6,7 @@ JAX is imported where it is first needed, so that errors in files and flags answ
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import resource
@@ -209,7 +210,7 @@ def _learn(
     chief = devices.chief()
     every = max(run.total // LOGS // train.CHUNK, 1) * train.CHUNK
     recalls, saved_at, stop, done = [], time.monotonic(), 0, int(state.step)
-    log = _open_log(run, int(state.step)) if chief else _no_log()
+    log = _open_log(run, int(state.step)) if chief else io.StringIO()
     watched = watch.watching(run, int(state.step), *((args.tensorboard, args.profile) if chief else (None, None)))
     progress = _progress(run, int(state.step), dataset.count_queries(run.entries, run.config))
     with log, _stop_softly(stopped), watched as seen, progress as show:
@@ -220,7 +221,8 @@ def _learn(
             row = {"step": done, "loss": float(losses.mean()), "seconds": round(time.monotonic() - began, 3)}
             if done // every > before // every or done == run.total:
                 known = devices.gather(state._replace(params_opt=None, latents_opt=None))
-                recalls = _recalls(run, corpus, known.params, known.latents, few=done < run.total) if chief else []
+                few = done < run.total
+                recalls = _recalls(corpus, run.config, known.params, known.latents, few) if chief else []
                 row["recall"] = float(np.mean([scores["onset"] for scores in recalls if scores])) if recalls else 0.0
                 seen.show(row, known)
             else:
@@ -248,7 +250,7 @@ def _tell(
     missing = not recalls and not any(read_recalls(run))  # stopped between the last checkpoint and this
     if devices.agree(float(missing)):
         known = devices.gather(state._replace(params_opt=None, latents_opt=None))
-        recalls = _recalls(run, corpus, known.params, known.latents) if devices.chief() else []
+        recalls = _recalls(corpus, run.config, known.params, known.latents) if devices.chief() else []
     if not devices.chief():
         return
     if recalls:
@@ -295,7 +297,7 @@ def _refuse_full_disk(args: argparse.Namespace, settings: config.Config, corpus:
     """UsageError where it is known before training that its checkpoints will not fit."""
     from nemui_jax import checkpoint
 
-    needed, largest = checkpoint.needs(Run(args.run, settings, args.seed, 0, corpus.entries).rows, settings)
+    needed, largest = checkpoint.needs(dataset.count_rows(corpus.entries, settings), settings)
     needed += sum(song.notes.nbytes + song.pedal.nbytes for song in corpus.songs)
     if not args.fresh:  # else what there is stays
         needed -= sum(file.stat().st_size for file in (args.run / "checkpoints").rglob("*") if file.is_file())
@@ -320,10 +322,6 @@ def _refuse_differences(run: Run, settings: config.Config, corpus: Corpus, args:
         changed.append(f"songs: {songs}")
     if changed:
         raise UsageError(f"{args.run} was made otherwise ({'; '.join(changed)}); use --fresh or another --run")
-
-
-def _no_log() -> Any:
-    return open(os.devnull, "w")
 
 
 def _open_log(run: Run, step: int) -> Any:
@@ -373,15 +371,17 @@ def _progress(run: Run, start: int, blocks: int) -> Iterator[Any]:
         yield show
 
 
-def _recalls(run: Run, corpus: Corpus, params: Any, table: Any, few: bool = False) -> list[dict[str, float]]:
+def _recalls(
+    corpus: Corpus, settings: config.Config, params: Any, table: Any, few: bool = False
+) -> list[dict[str, float]]:
     """How well songs are known: note F1 and the like against their files; `few`: four songs stand for all."""
     from nemui_jax import sample
 
-    tracks = sample.tracks(run, table)
+    tracks = sample.tracks(corpus, table, settings)
     chosen = set(np.linspace(0, len(tracks) - 1, 4).astype(int)) if few else range(len(tracks))
     found = []
     for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True)):
-        found.append(metrics.recall(source, sample.recall(params, track, run.config)) if index in chosen else {})
+        found.append(metrics.recall(source, sample.recall(params, track, settings)) if index in chosen else {})
     return found
 
 
@@ -423,12 +423,12 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: mid
     known = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config)
     before = read_recalls(run)
     if not all(before):
-        before = _recalls(run, known.corpus, known.state.params, known.state.latents)
+        before = _recalls(known.corpus, known.config, known.state.params, known.state.latents)
     with bar("learning", fit.FIT_STEPS + fit.LESSON_STEPS) as show:
         known = fit.teach(known, entry, song, args.seed, show)
     grown = dataclasses.replace(run, config=known.config, total=int(known.state.step), entries=known.corpus.entries)
     dataset.save_song(run.path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
-    recalls = _recalls(grown, known.corpus, known.state.params, known.state.latents)
+    recalls = _recalls(known.corpus, known.config, known.state.params, known.state.latents)
     checkpoint.save(grown, known.state)
     runs.describe(grown)
     runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))

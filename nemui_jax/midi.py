@@ -26,7 +26,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +107,20 @@ def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]
             except (OSError, MidiError) as error:
                 problems.append((path, _reason(error)))
     return sorted(files, key=os.fsencode), sorted(problems, key=lambda problem: os.fsencode(problem[0]))
+
+
+def cut(song: Song, seconds: float) -> Song:
+    """The first seconds of a song."""
+    parts = {name: getattr(song, name) for name in ("pedal", "tempos", "meters")}
+    kept = {name: part[part["time"] < seconds] for name, part in parts.items()}
+    return replace(song, notes=cut_notes(song.notes, seconds), **kept)
+
+
+def cut_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
+    """The notes that begin in the first seconds, none sounding longer."""
+    kept = notes[notes["onset"] < seconds]
+    kept["end"] = np.minimum(kept["end"], seconds)
+    return kept
 
 
 def read(path: str | os.PathLike, max_seconds: float = MAX_SECONDS, max_bytes: int = MAX_BYTES) -> Song:

@@ -67,8 +67,7 @@ def draw(
     rng = np.random.default_rng(seed)
     voices = [tracks[index] for index in rng.permutation(len(tracks))[:VOICES]]
     knot_seconds = config.model.knot_steps * config.roll.step_seconds
-    block_seconds = config.model.block_steps * config.roll.step_seconds
-    sway = np.exp(SWAY * smooth(rng, len(voices), blocks, SWAY_SECONDS / block_seconds))
+    sway = np.exp(SWAY * smooth(rng, len(voices), blocks, SWAY_SECONDS / config.block_seconds))
     weights = sway / sway.sum(0)
     if not config.model.knot_steps:
         return voices, weights

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from nemui_jax import latents
 from nemui_jax.config import Config, from_json, to_json
-from nemui_jax.dataset import Corpus, SongEntry, load_song, save_song
+from nemui_jax.dataset import Corpus, SongEntry, load_song, row_starts, save_song
 from nemui_jax.midi import Song
 
 FORMAT = 2
@@ -48,8 +47,7 @@ class Run:
     @property
     def row_starts(self) -> list[int]:
         """The first row of each song in the latent table, and the number of rows."""
-        counts = (latents.count_rows(entry.steps, self.config.model) for entry in self.entries)
-        return list(itertools.accumulate(counts, initial=0))
+        return row_starts(self.entries, self.config)
 
     @property
     def rows(self) -> int:

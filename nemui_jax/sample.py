@@ -6,6 +6,7 @@ pedal steps as the songs it is made of have there, by their weights.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from nemui_jax import latents, model, rolls
 from nemui_jax.config import BEAT_STEPS, Config
+from nemui_jax.dataset import Corpus, SongEntry, row_starts
 from nemui_jax.midi import TEMPO, Song
-from nemui_jax.runs import Run
 
 BATCHES = (32, 128, 512)  # queries decoded by one call: the least that holds all, so that few programs are compiled
 WINDOW = 8  # blocks over which density is matched
@@ -72,15 +73,18 @@ class Voice(NamedTuple):
         return Voice(Decoded(*cells), Density(*(column[first:last] for column in self.density)))
 
 
-def tracks(run: Run, table: Float[Any, "row latent"]) -> list[Track]:
-    """The tracks of a run's songs, in order."""
-    return [track(run, table, index) for index in range(len(run.entries))]
+def tracks(corpus: Corpus, table: Float[Any, "row latent"], config: Config) -> list[Track]:
+    """The tracks of all songs, in order."""
+    table, places = np.asarray(table), itertools.pairwise(row_starts(corpus.entries, config))
+    return [
+        track(entry, song, table[start:end])
+        for entry, song, (start, end) in zip(corpus.entries, corpus.songs, places, strict=True)
+    ]
 
 
-def track(run: Run, table: Float[Any, "row latent"], index: int) -> Track:
-    """The track of one song of a run."""
-    entry, (start, end) = run.entries[index], run.row_starts[index : index + 2]
-    return Track(entry.name, np.asarray(table[start:end]), entry.steps, entry.shift, run.song(index))
+def track(entry: SongEntry, song: Song, rows: Float[Any, "row latent"]) -> Track:
+    """The track of a song whose rows these are."""
+    return Track(entry.name, np.asarray(rows), entry.steps, entry.shift, song)
 
 
 def on_grid(track: Track, config: Config) -> Track:
@@ -119,7 +123,28 @@ def play(
     `voice` gives for each track and as many blocks, where they are kept from another time.
     """
     blocks = weights.shape[1]
-    time = latents.times(blocks, config.model)
+    stretch = blend(tracks, weights, config, path, noise, unit, seed)
+    decoded = decode(params, stretch, latents.times(blocks, config.model), config)
+    alone = one_alone(weights) & (noise == 0) & (temperature == 0)
+    if config.train.loss == "squared" or alone.all():
+        grid, pedal = plain(decoded, config)
+    else:
+        voices = [voice(params, track, blocks, config) for track in tracks] if voices is None else voices
+        grid, pedal = calibrated(decoded, voices, weights, alone, config, temperature, seed)
+    return arrange(tracks, weights, grid, pedal, config, shift, program)
+
+
+def blend(
+    tracks: Sequence[Track],
+    weights: Float[np.ndarray, "song block"],
+    config: Config,
+    path: str = "line",
+    noise: float = 0.0,
+    unit: Float[Any, " latent"] | float = 1.0,
+    seed: int = 0,
+) -> Float[np.ndarray, "block latent"]:
+    """The latents that `play` decodes."""
+    blocks = weights.shape[1]
     stretches = np.stack([latents.along(track.rows, track.steps, blocks, config.model) for track in tracks])
     stretch = latents.mix(stretches, ease(weights), path)
     if noise:
@@ -127,14 +152,21 @@ def play(
         shape = (latents.count_rows(steps, config.model), stretch.shape[1])
         rows = np.random.default_rng(seed).normal(size=shape).astype(np.float32) * np.sqrt(noise) * unit
         stretch = stretch + latents.along(rows, steps, blocks, config.model)
-    decoded = decode(params, stretch, time, config)
-    alone = (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1) & (noise == 0) & (temperature == 0)
-    if config.train.loss == "squared" or alone.all():
-        grid, pedal = plain(decoded, config)
-    else:
-        voices = [voice(params, track, blocks, config) for track in tracks] if voices is None else voices
-        grid, pedal = calibrated(decoded, voices, weights, alone, config, temperature, seed)
-    return arrange(tracks, weights, grid, pedal, config, shift, program)
+    return stretch
+
+
+def one_alone(weights: Float[np.ndarray, "song block"]) -> Bool[np.ndarray, " block"]:
+    """Where one song has all the weight."""
+    return (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1)
+
+
+def shifts_of(
+    tracks: Sequence[Track], weights: Float[np.ndarray, "song block"], shift: int | None = None
+) -> Int[np.ndarray, " block"]:
+    """The shift in each block: this one, or the heaviest track's."""
+    if shift is not None:
+        return np.full(weights.shape[1], shift)
+    return np.array([track.shift for track in tracks])[weights.argmax(0)]
 
 
 def mix_weights(weights: Sequence[float], blocks: int) -> Float[np.ndarray, "song block"]:
@@ -175,17 +207,14 @@ def arrange(
 ) -> Song:
     """GRID notes and pedal shares as a song in seconds, with key, program, tempo and meter after the tracks'."""
     step_seconds, block = config.roll.step_seconds, config.model.block_steps
-    leader = tracks[int(weights.sum(1).argmax())]
-    shifts = (
-        np.array([track.shift for track in tracks])[weights.argmax(0)] if shift is None else np.full(len(pedal), shift)
-    )
+    leader, shifts = tracks[int(weights.sum(1).argmax())], shifts_of(tracks, weights, shift)
     seconds, meters = clock(tracks, weights, config), leader.source.meters
     if config.roll.grid == "beats":
         tempos, own = tempos_of(seconds), rolls.clock(leader.source, len(seconds) - 1, config.roll)
         meters = meters[meters["time"] < own[-1]]
         meters["time"] = np.interp(meters["time"], own, seconds)
     else:
-        tempos = mix_tempos([track.source for track in tracks], weights, block * step_seconds)
+        tempos = mix_tempos([track.source for track in tracks], weights, config.block_seconds)
     song = Song(
         notes=rolls.to_notes(
             grid,
@@ -228,7 +257,7 @@ def blocks_in(
 ) -> int:
     """The blocks that tracks play in so many seconds, where `weigh` gives their weights in a number of blocks."""
     block = config.model.block_steps
-    blocks = max(math.ceil(seconds / (block * config.roll.step_seconds)), 1)
+    blocks = max(math.ceil(seconds / config.block_seconds), 1)
     while (ends := clock(tracks, weigh(blocks), config)[block::block])[-1] < seconds - 1e-9:
         blocks = max(blocks + 1, math.ceil(blocks * min(seconds / ends[-1], 2)))
     return int(np.searchsorted(ends, seconds - 1e-9)) + 1

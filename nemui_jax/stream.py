@@ -80,7 +80,7 @@ def split(corpus: Corpus, config: Config, memory: float) -> list[range]:
 def write(corpus: Corpus, groups: Sequence[range], config: Config, folder: Path) -> Shards:
     """The shards of a corpus, packed into a folder of their own and read from there when they are used."""
     shutil.rmtree(folder, ignore_errors=True)
-    starts = [0, *itertools.accumulate(dataset.count_rows([entry], config) for entry in corpus.entries)]
+    starts = dataset.row_starts(corpus.entries, config)
     music, most = [], 1
     for number, group in enumerate(groups):
         part = Corpus(corpus.entries[group.start : group.stop], corpus.songs[group.start : group.stop])

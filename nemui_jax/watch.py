@@ -144,7 +144,7 @@ def _first_song(run: Run, state: Any) -> tuple[Song, Song]:
     """A run's first song, from its file and as a state knows it."""
     from nemui_jax import sample
 
-    track = sample.track(run, state.latents, 0)
+    track = sample.track(run.entries[0], run.song(0), state.latents[: run.row_starts[1]])
     return track.source, sample.recall(state.params, track, run.config)
 
 

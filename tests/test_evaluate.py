@@ -203,7 +203,7 @@ def test_real_songs_overlap_with_songs_more_than_noise_does():
 def test_a_stretch_is_measured_as_written():
     song = replace(scattered(3, seconds=30), tempos=rubato().tempos)
     part = evaluate.written_part(song, 10.0)
-    whole = evaluate.cut(midi.parse(midi.encode(song)).notes, 10.0)
+    whole = midi.cut_notes(midi.parse(midi.encode(song)).notes, 10.0)
     assert part["pitch"].tolist() == whole["pitch"].tolist()
     np.testing.assert_allclose(part["onset"], whole["onset"], atol=1e-3)
     assert 0 < len(part) < len(song.notes)
@@ -214,5 +214,5 @@ def test_a_stretch_is_measured_as_written():
 def test_cut_leaves_its_argument_alone():
     notes = make_song([(0.0, 5.0, 60), (1.0, 1.5, 62), (2.0, 3.0, 64)]).notes
     before = notes.copy()
-    assert evaluate.cut(notes, 2.0)["end"].tolist() == [2.0, 1.5]
+    assert midi.cut_notes(notes, 2.0)["end"].tolist() == [2.0, 1.5]
     assert notes.tolist() == before.tolist()

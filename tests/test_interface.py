@@ -296,7 +296,7 @@ def test_a_new_song_in_beats_lasts_as_long_as_it_should(quarter_seconds):
 
 def test_cut():
     song = make_song([(0.0, 1.0, 60), (0.5, 3.0, 61), (2.0, 3.0, 62)], pedal=[(0.1, 127), (2.5, 0)])
-    short = interface.cut(song, 2.0)
+    short = midi.cut(song, 2.0)
     assert short.notes["end"].tolist() == [1.0, 2.0]
     assert short.pedal["time"].tolist() == [0.1]
     assert song.notes["end"].tolist() == [1.0, 3.0, 3.0]

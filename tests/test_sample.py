@@ -20,7 +20,7 @@ def known(trained):
     """Configuration, weights and tracks of the trained run."""
     run = runs.read(trained.path)
     params, table = checkpoint.restore_model(run, checkpoint.whole_step(run)[0])
-    return run.config, params, sample.tracks(run, table)
+    return run.config, params, sample.tracks(run.corpus(), table, run.config)
 
 
 def made(trained, tmp_path: Path, *arguments: object) -> Song:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax import latents, model, prior, rolls, sample
+from nemui_jax import latents, midi, model, prior, rolls, sample
 from nemui_jax.config import BEAT_STEPS, Config
 from nemui_jax.midi import TEMPO, Song
 from nemui_jax.sample import Decoded, Track, Voice
@@ -105,13 +105,9 @@ class Player:
         tempos = np.array([(0.0, self._roll.step_seconds * BEAT_STEPS)], TEMPO)
         return dataclasses.replace(rolls.on_grid(song, self._roll), tempos=tempos)
 
-    @property
-    def block_seconds(self) -> float:
-        return self.config.model.block_steps * self.config.roll.step_seconds
-
     def blocks(self, seconds: float) -> int:
         """Blocks that cover so many seconds."""
-        return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
+        return max(math.ceil(seconds / self.config.block_seconds - 1e-9), 1)
 
     def parts(self, recipe: Recipe) -> tuple[Sequence[Track], Float[np.ndarray, "song block"]]:
         """The tracks of a piece and their weights, block by block."""
@@ -128,20 +124,11 @@ class Player:
     def piece(self, recipe: Recipe) -> Piece:
         """Makes a recipe ready to be decoded stretch by stretch."""
         tracks, weights = self.parts(recipe)
-        blocks, shape = weights.shape[1], self.config.model
-        stretches = [latents.along(track.rows, track.steps, blocks, shape) for track in tracks]
-        latent = latents.mix(np.stack(stretches), sample.ease(weights))
-        noise = prior.NOISE if recipe.random else recipe.noise
-        if noise:
-            steps = blocks * shape.block_steps
-            size = (latents.count_rows(steps, shape), latent.shape[1])
-            rows = np.random.default_rng(recipe.seed).normal(size=size).astype(np.float32)
-            latent = latent + latents.along(rows * np.sqrt(noise) * self.unit, steps, blocks, shape)
-        leads = np.array([track.shift for track in tracks])[weights.argmax(0)]
-        shifts = leads if recipe.shift is None else np.full(blocks, recipe.shift)
+        blocks, noise = weights.shape[1], prior.NOISE if recipe.random else recipe.noise
+        latent = sample.blend(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
         keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
         voices = [self._voice(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
-        return Piece(tracks, weights, latent, voices, shifts, noise)
+        return Piece(tracks, weights, latent, voices, sample.shifts_of(tracks, weights, recipe.shift), noise)
 
     def _voice(self, key: Any, track: Track, blocks: int) -> Voice:
         with self._lock:
@@ -165,7 +152,7 @@ class Player:
         start, stop = max(first - sample.WINDOW, 0), min(last + sample.WINDOW, count)
         latent, time = piece.latent[start:stop], latents.times(count, self.config.model)[start:stop]
         weights, decoded = piece.weights[:, start:stop], self.decode(latent, time)
-        alone = (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1) & (piece.noise == 0)
+        alone = sample.one_alone(weights) & (piece.noise == 0)
         if self.config.train.loss == "squared" or alone.all():
             grid, pedal = sample.plain(decoded, self.config)
         else:
@@ -177,14 +164,15 @@ class Player:
         moves = rolls.to_pedal(np.asarray(pedal)[: (last - start) * block], step_seconds)
         for events, names in ((notes, ("onset", "end")), (moves, ("time",))):
             for name in names:
-                events[name] += start * self.block_seconds
-        before = moves[moves["time"] < first * self.block_seconds][-1:].copy()  # how the pedal stands at the start
-        before["time"] = first * self.block_seconds
-        return notes, np.concatenate([before, moves[moves["time"] >= first * self.block_seconds]])
+                events[name] += start * self.config.block_seconds
+        begins = first * self.config.block_seconds
+        before = moves[moves["time"] < begins][-1:].copy()  # how the pedal stands at the start
+        before["time"] = begins
+        return notes, np.concatenate([before, moves[moves["time"] >= begins]])
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches that cover `count` blocks, the one that `from_block` lies in first, then on and round."""
-        windows = max(round(STRETCH_SECONDS / self.block_seconds / sample.WINDOW), 1) * sample.WINDOW
+        windows = max(round(STRETCH_SECONDS / self.config.block_seconds / sample.WINDOW), 1) * sample.WINDOW
         first = min(max(from_block, 0), count - 1) // sample.WINDOW * sample.WINDOW
         edges = [first, *range(first + windows, count, 2 * windows), count]
         ahead = list(itertools.pairwise(edges))
@@ -204,9 +192,7 @@ class Player:
             unit=self.unit,
             seed=recipe.seed,
         )
-        notes = song.notes[song.notes["onset"] < recipe.seconds]
-        notes["end"] = np.minimum(notes["end"], recipe.seconds)
-        return dataclasses.replace(song, notes=notes, pedal=song.pedal[song.pedal["time"] < recipe.seconds])
+        return midi.cut(song, recipe.seconds)
 
     def recall(self, index: int) -> Song:
         """A song by itself, in the common key."""

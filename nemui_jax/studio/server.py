@@ -141,7 +141,7 @@ async def songs(request: Request) -> Response:
         {
             "title": studio.title,
             "run": studio.run_argument,
-            "block": studio.player.block_seconds,
+            "block": studio.player.config.block_seconds,
             "low": studio.player.config.roll.low,
             "high": studio.player.config.roll.high,
             "first": first_songs(studio.player),
@@ -390,7 +390,8 @@ def load(path: Path) -> Studio:
     if step is None:
         raise StudioError(f"{path}: nothing learned yet; train it first")
     params, table = checkpoint.restore_model(run, step)
-    player = Player(jax.device_put(params), sample.tracks(run, table), run.config, np.asarray(latents.spread(table)))
+    tracks = sample.tracks(run.corpus(), table, run.config)
+    player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))
     keys = [entry.key for entry in run.entries]
     return Studio(player, path.name, shlex.quote(str(path)), run.fingerprint(step), keys)
 

@@ -44,6 +44,16 @@ def train(songs: Path, run: Path) -> Answer:
     return finish(start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST))
 
 
+def saved_100(songs: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+    """A training that goes on, and has told that step 100 is saved."""
+    monkeypatch.setenv("SAVE_SECONDS", "0")
+    process = start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("saved 100"):
+        assert process.poll() is None
+    return process
+
+
 def told_in_one_line(answer: Answer, code: int, *parts: str) -> None:
     assert answer.code == code, answer
     assert answer.err.count("\n") == 1, answer.err
@@ -60,12 +70,8 @@ def test_too_small_a_disk_is_refused_before_training(songs_folder, disk):
 
 def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_path, monkeypatch):
     assert train(songs_folder, tmp_path / "clean").code == 0
-    monkeypatch.setenv("SAVE_SECONDS", "0")
     run = disk / "run"
-    process = start("train", "--dir", songs_folder, "--run", run, "--steps", TOTAL, settings=SMALLEST)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("saved 100"):
-        assert process.poll() is None
+    process = saved_100(songs_folder, run, monkeypatch)
     fill(disk)
     answer = finish(process)
     assert answer.code == 1, answer
@@ -102,12 +108,8 @@ def test_a_limit_on_files_is_refused_before_training(songs_folder, tmp_path):
 
 def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_path, monkeypatch):
     """The limit comes while the process trains."""
-    monkeypatch.setenv("SAVE_SECONDS", "0")
     run = tmp_path / "run"
-    process = start("train", "--dir", songs_folder, "--run", run, "--steps", TOTAL, settings=SMALLEST)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("saved 100"):
-        assert process.poll() is None
+    process = saved_100(songs_folder, run, monkeypatch)
     answer = finish(limited(process, 100))
     told_in_one_line(answer, 1, "File too large")
     step, damaged = checkpoint.whole_step(runs.read(run))
