@@ -1,10 +1,11 @@
 """Orbax checkpoints that are known to be whole.
 
-    checkpoints/<step>/       Orbax: params, latents, moments, step
-    checkpoints/<step>.json   rows of its table, SHA-256 of its files; written last: a step without does not count
+    checkpoints/<step>/       Orbax: params, latents, spread, moments, step; of each song that was added, song-<number>
+    checkpoints/<step>.json   rows of its songs, SHA-256 of its files; written last: a step without does not count
 
 Orbax restores flipped array bytes without a word, hence the hashes. Arrays are stored as plain Zarr, in chunks of
-CHUNK_BYTES, a file each: to play a song only the chunks with its rows are read, and only their hashes are checked.
+CHUNK_BYTES, a file each: to play a song only the chunks with its rows are read, and only their hashes are checked. A
+song that is added has an array of its own: the table of the others, however large, is not written again but linked.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -33,7 +35,7 @@ from nemui_jax.runs import Run, RunError, sync, write_text
 from nemui_jax.train import TrainState
 
 KEPT = 2  # newest checkpoints that stay
-TABLE = "latents/table"  # in a checkpoint
+TABLE, MOMENTS = "latents/table", "moments"  # in a checkpoint
 CHUNK_BYTES = 4 * 2**20
 
 
@@ -43,17 +45,37 @@ class SaveError(RuntimeError):
 
 def save(run: Run, state: TrainState) -> int:
     """Saves a state as the newest checkpoint; it is durable when this returns its step. SaveError if it cannot be."""
+    step = int(state.step)
+    with _errors(run, step, "steps saved before are whole, and the same command goes on from there"):
+        if not _whole(run.path / "checkpoints" / str(step), run.rows):
+            spread = {"spread": {"spread": latents.spread(state.latents[: run.rows])}}
+            _save(run, step, _parts(state) | spread)
+    return step
+
+
+def append(run: Run, step: int, params: model.Params, rows: Float[Any, "row latent"]) -> int:
+    """Saves the checkpoint at a step again as that of `run.total`, with other weights and the rows of its last song.
+
+    What is saved already is linked, not written: the cost does not grow with the table. Moments stay behind. Returns
+    the new step, durable; SaveError if it cannot be.
+    """
+    parts = {"params": params, "step": {"step": jnp.int32(run.total)}, f"song-{len(run.entries) - 1}": {"rows": rows}}
+    with _errors(run, run.total, "what the run knew is as it was"):
+        _save(run, run.total, parts, linked=step)
+    return run.total
+
+
+@contextlib.contextmanager
+def _errors(run: Run, step: int, hope: str) -> Iterator[None]:
+    """Turns what goes wrong while saving into SaveError."""
     try:
-        return _save(run, state)
+        yield
     except Exception as error:  # Orbax and what is below it raise many kinds for a full disk
         for _ in range(20):  # Orbax's threads may still be writing
             if not _clear(run.path / "checkpoints"):
                 break
             time.sleep(0.05)
-        reason = f"step {int(state.step):,} could not be saved ({_in_short(error)})"
-        raise SaveError(
-            f"{run.path}: {reason}; steps saved before are whole, and the same command goes on from there"
-        ) from error
+        raise SaveError(f"{run.path}: step {step:,} could not be saved ({_in_short(error)}); {hope}") from error
 
 
 def _in_short(error: Exception) -> str:
@@ -71,30 +93,43 @@ def needs(rows: int, settings: Config) -> tuple[int, int]:
     return (KEPT + 1) * sum(sizes), min(max(sizes), CHUNK_BYTES)
 
 
-def _save(run: Run, state: TrainState) -> int:
-    step = int(state.step)
+def _save(run: Run, step: int, parts: dict[str, Any], linked: int | None = None) -> None:
+    """Writes parts, and the others of the `linked` step as links to them, as a checkpoint."""
     folder = run.path / "checkpoints" / str(step)
-    if _whole(folder, run.rows):
-        return step
     if devices.chief():
         shutil.rmtree(folder, ignore_errors=True)
         _clear(folder.parent)
     devices.meet(f"may save {step}")
-    spread = {"spread": {"spread": latents.spread(state.latents[: run.rows])}}
     with _quiet_orbax() as ocp:
         plain = ocp.Context()
         plain.array.saving.use_ocdbt, plain.array.saving.use_compression = False, False
         plain.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
         with plain:
-            ocp.save_checkpointables(folder, _parts(state) | spread)
+            ocp.save_checkpointables(folder, parts)
     if devices.chief():
+        hashes = _hashes(folder)
+        if linked is not None:
+            hashes |= _link(folder.with_name(str(linked)), folder)
         sync(folder)  # Orbax leaves this to the system for some of its files and for all folders
-        write_text(folder.with_suffix(".json"), json.dumps(_seal(run.rows, _hashes(folder)), indent=1))
+        write_text(folder.with_suffix(".json"), json.dumps(_seal(run.rows, hashes), indent=1))
         for old in sorted(saved_steps(run.path))[:-KEPT]:
             folder.with_name(f"{old}.json").unlink(missing_ok=True)
             shutil.rmtree(folder.with_name(str(old)), ignore_errors=True)
     devices.meet(f"saved {step}")
-    return step
+
+
+def _link(old: Path, new: Path) -> dict[str, str]:
+    """Links into a checkpoint the parts that another has and it has not, but moments; returns their files' hashes."""
+    known = json.loads(old.with_suffix(".json").read_text())["files"]
+    parts = {part.name for part in old.iterdir() if part.is_dir()} - {part.name for part in new.iterdir()} - {MOMENTS}
+    files = {name: sha256 for name, sha256 in known.items() if name.partition("/")[0] in parts}
+    for name in files:
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(old / name, new / name)
+        except OSError:  # a file system without links
+            shutil.copyfile(old / name, new / name)
+    return files
 
 
 def _clear(folder: Path) -> bool:
@@ -137,9 +172,17 @@ def whole_step(run: Run, songs: Sequence[int] | None = None) -> tuple[int | None
 
 
 def restore(run: Run, step: int, mesh: Mesh | None = None) -> TrainState:
-    """The whole state of a checkpoint, to go on training, over a mesh of devices; it may have been saved on others."""
+    """The whole state of a checkpoint, to go on training, over a mesh of devices; it may have been saved on others.
+
+    One that a song was added to is at its end, and has no moments: they are those of a beginning.
+    """
+    if not (run.path / "checkpoints" / str(step) / MOMENTS).exists():
+        begun = train.init(jax.random.key(0), run.rows, run.config)
+        params, table = restore_model(run, step)
+        state = begun._replace(step=jnp.int32(step), params=params, latents=train.pad(jnp.asarray(table)))
+        return train.place(state, mesh)
     found = _load(run, step, _parts(_abstract(run, mesh)))
-    moments = found["moments"]
+    moments = found[MOMENTS]
     return TrainState(
         found["step"]["step"], found["params"], moments["params"], found["latents"]["table"], moments["latents"]
     )
@@ -152,13 +195,23 @@ def restore_params(run: Run, step: int) -> model.Params:
 
 def restore_rows(run: Run, step: int, song: int) -> Float[np.ndarray, "row latent"]:
     """The rows of one song; no others are read but those that share its chunks."""
-    start, end = run.row_starts[song : song + 2]
-    return _open_table(run.path / "checkpoints" / str(step))[start:end].read().result()
+    folder, (start, end) = run.path / "checkpoints" / str(step), run.row_starts[song : song + 2]
+    if _was_added(folder, song):
+        return _open_array(folder / f"song-{song}" / "rows").read().result()
+    return _open_array(folder / TABLE)[start:end].read().result()
 
 
 def restore_table(run: Run, step: int) -> Float[np.ndarray, "row latent"]:
     """The rows of all songs, in order."""
-    return _open_table(run.path / "checkpoints" / str(step))[: run.rows].read().result()
+    folder = run.path / "checkpoints" / str(step)
+    songs = len(run.entries)
+    added = [song for song in range(songs) if _was_added(folder, song)]
+    trained = _open_array(folder / TABLE)[: run.row_starts[songs - len(added)]].read().result()
+    return np.concatenate([trained, *(restore_rows(run, step, song) for song in added)])
+
+
+def _was_added(folder: Path, song: int) -> bool:
+    return (folder / f"song-{song}").exists()
 
 
 def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
@@ -184,10 +237,10 @@ def _abstract(run: Run, mesh: Mesh | None = None) -> TrainState:
     return TrainState(*lies(state[:3], split=False), *lies(state[3:], split=True))
 
 
-def _open_table(folder: Path) -> Any:
+def _open_array(folder: Path) -> Any:
     import tensorstore  # Orbax stores through it, but hands out whole arrays alone
 
-    where = {"driver": "file", "path": str(folder / TABLE)}
+    where = {"driver": "file", "path": str(folder)}
     return tensorstore.open({"driver": "zarr3", "kvstore": where}, open=True, read=True).result()
 
 
@@ -196,7 +249,7 @@ def _parts(state: TrainState) -> dict[str, Any]:
     return {
         "params": state.params,
         "latents": {"table": state.latents},
-        "moments": {"params": state.params_opt, "latents": state.latents_opt},
+        MOMENTS: {"params": state.params_opt, "latents": state.latents_opt},
         "step": {"step": state.step},
     }
 
@@ -207,8 +260,7 @@ def _load(run: Run, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {str(file.relative_to(folder)): _hash(file) for file in files}
+    return {str(file.relative_to(folder)): _hash(file) for file in folder.rglob("*") if file.is_file()}
 
 
 def _hash(file: Path) -> str:
@@ -218,7 +270,7 @@ def _hash(file: Path) -> str:
 
 def _seal(rows: int, files: dict[str, str]) -> dict[str, Any]:
     """What stands in a checkpoint's .json: it vouches for itself too."""
-    body = {"rows": rows, "files": files}
+    body = {"rows": rows, "files": {name: files[name] for name in sorted(files, key=Path)}}
     return body | {"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest()}
 
 
@@ -239,12 +291,13 @@ def _plays(run: Run, folder: Path, songs: Sequence[int]) -> bool:
         metadata = json.loads((folder / TABLE / "zarr.json").read_text())
         rows = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         starts = run.row_starts
-        chunks = {n for song in songs for n in range(starts[song] // rows, (starts[song + 1] - 1) // rows + 1)}
-        needed = tuple(f"{TABLE}/c/{number}/" for number in chunks)
+        added = {song for song in songs if _was_added(folder, song)}
+        spans = [(starts[song] // rows, (starts[song + 1] - 1) // rows + 1) for song in {*songs} - added]
+        needed = *(f"{TABLE}/c/{n}/" for span in spans for n in range(*span)), *(f"song-{song}/" for song in added)
         files = {
             name: sha256
             for name, sha256 in found["files"].items()
-            if name.startswith(needed) or not name.startswith((f"{TABLE}/c/", "moments/"))
+            if name.startswith(needed) or not name.startswith((f"{TABLE}/c/", "song-", f"{MOMENTS}/"))
         }
         return all(_hash(folder / name) == sha256 for name, sha256 in files.items())
     except (OSError, ValueError, KeyError, TypeError):

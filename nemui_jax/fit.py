@@ -13,17 +13,35 @@ from jaxtyping import Array, Float, Int, Key
 
 from nemui_jax import dataset, latents, metrics, model, sample, train
 from nemui_jax.config import Config
-from nemui_jax.dataset import Corpus, SongEntry
+from nemui_jax.dataset import Corpus, Rolls, SongEntry
 from nemui_jax.latents import Queries
 from nemui_jax.midi import Song
 from nemui_jax.sample import Track
-from nemui_jax.train import Data, TrainState
 
+BATCH = 256  # blocks of the new song, and as many of old ones where the decoder learns too
 FIT_STEPS = 150
-FIT_BATCH = 256
 FIT_RATE = 0.1
-LESSON_STEPS = 150  # half of each batch is the new song, half old ones, so that they are kept
-LESSON_RATE = 0.3  # of the rates that the run was trained with
+LESSON_STEPS = 400  # at least
+LESSON_SHARE = 0.15  # of the steps that all old songs are trained for
+LESSON_RATES = {"row_rate": 0.3, "weight_rate": 0.2}  # of those that the run was trained with
+
+
+class Learner(NamedTuple):
+    """What changes while a song is learned; where `params_opt` is None the decoder does not."""
+
+    step: Int[Array, ""]
+    params: model.Params
+    params_opt: optax.OptState | None
+    rows: Float[Array, "row latent"]
+    rows_opt: optax.OptState
+
+
+class Music(NamedTuple):
+    """The new song, and the queries and rows of the old ones if they are rehearsed; these rows stay as they are."""
+
+    rolls: Rolls
+    new: Queries  # rows counted from the new song's first
+    old: tuple[Queries, Float[Array, "row latent"]] | None = None
 
 
 def fit(
@@ -40,94 +58,118 @@ def fit(
     cannot be played, and count as missed. `progress(done, of)` is called as steps are done.
     """
     data, most = train.load(Corpus((entry,), (within(song, entry, config),)), config)
-    batch = dataclasses.replace(config.train, batch_windows=min(FIT_BATCH, len(data.queries.step)))
-    settings = dataclasses.replace(config, train=batch)
-    rows = jnp.zeros((latents.count_rows(entry.steps, config.model), config.model.latent_size))
-    state = (jnp.int32(0), rows, train.optimiser(config.train).init(rows))
-    key = jax.random.key(seed)
-    for done in range(train.CHUNK, FIT_STEPS + 1, train.CHUNK):
-        state = _fit(params, state, data, key, config=settings, most=most)
-        progress(done, FIT_STEPS)
-    track = sample.track(entry, song, state[1])
+    learner = _beginner(params, entry, config, weights=False)
+    rates = dataclasses.replace(config.train, row_rate=FIT_RATE)
+    settings = dataclasses.replace(config, train=rates)
+    learner = _learn(learner, Music(data.rolls, data.queries), FIT_STEPS, settings, most, seed, progress)
+    track = sample.track(entry, song, learner.rows)
     return track, metrics.note_scores(song.notes, sample.recall(params, track, config).notes).onset.f1
 
 
-@partial(jax.jit, static_argnames=("config", "most"))
-def _fit(
-    params: model.Params,
-    state: tuple[Int[Array, ""], Float[Array, "row latent"], optax.OptState],
-    data: Data,
-    key: Key[Array, ""],
-    config: Config,
-    most: int,
-) -> tuple[Int[Array, ""], Float[Array, "row latent"], optax.OptState]:
-    """A chunk of steps on rows alone."""
-    adam = train.optimiser(config.train)
+class Known(NamedTuple):
+    """A decoder and the rows of all the songs that it knows."""
 
-    def step(carry, _):
-        step, rows, moments = carry
-        batch = train.draw(key, step, data.queries, config.train)
-        target = train.targets(data.rolls, batch.step, config, most)
-        slope = jax.grad(
-            lambda r: train.batch_loss(params, r[batch.row], r[batch.next_row], batch.time, target, config)
-        )
-        move, moments = adam.update(slope(rows), moments)
-        share = train.rate(step, jnp.int32(FIT_STEPS), config.train)
-        rows: Any = optax.apply_updates(rows, optax.tree.scale(-share * FIT_RATE, move))
-        return (step + 1, rows, moments), None
-
-    return jax.lax.scan(step, state, length=train.CHUNK)[0]
-
-
-class Taught(NamedTuple):
-    """A state that knows a list of songs."""
-
-    state: TrainState
+    params: model.Params
+    table: Float[Any, "row latent"]
     corpus: Corpus
     config: Config
 
 
-def teach(
-    known: Taught, entry: SongEntry, song: Song, seed: int = 0, progress: Callable[[int, int], None] = lambda *_: None
-) -> Taught:
-    """Teaches a trained state one more song, whose rows join the end of the table.
+def lesson_steps(known: Known) -> int:
+    """How many steps a lesson takes, in whole chunks: more where more is known that must stay as it is."""
+    trained = train.default_steps(dataset.count_queries(known.corpus.entries, known.config), known.config.train)
+    return -(-max(LESSON_STEPS, round(LESSON_SHARE * trained)) // train.CHUNK) * train.CHUNK
 
-    The song's rows are fitted first; then the decoder learns too. Old songs are rehearsed: half of what is drawn is
-    theirs. Where the song needs pitches that the grid does not have, the grid is widened.
+
+def teach(
+    known: Known,
+    entry: SongEntry,
+    song: Song,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Known:
+    """Teaches a trained decoder one more song, whose rows join the end of the table; the others stay as they are.
+
+    Half of each batch is of old songs, so that the decoder goes on playing their rows. Where the song needs pitches
+    that the grid does not have, the grid is widened. `progress(done, of)` is called as steps are done.
     """
     old, wide = known.config, dataset.fit_pitches(known.config, Corpus((entry,), (song,)))
     low, high = min(old.roll.low, wide.roll.low), max(old.roll.high, wide.roll.high)
     config = dataclasses.replace(old, roll=dataclasses.replace(old.roll, low=low, high=high))
-    params = model.widen(known.state.params, old, config)
-    params_opt = jax.tree.map(
-        lambda part: model.widen(part, old, config, filled=False) if isinstance(part, dict) else part,
-        known.state.params_opt,
-        is_leaf=lambda part: isinstance(part, dict),
-    )
-    rows = fit(params, song, entry, config, seed, lambda done, of: progress(done, of + LESSON_STEPS))[0].rows
-    fresh = jnp.asarray(rows), jax.vmap(train.optimiser(config.train).init)(jnp.asarray(rows))
-    count = dataset.count_rows(known.corpus.entries, config)
-    table, moments = jax.tree.map(
-        lambda whole, part: train.pad(jnp.concatenate([whole[:count], part])),
-        (known.state.latents, known.state.latents_opt),
-        fresh,
-    )
-    state = TrainState(jnp.int32(0), params, params_opt, table, moments)
     corpus = Corpus((*known.corpus.entries, entry), (*known.corpus.songs, song))
     data, most = train.load(corpus, config)
-    data = data._replace(queries=_half_new(data.queries, latents.count_queries(entry.steps, config.model)))
-    rates = {"row_rate": config.train.row_rate * LESSON_RATE, "weight_rate": config.train.weight_rate * LESSON_RATE}
+    first, own = len(known.table), latents.count_queries(entry.steps, config.model)
+    rehearsed = Queries(*(column[:-own] for column in data.queries))
+    queries = Queries(*(column[-own:] for column in data.queries))
+    queries = queries._replace(row=queries.row - first, next_row=queries.next_row - first)
+    music = Music(data.rolls, queries, (rehearsed, jnp.asarray(known.table)))
+    learner = _beginner(model.widen(known.params, old, config), entry, config, weights=True)
+    rates = {name: getattr(config.train, name) * share for name, share in LESSON_RATES.items()}
     settings = dataclasses.replace(config, train=dataclasses.replace(config.train, **rates))
-    for state, _ in train.loop(state, data, jax.random.key(seed), LESSON_STEPS, settings, most):  # noqa: B020
-        progress(FIT_STEPS + int(state.step), FIT_STEPS + LESSON_STEPS)
-    return Taught(state._replace(step=known.state.step + LESSON_STEPS), corpus, config)
+    learner = _learn(learner, music, lesson_steps(known), settings, most, seed, progress)
+    return Known(learner.params, np.concatenate([known.table, learner.rows]), corpus, config)
 
 
-def _half_new(queries: Queries, new: int) -> Queries:
-    """The queries of old songs, and the last `new` ones over and over, so that either are half of all."""
-    old = len(queries.step) - new
-    index = np.concatenate([np.arange(old), old + np.arange(max(old, new)) % new])
-    return Queries(*(column[index] for column in queries))
+def _beginner(params: model.Params, entry: SongEntry, config: Config, weights: bool) -> Learner:
+    rows = jnp.zeros((latents.count_rows(entry.steps, config.model), config.model.latent_size))
+    adam = train.optimiser(config.train)
+    return Learner(jnp.int32(0), params, adam.init(params) if weights else None, rows, adam.init(rows))
+
+
+def _learn(
+    learner: Learner,
+    music: Music,
+    total: int,
+    config: Config,
+    most: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Learner:
+    blocks = BATCH if music.old else min(BATCH, len(music.new.step))
+    windows = max(blocks // config.train.window_blocks, 1)
+    settings = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_windows=windows))
+    for done in range(train.CHUNK, total + 1, train.CHUNK):
+        learner = _chunk(learner, music, jax.random.key(seed), jnp.int32(total), config=settings, most=most)
+        jax.block_until_ready(learner)
+        progress(done, total)
+    return learner
+
+
+@partial(jax.jit, static_argnames=("config", "most"))
+def _chunk(
+    learner: Learner, music: Music, key: Key[Array, ""], total: Int[Array, ""], *, config: Config, most: int
+) -> Learner:
+    """A chunk of steps on the new song's rows and, where it learns, the decoder."""
+    adam = train.optimiser(config.train)
+
+    def step(learner: Learner, _: None) -> tuple[Learner, None]:
+        batch = train.draw(key, learner.step, music.new, config.train)
+        step, time, kept = batch.step, batch.time, ()
+        if music.old is not None:
+            queries, table = music.old
+            old = train.draw(key, learner.step, queries, config.train)
+            step, time = jnp.concatenate([step, old.step]), jnp.concatenate([time, old.time])
+            kept = table[old.row], table[old.next_row]
+        target = train.targets(music.rolls, step, config, most)
+
+        def cost(rows, params):
+            read = rows[batch.row], rows[batch.next_row]
+            before, after = map(jnp.concatenate, zip(read, kept, strict=True)) if kept else read
+            return train.batch_loss(params, before, after, time, target, config)
+
+        params: Any
+        rows: Any
+        done, params, params_opt, rows, rows_opt = learner
+        share = train.rate(done, total, config.train)
+        rows_grad, params_grad = jax.grad(cost, (0, 1))(rows, params)  # XLA leaves out what is not used
+        move, rows_opt = adam.update(rows_grad, rows_opt)
+        rows = optax.apply_updates(rows, optax.tree.scale(-share * config.train.row_rate, move))
+        if params_opt is not None:
+            move, params_opt = adam.update(params_grad, params_opt)
+            params = optax.apply_updates(params, optax.tree.scale(-share * config.train.weight_rate, move))
+        return Learner(done + 1, params, params_opt, rows, rows_opt), None
+
+    return jax.lax.scan(step, learner, length=train.CHUNK)[0]
 
 
 def within(song: Song, entry: SongEntry, config: Config) -> Song:

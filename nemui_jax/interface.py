@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypedDict, Unp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from nemui_jax import config, dataset, latents, metrics, midi, recipe, rolls, runs
+from nemui_jax import config, latents, metrics, midi, recipe, rolls, runs
 from nemui_jax.runs import Run
 from nemui_jax.terminal import Failed, UsageError, clock, load_song, read_recalls, usable_step
 
@@ -384,7 +384,7 @@ class LoadedRun:
             track, voice = partial(self._track, step), partial(self._voice, step)
             return _Known(step, self.config, self._params(step), track, voice, unit)
         step = usable_step(self.run, self.tell)
-        known, found = fit.Taught(checkpoint.restore(self.run, step), self.run.corpus(), self.config), {}
+        known, found = fit.Known(*checkpoint.restore_model(self.run, step), self.run.corpus(), self.config), {}
         for path in files:
             entry, song = load_song(path, self.run, self.max_seconds)
             hashes, told = [other.sha256 for other in known.corpus.entries], midi.escape(path)
@@ -392,7 +392,7 @@ class LoadedRun:
                 found[path] = hashes.index(entry.sha256)
                 continue
             self.tell(f"{told}: not in the run; fitting it")
-            track, recall = fit.fit(known.state.params, song, entry, known.config, seed)
+            track, recall = fit.fit(known.params, song, entry, known.config, seed)
             if recall >= FIT_ENOUGH:
                 self.tell(f"{told}: fitted to the decoder as it is; recall {recall:.3f}")
                 found[path] = track
@@ -401,17 +401,14 @@ class LoadedRun:
                 found[path] = len(hashes)
                 known = fit.teach(known, entry, song, seed)
                 self.tell(f"to keep it: python run.py add --file {told} --run {self.run.path}")
-        tracks: dict[int | Path, Track] = dict(
-            enumerate(sample.tracks(known.corpus, known.state.latents, known.config))
-        )
+        tracks: dict[int | Path, Track] = dict(enumerate(sample.tracks(known.corpus, known.table, known.config)))
         for path, track in found.items():
             tracks[path] = tracks[track] if isinstance(track, int) else track
-            played = sample.recall(known.state.params, tracks[path], known.config)
+            played = sample.recall(known.params, tracks[path], known.config)
             recall = metrics.recall(tracks[path].source, played)["onset"]
             self.tell(f"{midi.escape(path)}: known with recall {recall:.3f}")
-        rows = dataset.count_rows(known.corpus.entries, known.config)
-        unit = partial(latents.spread, np.asarray(known.state.latents)[:rows])
-        params, settings = known.state.params, known.config
+        unit = partial(latents.spread, known.table)
+        params, settings = known.params, known.config
         return _Known(
             step,
             settings,

@@ -420,16 +420,17 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: mid
     began, step = time.monotonic(), usable_step(run)
     if step < run.total:
         raise UsageError(f"{args.run}: trained to step {step:,} of {run.total:,}; finish its training first")
-    known = fit.Taught(checkpoint.restore(run, step), run.corpus(), run.config)
+    known = fit.Known(*checkpoint.restore_model(run, step), run.corpus(), run.config)
     before = read_recalls(run)
     if not all(before):
-        before = _recalls(known.corpus, known.config, known.state.params, known.state.latents)
-    with bar("learning", fit.FIT_STEPS + fit.LESSON_STEPS) as show:
+        before = _recalls(known.corpus, known.config, known.params, known.table)
+    steps = fit.lesson_steps(known)
+    with bar("learning", steps) as show:
         known = fit.teach(known, entry, song, args.seed, show)
-    grown = dataclasses.replace(run, config=known.config, total=int(known.state.step), entries=known.corpus.entries)
+    grown = dataclasses.replace(run, config=known.config, total=step + steps, entries=known.corpus.entries)
     dataset.save_song(run.path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
-    recalls = _recalls(known.corpus, known.config, known.state.params, known.state.latents)
-    checkpoint.save(grown, known.state)
+    recalls = _recalls(known.corpus, known.config, known.params, known.table)
+    checkpoint.append(grown, step, known.params, known.table[run.rows :])
     runs.describe(grown)
     runs.write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
     worst = max((old["onset"] - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)

@@ -78,11 +78,8 @@ def decode(params: Params, latent: Float[Array, " latent"], time: Float[Array, "
     return block
 
 
-def widen(params: Params, old: Config, new: Config, filled: bool = True) -> Params:
-    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is.
-
-    `filled` gives new cells their first logits; without, as for an optimiser's moments, they are all zero.
-    """
+def widen(params: Params, old: Config, new: Config) -> Params:
+    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is."""
     pad = (old.roll.low - new.roll.low, new.roll.high - old.roll.high)
     steps, width, start = old.model.block_steps, old.roll.high - old.roll.low + 1, 0
     parts: dict[str, list[Array]] = {"kernel": [], "bias": []}
@@ -91,7 +88,7 @@ def widen(params: Params, old: Config, new: Config, filled: bool = True) -> Para
         for name, found in parts.items():
             part = params["params"]["heads"][name][..., start : start + size]
             if head != "pedal":
-                first = FIRST_LOGIT.get(head, 0.0) if filled and name == "bias" else 0.0
+                first = FIRST_LOGIT.get(head, 0.0) if name == "bias" else 0.0
                 cells = part.reshape(*part.shape[:-1], steps, width)
                 around = [(0, 0)] * (cells.ndim - 1) + [pad]
                 part = jnp.pad(cells, around, constant_values=first).reshape(*part.shape[:-1], -1)

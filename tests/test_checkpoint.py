@@ -1,5 +1,6 @@
 """Runs and checkpoints: what was saved comes back, what is damaged is noticed, and one process writes."""
 
+import dataclasses
 import errno
 import itertools
 import json
@@ -97,6 +98,47 @@ def test_a_song_is_read_without_the_others(run, monkeypatch):
 
     flip(chunks / "0/0")
     assert checkpoint.whole_step(run, songs=[0]) == (10, [20])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_added_song_is_written_alone(run, monkeypatch, links):
+    if not links:  # as on a file system that has none
+        monkeypatch.setattr(os, "link", failing)
+    tables, learned = [checkpoint.restore_table(run, 10)], state_of(run, 10)
+    for step in (20, 30, 40):
+        old = max(checkpoint.saved_steps(run.path))
+        run, rows = grown(run, step), np.random.default_rng(step).normal(size=(run.rows, 4)).astype(np.float32)
+        tables.append(rows[: run.row_starts[-1] - run.row_starts[-2]])
+        learned = state_of(run, step)
+        assert checkpoint.append(run, old, learned.params, tables[-1]) == step
+        before, after = (run.path / "checkpoints" / str(number) / checkpoint.TABLE for number in (old, step))
+        same = [os.path.samefile(before / name, after / name) for name in contents(before)]
+        assert len(same) > 1 and all(same) == links and any(same) == links
+    assert checkpoint.saved_steps(run.path) == [40, 30]
+    assert checkpoint.whole_step(run) == checkpoint.whole_step(run, songs=[0, len(run.entries) - 1]) == (40, [])
+    assert_equal(checkpoint.restore_model(run, 40), (learned.params, np.concatenate(tables)))
+    for song, (start, end) in enumerate(itertools.pairwise(run.row_starts)):
+        assert_equal(checkpoint.restore_rows(run, 40, song), np.concatenate(tables)[start:end])
+    assert checkpoint.restore_spread(run, 40).shape == (4,)
+    again = checkpoint.restore(run, 40)
+    assert_equal((again.params, again.latents[: run.rows]), (learned.params, np.concatenate(tables)))
+    assert int(again.step) == 40
+
+    last = len(run.entries) - 1
+    flip(next(run.path.glob(f"checkpoints/40/song-{last}/rows/c/*/*")))
+    assert checkpoint.whole_step(run, songs=[0, last - 1]) == (40, [])
+    with pytest.raises(RunError, match="damaged"):
+        checkpoint.whole_step(run, songs=[last])
+
+
+def grown(run: Run, total: int) -> Run:
+    """The run with its first song once more, as if it were another."""
+    entry = dataclasses.replace(run.entries[0], sha256=f"{total:064x}")
+    return dataclasses.replace(run, total=total, entries=(*run.entries, entry))
+
+
+def failing(*_: object) -> None:
+    raise OSError(errno.EPERM, "no links here")
 
 
 def test_the_newest_stay(run):

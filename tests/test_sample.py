@@ -239,6 +239,10 @@ def test_add_teaches_a_song_and_keeps_the_others(trained, tmp_path):
     assert answer.code == 0, answer.err
     songs = json.loads(call("songs", "--json", "--run", tmp_path / "run").out)
     assert [song["name"] for song in songs][-1] == "stranger"
+    old, new = runs.read(trained.path), runs.read(tmp_path / "run")
+    tables = [checkpoint.restore_table(run, checkpoint.whole_step(run)[0]) for run in (old, new)]
+    np.testing.assert_array_equal(tables[1][: old.rows], tables[0])
+    assert len(tables[1]) == new.rows > old.rows
     for index, source in enumerate([*(make() for make in SONGS.values()), stranger()]):
         call("sample", "--run", tmp_path / "run", "--song", index, "--out", tmp_path / "out.mid")
         assert onset_f1(source, midi.read(tmp_path / "out.mid")) > 0.9
