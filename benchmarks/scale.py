@@ -1,4 +1,4 @@
-"""What a training step costs, in time and memory, as the table of songs grows from 16 to 100,000.
+"""What a training step costs, in time and memory, as songs grow from 16 to 100,000, and as devices grow.
 
     python benchmarks/scale.py [--dir midis/] [--songs 16 100 1000 10000 100000] [--json FILE]
 
@@ -6,6 +6,9 @@ A few real stretches of `--seconds` are reused for all songs: only the latent ta
 grow, as they would. All sizes are held at once and timed in turns. A size that memory will not hold is left out with a
 line. Times are the least of several repeats, ratios to the smallest table the median of each round's; 1.15 at most is
 expected.
+
+Where there are several devices, a step is also timed on 1, 2, 4, ... of them: with one batch that they share (the less
+time the better) and with a batch of its own for each (as long as on one device is best).
 """
 
 import argparse
@@ -21,7 +24,7 @@ import numpy as np
 import report
 from throughput import training
 
-from nemui_jax import latents, train
+from nemui_jax import dataset, devices, latents, train
 from nemui_jax.config import Config
 from nemui_jax.dataset import Corpus
 
@@ -106,13 +109,38 @@ def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argpar
 
 
 def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """FOR THE MAINTAINER: a step's time on 1, 2, 4, ... devices, as ratio to one.
+    """A step's time on 1, 2, 4, ... devices, with the whole batch split over them and a batch of its own for each."""
+    counts = [2**power for power in range(jax.device_count().bit_length()) if 2**power <= jax.device_count()]
+    runs = {}
+    for count in counts:
+        for batch, wanted in (("shared", settings), ("own", with_batch(settings, count))):
+            if (batch, count) == ("own", 1):
+                continue  # the same as shared
+            mesh = devices.mesh(count)
+            data, most = train.load(corpus, wanted, mesh)
+            key, total = devices.place((jax.random.key(0), jnp.int32(10**6)), mesh)
+            rows = dataset.count_rows(corpus.entries, wanted)
+            state = train.place(train.init(jax.random.key(0), rows, wanted), mesh)
+            with devices.scope(state.latents):
+                step = train.steps.lower(state, data, key, total, config=wanted, most=most, length=args.steps).compile()
+            runs[f"{count} {batch}"] = training(step, state, data, key, total)
+    seconds = report.in_turns(runs, args.repeats)
+    return [
+        {
+            "devices": int(name.split()[0]),
+            "batch": name.split()[1],
+            "step_seconds": min(values) / args.steps,
+            "ratio": report.ratio(values, seconds["1 shared"]),
+            "seconds": values,
+        }
+        for name, values in seconds.items()
+    ]
 
-    To be filled in once `train` takes a mesh; see `over_songs` for how contenders are made and timed in turns.
-    """
-    if jax.device_count() > 1:
-        print(f"{jax.device_count()} devices: this benchmark does not spread a step over them yet")
-    return []
+
+def with_batch(settings: Config, times: int) -> Config:
+    """The configuration with a batch so many times as large."""
+    batch = settings.train.batch_windows * times
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, batch_windows=batch))
 
 
 def main() -> None:
@@ -139,7 +167,11 @@ def main() -> None:
     ]
     columns = ("songs", f"step, to {found[0]['songs']} songs", "ms a step", "rows", "MiB held", "MiB more in a step")
     report.show(f"songs of {args.seconds:g} s", columns, rows)
-    report.write(args, {"songs": found, "devices": over_devices(settings, corpus, args)})
+    spread = over_devices(settings, corpus, args) if jax.device_count() > 1 else []
+    if spread:
+        rows = [(str(row["devices"]), row["batch"], row["ratio"], row["step_seconds"] * 1e3) for row in spread]
+        report.show("devices", ("devices", "batch", "step, to 1 device", "ms a step"), rows)
+    report.write(args, {"songs": found, "devices": spread})
 
 
 if __name__ == "__main__":

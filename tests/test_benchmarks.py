@@ -53,10 +53,13 @@ def test_time_to_quality(benchmark, songs_folder):
     assert cells["reached"] and cells["seconds"] == cells["training_seconds"] + cells["compile_seconds"]
 
 
-def test_scale(benchmark, songs_folder):
+def test_scale(benchmark, songs_folder, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     sizes = ("--songs", 2, 4, 10**9, "--seconds", 2, "--steps", 1, "--repeats", 2)
     out, found = benchmark("scale", "--dir", songs_folder, *sizes)
     assert "would not fit" in out
+    assert [(row["devices"], row["batch"]) for row in found["devices"]] == [(1, "shared"), (2, "shared"), (2, "own")]
+    assert found["devices"][0]["ratio"] == 1 and min(row["step_seconds"] for row in found["devices"]) > 0
     small, large = found["songs"]
     assert (small["ratio"], small["songs"], large["songs"]) == (1, 2, 4)
     assert large["rows"] == 2 * small["rows"] and large["bytes"]["state_and_data"] > small["bytes"]["state_and_data"]
