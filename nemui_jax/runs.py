@@ -1,7 +1,6 @@
 """Runs on disk: what a run is, without its numbers. No JAX here.
 
-config.json           configuration, seed, length of training, format version
-manifest.json         one row a song
+run.json              format version, seed, length of training, configuration, one row a song
 songs/<sha256>.npz    the events of each song, so that a run needs its folder no more
 checkpoints/          see `checkpoint`
 metrics.jsonl         one line a chunk of training
