@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from conftest import SMALLEST, Answer, finish, start
+from conftest import SMALLEST, Answer, finish, make_song, start
 
-from nemui_jax import checkpoint, runs
+from nemui_jax import checkpoint, midi, runs
 
 TOTAL = 1000
-KILLS, STOPS, LINES = 50, 20, 20
+KILLS, STOPS, LINES, ADDS = 50, 20, 20, 10
 LEAVE_SECONDS = 10.0
 SIGTERM_CAUGHT = 1 << signal.SIGTERM - 1
 
@@ -141,6 +141,31 @@ def stopped(process: subprocess.Popen[str], number: int) -> tuple[Answer, float]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("seed", range(ADDS))
+def test_add_killed_at_any_moment(clean, tmp_path, seed):
+    """kill -9 once the new song is kept, which is just before it counts: the run knows it whole, or not at all."""
+    path, new = tmp_path / "run", tmp_path / "new.mid"
+    shutil.copytree(clean.path, path)
+    midi.write(make_song([(0.2 * step, 0.2 * step + 0.15, 60 + step % 7, 80) for step in range(20)]), new)
+    old, known = runs.read(path), sorted(path.glob("songs/*"))
+    table = checkpoint.restore_table(old, TOTAL)
+    process = start("add", "--file", new, "--run", path)
+    while process.poll() is None and sorted(path.glob("songs/*")) == known:
+        time.sleep(0.01)
+    time.sleep(random.Random(seed).uniform(0, 1.5))
+    process.kill()
+    process.communicate()
+    assert size(path) <= 2 * clean.bytes
+    run = runs.read(path)
+    step, damaged = checkpoint.whole_step(run)
+    assert (step, damaged) == (run.total, [])
+    np.testing.assert_array_equal(checkpoint.restore_table(run, run.total)[: old.rows], table)
+    answer = finish(start("add", "--file", new, "--run", path))
+    assert answer.code == (0 if len(run.entries) == len(old.entries) else 2), answer
+    assert len(runs.read(path).entries) == len(old.entries) + 1
+    assert leftovers(path) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("seed", range(STOPS))
 def test_told_to_stop_at_any_moment(songs_folder, clean, tmp_path, number, seed, monkeypatch):
