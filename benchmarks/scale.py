@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-from throughput import training
+from throughput import training, with_sizes
 
 from nemui_jax import dataset, devices, latents, train
 from nemui_jax.config import Config
@@ -113,10 +113,10 @@ def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> 
     counts = [2**power for power in range(jax.device_count().bit_length()) if 2**power <= jax.device_count()]
     runs = {}
     for count in counts:
-        for batch, wanted in (("shared", settings), ("own", with_batch(settings, count))):
+        for batch, times in (("shared", 1), ("own", count)):
             if (batch, count) == ("own", 1):
                 continue  # the same as shared
-            mesh = devices.mesh(count)
+            mesh, wanted = devices.mesh(count), with_sizes(settings, batch=times * settings.train.batch_windows)
             data, most = train.load(corpus, wanted, mesh)
             key, total = devices.place((jax.random.key(0), jnp.int32(10**6)), mesh)
             rows = dataset.count_rows(corpus.entries, wanted)
@@ -135,12 +135,6 @@ def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> 
         }
         for name, values in seconds.items()
     ]
-
-
-def with_batch(settings: Config, times: int) -> Config:
-    """The configuration with a batch so many times as large."""
-    batch = settings.train.batch_windows * times
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, batch_windows=batch))
 
 
 def main() -> None:

@@ -140,7 +140,6 @@ def stopped(process: subprocess.Popen[str], number: int) -> tuple[Answer, float]
     return answer, time.monotonic() - began
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("seed", range(ADDS))
 def test_add_killed_at_any_moment(clean, tmp_path, seed):
     """kill -9 once the new song is kept, which is just before it counts: the run knows it whole, or not at all."""
@@ -166,6 +165,7 @@ def test_add_killed_at_any_moment(clean, tmp_path, seed):
     assert leftovers(path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("seed", range(STOPS))
 def test_told_to_stop_at_any_moment(songs_folder, clean, tmp_path, number, seed, monkeypatch):
