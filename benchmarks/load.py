@@ -22,7 +22,10 @@ from typing import Any
 
 import report
 
-from nemui_jax import config, dataset, midi
+from nemui_jax import config
+from nemui_jax.data import cache, dataset
+from nemui_jax.errors import MidiError
+from nemui_jax.music import midi_reader, midi_writer
 
 
 def count_notes(path: Path) -> int:
@@ -44,22 +47,22 @@ def copied(folder: Path, copies: int) -> Iterator[Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        for index, path in enumerate(midi.find(folder)[0]):
-            with contextlib.suppress(midi.MidiError):
-                song = midi.read(path)
+        for index, path in enumerate(midi_reader.find(folder)[0]):
+            with contextlib.suppress(MidiError):
+                song = midi_reader.read(path)
                 for copy in range(copies):
-                    midi.write(song, Path(temporary) / f"{index:05d}-{copy:03d}.mid", text=f"copy {copy}")
+                    midi_writer.write(song, Path(temporary) / f"{index:05d}-{copy:03d}.mid", text=f"copy {copy}")
         yield Path(temporary)
 
 
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
     """All three on one folder."""
-    paths, _ = midi.find(folder)
+    paths, _ = midi_reader.find(folder)
     roll = config.preset("default").roll
     corpus, _ = dataset.load(folder, roll)
     if not corpus.entries:
         raise SystemExit(f"{folder}: no song there")
-    notes, songs = sum(entry.notes for entry in corpus.entries), dataset.cache_folder() / "songs"
+    notes, songs = sum(entry.notes for entry in corpus.entries), cache.cache_folder() / "songs"
 
     def cached() -> None:
         dataset.load(folder, roll)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from nemui_jax import config, dataset, tunes
+from nemui_jax import config
+from nemui_jax.cli import console
 from nemui_jax.config import Config
-from nemui_jax.dataset import Corpus
-from nemui_jax.terminal import console
+from nemui_jax.data import dataset
+from nemui_jax.music import tunes
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -49,7 +50,7 @@ def songs(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def load(folder: Path, preset: str = "default") -> tuple[Config, Corpus]:
+def load(folder: Path, preset: str = "default") -> tuple[Config, dataset.Corpus]:
     """A folder's songs and the configuration that `train` gives them."""
     settings = config.preset(preset)
     corpus, _ = dataset.load(folder, settings.roll)
@@ -87,7 +88,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
         table.add_column(name, justify="right" if index else "left")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
-    console().print(table)
+    console.console().print(table)
 
 
 def _text(cell: object) -> str:

@@ -33,12 +33,16 @@ PARTS = ("import", "restore", "compile", "decode", "write", "rest")
 def inside(arguments: list[str]) -> None:
     """The command in this process: prints the seconds of its parts, the first time and warm, as JSON."""
     began = time.perf_counter()
-    from nemui_jax import cli, commands, terminal  # noqa: F401
+    from nemui_jax.cli import console
+    from nemui_jax.cli.main import main
 
-    terminal.start_jax()
+    console.start_jax()
     from orbax.checkpoint import v1  # noqa: F401
 
-    from nemui_jax import checkpoint, fit, midi, sample  # noqa: F401
+    from nemui_jax.music import midi_writer
+    from nemui_jax.runs import checkpoint
+    from nemui_jax.sampling import decode, play, select
+    from nemui_jax.training import finetune  # noqa: F401
 
     imported = time.perf_counter() - began
     spent: dict[str, float] = {}
@@ -62,14 +66,15 @@ def inside(arguments: list[str]) -> None:
             setattr(module, name, clocked(getattr(module, name)))
 
     clock("restore", checkpoint, "whole_step", *(name for name in vars(checkpoint) if name.startswith("restore")))
-    clock("decode", sample, "decode")
-    clock("write", midi, "write")
+    for module in (decode, play, select):
+        clock("decode", module, "decode_latents")
+    clock("write", midi_writer, "encode")
 
     def command() -> dict[str, float]:
         spent.update(restore=0.0, decode=0.0, write=0.0)
         start = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            code = cli.main(arguments)
+            code = main(arguments)
         if code:
             raise SystemExit(code)
         whole = time.perf_counter() - start

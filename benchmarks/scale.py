@@ -24,38 +24,39 @@ import numpy as np
 import report
 from throughput import training, with_sizes
 
-from nemui_jax import dataset, devices, latents, train
 from nemui_jax.config import Config
-from nemui_jax.dataset import Corpus
+from nemui_jax.data import dataset, layout
+from nemui_jax.training import batches, distributed
+from nemui_jax.training.step import init_state, place_state, train_steps
 
 REAL = 16  # songs whose music is reused
 ROOM = 0.7  # the share of free memory that all tables together may take
 
 
-def excerpts(folder: Path, seconds: float) -> tuple[Config, Corpus]:
+def excerpts(folder: Path, seconds: float) -> tuple[Config, dataset.Corpus]:
     """The beginnings of a few songs, as a corpus."""
     settings, corpus = report.load(folder)
     songs = [dataclasses.replace(song, notes=song.notes[song.notes["end"] < seconds]) for song in corpus.songs[:REAL]]
     steps = round(seconds / settings.roll.step_seconds)
     entries = [dataclasses.replace(entry, steps=steps) for entry in corpus.entries[: len(songs)]]
-    return settings, Corpus(tuple(entries), tuple(songs))
+    return settings, dataset.Corpus(tuple(entries), tuple(songs))
 
 
-def queries(count: int, corpus: Corpus, settings: Config) -> latents.Queries:
+def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Queries:
     """The queries of this many songs: rows of their own, music in rotation."""
-    one = latents.queries(corpus.entries[0].steps, settings.model)
-    rows = latents.count_rows(corpus.entries[0].steps, settings.model)
+    one = layout.song_queries(corpus.entries[0].steps, settings.model)
+    rows = layout.count_song_rows(corpus.entries[0].steps, settings.model)
     song = np.arange(count, dtype=np.int32)[:, None]
     music = song % len(corpus.songs) * np.int32(len(one.step) * settings.model.block_steps)
     columns = one.step + music, one.row + song * rows, one.next_row + song * rows, np.tile(one.time, (count, 1))
-    return latents.Queries(*(column.reshape(-1) for column in columns))
+    return layout.Queries(*(column.reshape(-1) for column in columns))
 
 
-def bytes_of(count: int, corpus: Corpus, settings: Config) -> int:
+def bytes_of(count: int, corpus: dataset.Corpus, settings: Config) -> int:
     """Memory that this many songs take on the device: rows with two moments and a count each, and queries."""
     steps = corpus.entries[0].steps
-    rows = count * latents.count_rows(steps, settings.model)
-    return rows * (3 * settings.model.latent_size + 1) * 4 + count * latents.count_queries(steps, settings.model) * 16
+    rows = count * layout.count_song_rows(steps, settings.model)
+    return rows * (3 * settings.model.latent_size + 1) * 4 + count * layout.count_blocks(steps, settings.model) * 16
 
 
 def free_bytes() -> int:
@@ -69,9 +70,11 @@ def free_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
+def over_songs(
+    counts: list[int], settings: Config, corpus: dataset.Corpus, args: argparse.Namespace
+) -> list[dict[str, Any]]:
     """A step's time and memory at each size of the table."""
-    real, most = train.load(corpus, settings)
+    real, most = batches.load_data(corpus, settings)
     key, total, room = jax.random.key(0), jnp.int32(10**6), ROOM * free_bytes()
     runs, memory = {}, {}
     for count in sorted(counts):
@@ -81,10 +84,10 @@ def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argpar
             continue
         room -= need
         data = jax.device_put(real._replace(queries=queries(count, corpus, settings)))
-        rows = count * latents.count_rows(corpus.entries[0].steps, settings.model)
-        init = jax.jit(partial(train.init, rows=rows, config=settings))
+        rows = count * layout.count_song_rows(corpus.entries[0].steps, settings.model)
+        init = jax.jit(partial(init_state, rows=rows, config=settings))
         state = jax.block_until_ready(init(key))
-        compiled = train.steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+        compiled = train_steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
         analysis = compiled.memory_analysis()
         held = sum(
             leaf.nbytes
@@ -98,7 +101,7 @@ def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argpar
     return [
         {
             "songs": count,
-            "rows": count * latents.count_rows(corpus.entries[0].steps, settings.model),
+            "rows": count * layout.count_song_rows(corpus.entries[0].steps, settings.model),
             "step_seconds": min(seconds[str(count)]) / args.steps,
             "ratio": report.ratio(seconds[str(count)], first),
             "bytes": memory[count],
@@ -108,7 +111,7 @@ def over_songs(counts: list[int], settings: Config, corpus: Corpus, args: argpar
     ]
 
 
-def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
+def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A step's time on 1, 2, 4, ... devices, with the whole batch split over them and a batch of its own for each."""
     counts = [2**power for power in range(jax.device_count().bit_length()) if 2**power <= jax.device_count()]
     runs = {}
@@ -116,13 +119,16 @@ def over_devices(settings: Config, corpus: Corpus, args: argparse.Namespace) -> 
         for batch, times in (("shared", 1), ("own", count)):
             if (batch, count) == ("own", 1):
                 continue  # the same as shared
-            mesh, wanted = devices.mesh(count), with_sizes(settings, batch=times * settings.train.batch_windows)
-            data, most = train.load(corpus, wanted, mesh)
-            key, total = devices.place((jax.random.key(0), jnp.int32(10**6)), mesh)
-            rows = dataset.count_rows(corpus.entries, wanted)
-            state = train.place(train.init(jax.random.key(0), rows, wanted), mesh)
-            with devices.scope(state.latents):
-                step = train.steps.lower(state, data, key, total, config=wanted, most=most, length=args.steps).compile()
+            mesh, wanted = (
+                distributed.make_mesh(count),
+                with_sizes(settings, batch=times * settings.train.batch_windows),
+            )
+            data, most = batches.load_data(corpus, wanted, mesh)
+            key, total = distributed.place_tree((jax.random.key(0), jnp.int32(10**6)), mesh)
+            rows = layout.count_corpus_rows(corpus.lengths, wanted)
+            state = place_state(init_state(jax.random.key(0), rows, wanted), mesh)
+            with distributed.mesh_scope(state.latents):
+                step = train_steps.lower(state, data, key, total, config=wanted, most=most, length=args.steps).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
     seconds = report.in_turns(runs, args.repeats)
     return [

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import report
 
-from nemui_jax import train
 from nemui_jax.config import Config
-from nemui_jax.dataset import Corpus
+from nemui_jax.data import dataset
+from nemui_jax.training import batches
+from nemui_jax.training.step import TrainState, batch_loss, init_state, train_steps
 
 DTYPES = ("float32", "bfloat16")  # of the peak; the step's own is float32 until the configuration offers another
 PARTS = ("data", "forward", "backward", "all")
@@ -74,16 +75,16 @@ def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) ->
 
 @partial(jax.jit, static_argnames=("part", "config", "most", "length"))
 def first_parts(
-    state: train.TrainState, data: train.Data, key: Any, *, part: str, config: Config, most: int, length: int
+    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, most: int, length: int
 ) -> Any:
     """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
 
     def cost(params, before, after, batch, target):
-        return train.batch_loss(params, before, after, batch.time, target, config)
+        return batch_loss(params, before, after, batch.time, target, config)
 
     def turn(_, step):
-        batch = train.draw(key, step, data.queries, config.train)
-        target = train.targets(data.rolls, batch.step, config, most)
+        batch = batches.sample_batch(key, step, data.queries, config.train)
+        target = batches.make_targets(data.rolls, batch.step, config, most)
         if part == "data":
             return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in target)
         reads = state.params, state.latents[batch.row], state.latents[batch.next_row]
@@ -97,7 +98,7 @@ def first_parts(
     return jax.lax.scan(turn, zeros, state.step + jnp.arange(length))
 
 
-def training(run: Callable[..., Any], state: train.TrainState, *others: Any) -> Callable[[], Any]:
+def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callable[[], Any]:
     """A call that goes on training."""
 
     def call() -> Any:
@@ -108,15 +109,15 @@ def training(run: Callable[..., Any], state: train.TrainState, *others: Any) -> 
     return call
 
 
-def measure(settings: Config, corpus: Corpus, args: argparse.Namespace) -> dict[str, Any]:
+def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """One configuration."""
-    data, most = train.load(corpus, settings)
+    data, most = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
-    state = train.init(key, rows, settings)
+    state = init_state(key, rows, settings)
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
     began = time.perf_counter()
-    run = train.steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+    run = train_steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
     compile_seconds = time.perf_counter() - began
     contenders = {"step": training(run, state, data, key, total)}
     contenders |= {dtype: peak(sizes, queries, dtype, args.steps) for dtype in DTYPES}
@@ -143,17 +144,17 @@ def measure(settings: Config, corpus: Corpus, args: argparse.Namespace) -> dict[
     }
 
 
-def split(settings: Config, corpus: Corpus, args: argparse.Namespace) -> dict[str, Any]:
+def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """Where the time of a step goes."""
-    data, most = train.load(corpus, settings)
+    data, most = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
-    state, length = train.init(key, rows, settings), args.steps
+    state, length = init_state(key, rows, settings), args.steps
     static = {"config": settings, "most": most, "length": length}
     calls: dict[str, Callable[[], Any]] = {
         part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
     }
-    own = train.init(key, rows, settings)  # a step's state is donated
-    calls["all"] = training(partial(train.steps, **static), own, data, key, jnp.int32(10**6))
+    own = init_state(key, rows, settings)  # a step's state is donated
+    calls["all"] = training(partial(train_steps, **static), own, data, key, jnp.int32(10**6))
     queries = settings.train.batch_windows * settings.train.window_blocks
     calls["products"] = peak(kernels(state.params), queries, "float32", length)
     seconds = report.in_turns(calls, args.repeats)

@@ -19,8 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 import report
 
-from nemui_jax import dataset, latents, metrics, rolls, sample, train
 from nemui_jax.config import PRESETS
+from nemui_jax.data import dataset, layout, pianoroll
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.model import latents
+from nemui_jax.sampling.decode import decode_latents, latent_tracks
+from nemui_jax.sampling.select import select_by_threshold
+from nemui_jax.training import batches
+from nemui_jax.training.step import default_steps, init_state, train_steps
 
 CHUNK = 10  # steps between looks at the clock
 CHECK_GROWTH = 1.05
@@ -31,20 +37,21 @@ class Contender:
 
     def __init__(self, preset: str, folder: Path, bars: dict[str, float]):
         self.settings, self.corpus = report.load(folder, preset)
-        self.data, most = train.load(self.corpus, self.settings)
+        self.data, most = batches.load_data(self.corpus, self.settings)
         self.key = jax.random.key(0)
-        self.state = train.init(self.key, dataset.count_rows(self.corpus.entries, self.settings), self.settings)
-        schedule = train.default_steps(len(self.data.queries.step), self.settings.train)
+        self.state = init_state(self.key, layout.count_corpus_rows(self.corpus.lengths, self.settings), self.settings)
+        schedule = default_steps(len(self.data.queries.step), self.settings.train)
         self.total = 2**30 if self.settings.train.constant_rate else schedule  # a constant rate can go on
         began = time.perf_counter()
         static: dict[str, Any] = {"config": self.settings, "most": most, "length": CHUNK}
-        lowered = train.steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
+        lowered = train_steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
         self.run = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
         self.seconds, self.steps, self.checked, self.looking_seconds = 0.0, 0, 0.0, 0.0
         own = self.settings.roll
         rolled = [
-            rolls.to_roll(dataset.grid_of(song, entry, own), entry.steps, own.low, own.high)[:, rolls.FRAME] > 0.5
+            pianoroll.to_roll(dataset.grid_of(song, entry, own), entry.steps, own.low, own.high)[:, pianoroll.FRAME]
+            > 0.5
             for entry, song in zip(self.corpus.entries, self.corpus.songs, strict=True)
         ]
         self.cells = np.concatenate(rolled)
@@ -78,14 +85,17 @@ class Contender:
         """F1 of cells over all songs, and the mean of the songs' note F1."""
         own, model = self.settings.roll, self.settings.model
         cells, notes = [], []
-        for track in sample.tracks(self.corpus, self.state.latents, self.settings):
-            blocks = latents.count_queries(track.steps, model)
-            stretch, times = latents.along(track.rows, track.steps, blocks, model), latents.times(blocks, model)
-            decoded = sample.decode(self.state.params, stretch, times, self.settings)
+        for track in latent_tracks(self.corpus, self.state.latents, self.settings):
+            blocks = layout.count_blocks(track.steps, model)
+            stretch, times = (
+                latents.read_track(track.rows, track.steps, blocks, model),
+                layout.block_times(blocks, model),
+            )
+            decoded = decode_latents(self.state.params, stretch, times, self.settings)
             cells.append(decoded.frame[: track.steps] > 0.5)
-            found = rolls.to_notes(sample.plain(decoded, self.settings)[0], own.step_seconds, track.shift)
-            notes.append(metrics.note_scores(track.source.notes, found).onset.f1)
-        return {"cells": metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
+            found = pianoroll.to_notes(select_by_threshold(decoded, self.settings)[0], own.step_seconds, track.shift)
+            notes.append(note_metrics.note_scores(track.source.notes, found).onset.f1)
+        return {"cells": note_metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
 
 
 def told(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 import nemui_jax as nemui
-from nemui_jax import dataset, train, tunes
+from nemui_jax.data import dataset
+from nemui_jax.music import tunes
+from nemui_jax.training.batches import load_data
 
 
 def main(folder: str | None = None, steps: int = 20) -> list[float]:
@@ -21,14 +22,14 @@ def main(folder: str | None = None, steps: int = 20) -> list[float]:
             tunes.write_all(Path(temporary))
         corpus, _ = dataset.load(Path(folder or temporary), config.roll)
     config = dataset.fit_pitches(config, corpus)
-    data, most_notes = train.load(corpus, config)  # the music, on the device
+    data, most_notes = load_data(corpus, config)
     rows = int(data.queries.next_row.max()) + 1
     init_key, data_key = jax.random.split(jax.random.key(0))
     state = nemui.init_state(init_key, rows, config)
-    step = jax.jit(nemui.step, static_argnames=("config", "most"))
+    step = jax.jit(nemui.train_step, static_argnames=("config", "most"))
     losses = []
     for _ in range(steps):
-        state, loss = step(state, data, data_key, jnp.int32(steps), config=config, most=most_notes)
+        state, loss = step(state, data, data_key, jax.numpy.int32(steps), config=config, most=most_notes)
         losses.append(float(loss))
         print(f"step {int(state.step)}: loss {losses[-1]:.3f}")
     return losses

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
-from nemui_jax import midi, rolls
-from nemui_jax.dataset import SongEntry
+from nemui_jax.data import dataset
+from nemui_jax.errors import RecipeError
+from nemui_jax.files import escape
+from nemui_jax.music import midi_reader
+from nemui_jax.music.key import TONICS, shift_to_common
 
 
-class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message says what is wrong and what is allowed."""
-
-
-def find_song(song: SupportsIndex | str | Path, entries: Sequence[SongEntry]) -> int | Path:
+def find_song(song: SupportsIndex | str | Path, entries: Sequence[dataset.SongEntry]) -> int | Path:
     """The index of the song that an index or a unique part of a name means, or the path of a MIDI file."""
     name = str(song).strip()
     if name.isdecimal() or not isinstance(song, str | Path):
@@ -23,51 +22,53 @@ def find_song(song: SupportsIndex | str | Path, entries: Sequence[SongEntry]) ->
         raise RecipeError(f"no song {name[:20]}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
     if not name:
         raise RecipeError("a song is missing; give an index, a part of a name or a path to a .mid")
-    if name.lower().endswith(midi.ENDINGS):
+    if name.lower().endswith(midi_reader.ENDINGS):
         with contextlib.suppress(OSError):  # a name too long for a file
             if Path(name).exists():
                 return Path(name)
-        raise RecipeError(f"{midi.escape(name)[:200]}: no such file")
+        raise RecipeError(f"{escape(name)[:200]}: no such file")
     found = [index for index, entry in enumerate(entries) if name.lower() in entry.name.lower()]
     exact = [index for index in found if entries[index].name.lower() == name.lower()]
     if len(exact or found) == 1:
         return (exact or found)[0]
     if not found:
-        raise RecipeError(f"no song's name has {midi.escape(name)!r} in it (see: run.py songs)")
+        raise RecipeError(f"no song's name has {escape(name)!r} in it (see: run.py songs)")
     some = ", ".join(f"{index} {entries[index].name}" for index in found[:5])
-    raise RecipeError(f"{len(found)} songs have {midi.escape(name)!r} in their names: {some}; use more of the name")
+    raise RecipeError(f"{len(found)} songs have {escape(name)!r} in their names: {some}; use more of the name")
 
 
-def find_songs(text: str, entries: Sequence[SongEntry]) -> list[int | Path]:
+def find_songs(text: str, entries: Sequence[dataset.SongEntry]) -> list[int | Path]:
     """Songs separated by commas; `all` means every song of the run."""
     if text.strip() == "all":
         return list(range(len(entries)))
     return [find_song(name, entries) for name in text.split(",")]
 
 
-def find_weights(text: str, entries: Sequence[SongEntry]) -> dict[int | Path, float]:
+def find_weights(text: str, entries: Sequence[dataset.SongEntry]) -> dict[int | Path, float]:
     """Songs and their weights, as in `0:0.5,3:0.5`, scaled to a sum of 1; a song without a weight has weight 1."""
     parts = (part.rpartition(":") for part in text.split(","))
     return scale_weights([(name, number) if colon else (number, 1.0) for name, colon, number in parts], text, entries)
 
 
 def scale_weights(
-    parts: Iterable[tuple[SupportsIndex | str | Path, str | float | int]], text: str, entries: Sequence[SongEntry]
+    parts: Iterable[tuple[SupportsIndex | str | Path, str | float | int]],
+    text: str,
+    entries: Sequence[dataset.SongEntry],
 ) -> dict[int | Path, float]:
     """Songs and their weights, scaled to a sum of 1; `text` is how they were written, for errors."""
     weights: dict[int | Path, float] = {}
     for name, number in parts:
         song = find_song(name, entries)
         if song in weights:
-            raise RecipeError(f"song {song} is named twice in {midi.escape(text)!r}; name each song once")
+            raise RecipeError(f"song {song} is named twice in {escape(text)!r}; name each song once")
         weights[song] = _number(number, f"{name}:{number}")
     total = sum(weights.values())
     if not 1e-6 < abs(total) < 1e12:
-        raise RecipeError(f"the weights in {midi.escape(text)!r} add up to {total:g}; choose some with a sum such as 1")
+        raise RecipeError(f"the weights in {escape(text)!r} add up to {total:g}; choose some with a sum such as 1")
     return {song: weight / total for song, weight in weights.items()}
 
 
-def find_noise(text: str, entries: Sequence[SongEntry]) -> tuple[int | Path, float]:
+def find_noise(text: str, entries: Sequence[dataset.SongEntry]) -> tuple[int | Path, float]:
     """A song and an amount of noise, as in `0:0.1`."""
     name, colon, number = text.rpartition(":")
     amount = check_noise(number if colon else 0.1, text)
@@ -78,19 +79,19 @@ def check_noise(number: str | float | int, text: str) -> float:
     """An amount of noise; `text` is how it was written, for errors."""
     amount = _number(number, text)
     if amount < 0:
-        raise RecipeError(f"noise of {amount:g} in {midi.escape(text)!r}; it must not be negative")
+        raise RecipeError(f"noise of {amount:g} in {escape(text)!r}; it must not be negative")
     return amount
 
 
-def find_shift(key: SupportsIndex | str, entries: Sequence[SongEntry]) -> int:
+def find_shift(key: SupportsIndex | str, entries: Sequence[dataset.SongEntry]) -> int:
     """Semitones to the common key from a key's name, such as `Eb` or `F#m`, or from a song's key."""
     tonic = str(key).strip().removesuffix("m")
-    names = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10} | {name.upper(): i for i, name in enumerate(rolls.TONICS)}
+    names = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10} | {name.upper(): i for i, name in enumerate(TONICS)}
     if tonic.upper() in names:
-        return rolls.shift_to_common(rolls.TONICS[names[tonic.upper()]])
+        return shift_to_common(TONICS[names[tonic.upper()]])
     song = find_song(key, entries)
     if isinstance(song, Path):
-        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {midi.escape(str(key))!r}")
+        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {escape(str(key))!r}")
     return entries[song].shift
 
 
@@ -98,8 +99,8 @@ def _number(text: str | float | int, part: str) -> float:
     try:
         number = float(text)
     except ValueError as error:
-        told = f"{midi.escape(part)!r}: {midi.escape(str(text))!r} is not a number; write SONG:NUMBER"
+        told = f"{escape(part)!r}: {escape(str(text))!r} is not a number; write SONG:NUMBER"
         raise RecipeError(told) from error
     if not math.isfinite(number):
-        raise RecipeError(f"{midi.escape(part)!r}: a weight must be a finite number")
+        raise RecipeError(f"{escape(part)!r}: a weight must be a finite number")
     return number

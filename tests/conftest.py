@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from nemui_jax import config, midi
-from nemui_jax.cli import main
+from nemui_jax import config
+from nemui_jax.cli.main import main
 from nemui_jax.config import Config, ModelConfig, RollConfig, TrainConfig
-from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music import midi_writer
+from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
 
 RANK_PROMOTION = "raise"
 ROOT = Path(__file__).parent.parent
@@ -103,7 +104,7 @@ SONGS = {"a chorale.mid": chorale, "b/repeats.mid": repeats, "rubato.mid": rubat
 def write_songs(folder: Path) -> Path:
     for name, make in SONGS.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        midi.write(make(), folder / name)
+        midi_writer.write(make(), folder / name)
     return folder
 
 
@@ -135,10 +136,11 @@ def call(*arguments: object, settings: Config = TINY) -> Answer:
 
 _SMALL_PROGRAM = """
 import os, sys
-from nemui_jax import cli, config
+from nemui_jax import config
+from nemui_jax.cli import main as cli
 small, preset, seconds = config.from_json(sys.argv.pop(1)), config.preset, float(os.environ.get("SAVE_SECONDS", 30))
 def of(name):
-    sys.modules["nemui_jax.lessons"].SAVE_SECONDS = seconds
+    sys.modules["nemui_jax.cli.train"].SAVE_SECONDS = seconds
     return small if name == "default" else preset(name)
 config.preset = of
 sys.exit(cli.main())

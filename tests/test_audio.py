@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemui_jax import audio
-from nemui_jax.midi import NOTE, PEDAL, Song
+from nemui_jax.music.song import NOTE, PEDAL, Song
+from nemui_jax.outputs import audio
 
 RATE = 22050
 

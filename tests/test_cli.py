@@ -20,8 +20,14 @@ from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
-from nemui_jax import checkpoint, config, dataset, lessons, metrics, midi, runs, train
-from nemui_jax.midi import Song
+from nemui_jax import config
+from nemui_jax.data import dataset
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import Song
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import lock_run, read_log, read_run
+from nemui_jax.training.step import CHUNK, init_state, train_loop
 
 
 def refused(answer: Answer, *parts: str) -> None:
@@ -49,7 +55,7 @@ def untaught(songs_folder, tmp_path_factory) -> Path:
     """A finished run of 200 steps, with every checkpoint saved; copied, never changed."""
     path = tmp_path_factory.mktemp("runs") / "untaught"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lessons, "SAVE_SECONDS", -1.0)
+        patch.setattr("nemui_jax.cli.train.SAVE_SECONDS", -1.0)
         answer = call("train", "--dir", songs_folder, "--run", path, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
     return path
@@ -103,8 +109,8 @@ def test_help_is_quick(command):
     answer, imported = modules_of(*command, "--help")
     assert (answer.code, answer.err) == (0, "")
     assert "usage: run.py" in answer.out
-    assert "nemui_jax.cli" in imported  # else nothing was looked at
-    assert not {"jax", "flax", "numpy", "nemui_jax.commands"} & imported
+    assert "nemui_jax.cli.main" in imported  # else nothing was looked at
+    assert not {"jax", "flax", "numpy", "nemui_jax.cli.console"} & imported
 
 
 def test_wrong_usage_is_quick():
@@ -121,7 +127,7 @@ def test_wrong_input_is_quick(tmp_path, trained):
     ):
         answer, imported = modules_of(*arguments)
         refused(answer)
-        assert "nemui_jax.commands" in imported
+        assert "nemui_jax.cli.console" in imported
         assert not {"jax", "flax", "orbax"} & imported
 
 
@@ -153,7 +159,7 @@ def test_what_training_says(trained):
 
 def test_log_of_a_training(trained):
     rows = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
-    total = runs.read(trained.path).total
+    total = read_run(trained.path).total
     assert [row["step"] for row in rows] == list(range(50, total + 1, 50))
     assert all(set(row) - {"recall"} == {"step", "loss", "seconds"} for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"] / 10
@@ -177,7 +183,7 @@ def test_songs_as_json(trained, songs_folder):
     assert [row["name"] for row in rows] == ["a chorale", "repeats", "rubato"]
     for row in rows:
         assert {"index", "name", "path", "seconds", "notes", "key"} <= set(row)
-        source = midi.read(row["path"])
+        source = midi_reader.read(row["path"])
         assert Path(row["path"]).is_relative_to(songs_folder)
         assert (row["seconds"], row["notes"]) == (pytest.approx(source.seconds), len(source.notes))
     assert rows[0]["key"] == "C"
@@ -231,9 +237,9 @@ def test_a_run_that_is_a_file(folder, tmp_path):
 def test_minutes(folder, tmp_path):
     answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.01", settings=SMALLEST)
     assert answer.code == 0, answer
-    total = runs.read(tmp_path / "run").total
-    assert total >= train.CHUNK
-    assert total % train.CHUNK == 0
+    total = read_run(tmp_path / "run").total
+    assert total >= CHUNK
+    assert total % CHUNK == 0
     assert checkpoint.saved_steps(tmp_path / "run") == [total]
 
 
@@ -248,11 +254,11 @@ def test_original_preset(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(config, "preset", lambda name: smaller if name == "original" else preset(name))
     answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--steps", 50, "--preset", "original")
     assert answer.code == 0, answer
-    run = runs.read(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     assert run.rows == 3  # one a song
     step, _ = checkpoint.whole_step(run)
     _, table = checkpoint.restore_model(run, step)
-    before = train.init(jax.random.key(0), 3, run.config).latents[:3]
+    before = init_state(jax.random.key(0), 3, run.config).latents[:3]
     assert (np.asarray(table) != np.asarray(before)).any(axis=1).all()  # and it is learned
     refused(call("train", "--dir", folder, "--run", tmp_path / "run"), "preset: original, now default")
 
@@ -262,9 +268,9 @@ def test_original_preset(folder, tmp_path, monkeypatch):
 
 def end_of(path: Path) -> tuple:
     """What a training ends with: its state, and the log without the clock."""
-    run = runs.read(path)
+    run = read_run(path)
     step, _ = checkpoint.whole_step(run)
-    log = [{name: value for name, value in row.items() if name != "seconds"} for row in runs.metrics(run)]
+    log = [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(run)]
     return step, checkpoint.restore(run, step), log, json.loads((path / "recall.json").read_text())
 
 
@@ -281,7 +287,7 @@ def assert_same_end(path: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp_path, number, monkeypatch):
-    loop = train.loop
+    loop = train_loop
 
     def stopping(*arguments):
         for state, losses in loop(*arguments):
@@ -291,7 +297,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp
 
     arguments = ("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 200)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "loop", stopping)
+        patch.setattr("nemui_jax.training.step.train_loop", stopping)
         answer = call(*arguments, settings=SMALLEST)
     assert answer.code == 128 + number
     assert answer.err == ""
@@ -349,7 +355,7 @@ def test_other_data_or_settings_are_refused(folder, songs_folder, run):
     refused(call(*arguments, "--seed", 1, settings=SMALLEST), "seed: 0, now 1", "--fresh or another --run")
     refused(call(*arguments, "--steps", 300, settings=SMALLEST), "steps: 200, now 300")
     refused(call(*arguments, "--preset", "original", settings=SMALLEST), "preset: default, now original")
-    midi.write(make_song([(0.0, 1.0, 60)]), folder / "new.mid")
+    midi_writer.write(make_song([(0.0, 1.0, 60)]), folder / "new.mid")
     (folder / "rubato.mid").unlink()
     answer = call("train", "--dir", folder, "--run", run, settings=SMALLEST)
     refused(answer, "songs: 1 gone (rubato), 1 new (new)")
@@ -372,7 +378,7 @@ def test_fresh_keeps_what_there_was(songs_folder, run):
 
 def test_a_run_in_use_is_refused(songs_folder, run):
     before = contents(run)
-    with runs.lock(run):
+    with lock_run(run):
         answer = call("train", "--dir", songs_folder, "--run", run, "--fresh", settings=SMALLEST)
     refused(answer, f"process {os.getpid()} is using this run")
     assert contents(run) == before
@@ -398,9 +404,9 @@ def test_a_process_is_stopped_and_another_one_refused(songs_folder, tmp_path):
             ",", ""
         )
     )
-    run = runs.read(path)
+    run = read_run(path)
     assert checkpoint.whole_step(run) == (step, [])
-    assert runs.metrics(run)[-1]["step"] == step
+    assert read_log(run)[-1]["step"] == step
     assert int(checkpoint.restore(run, step).step) == step
 
 
@@ -410,7 +416,7 @@ def test_a_diverging_training_stops(songs_folder, tmp_path):
     answer = call("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 100, settings=wild)
     assert answer.code == 1
     for step in checkpoint.saved_steps(tmp_path / "run"):
-        state = checkpoint.restore(runs.read(tmp_path / "run"), step)
+        state = checkpoint.restore(read_run(tmp_path / "run"), step)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -425,8 +431,8 @@ def assert_plays(source: Song, played: Song) -> None:
     np.testing.assert_array_equal(again["pitch"], notes["pitch"])
     np.testing.assert_allclose(again["onset"], notes["onset"], rtol=0, atol=0.01)
     np.testing.assert_allclose(again["velocity"].astype(int), notes["velocity"].astype(int), rtol=0, atol=3)
-    assert metrics.note_scores(source.notes, played.notes).offset.f1 == 1
-    assert metrics.pedal_agreement(source.pedal, played.pedal, source.seconds) > 0.98
+    assert note_metrics.note_scores(source.notes, played.notes).offset.f1 == 1
+    assert note_metrics.pedal_agreement(source.pedal, played.pedal, source.seconds) > 0.98
     assert played.program == source.program
     np.testing.assert_allclose(played.tempos["time"], source.tempos["time"], atol=1e-3)
     np.testing.assert_allclose(played.tempos["quarter_seconds"], source.tempos["quarter_seconds"], rtol=1e-5)
@@ -443,8 +449,8 @@ def test_all_songs_play_back(trained, songs_folder, tmp_path):
     assert [line.split(": ")[0] for line in answer.out.splitlines()] == [str(files[name]) for name in sorted(files)]
     sources = ["a chorale.mid", "b/repeats.mid", "rubato.mid"]
     for name, source in zip(sorted(files), sources, strict=True):
-        assert_plays(midi.read(songs_folder / source), midi.read(files[name]))
-    assert [midi.read(files[name]).name for name in sorted(files)] == ["Chorale", "repeats", "Rubato № 1"]
+        assert_plays(midi_reader.read(songs_folder / source), midi_reader.read(files[name]))
+    assert [midi_reader.read(files[name]).name for name in sorted(files)] == ["Chorale", "repeats", "Rubato № 1"]
 
 
 def test_a_song_played_back_needs_no_source(trained, tmp_path):
@@ -453,7 +459,7 @@ def test_a_song_played_back_needs_no_source(trained, tmp_path):
     for path, out in ((trained.path, "a.mid"), (moved, "b.mid")):
         assert call("sample", "--run", path, "--song", "chorale", "--out", tmp_path / out).code == 0
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
-    assert_plays(chorale(), midi.read(tmp_path / "a.mid"))
+    assert_plays(chorale(), midi_reader.read(tmp_path / "a.mid"))
 
 
 def test_the_file_says_how_it_was_made(trained, tmp_path):
@@ -463,7 +469,7 @@ def test_the_file_says_how_it_was_made(trained, tmp_path):
     head = mido.MidiFile(tmp_path / "a.mid").tracks[0]
     (text,) = (message.text for message in head if message.type == "text")
     kind, _, recipe = text.partition(" ")
-    run = runs.read(trained.path)
+    run = read_run(trained.path)
     assert kind == "nemui_jax"
     assert json.loads(recipe) == {"song": "chorale", "seed": 7, "run": run.fingerprint(run.total)}
 
@@ -488,7 +494,7 @@ def test_program_key_and_length(trained, tmp_path):
     arguments = ("--program", 5, "--key", "D", "--seconds", 2)
     answer = call("sample", "--run", trained.path, "--song", "chorale", "--out", tmp_path / "a.mid", *arguments)
     assert answer.code == 0
-    source, played = chorale(), midi.read(tmp_path / "a.mid")
+    source, played = chorale(), midi_reader.read(tmp_path / "a.mid")
     begins = source.notes[source.notes["onset"] < 2]
     assert played.notes["pitch"].tolist() == (begins["pitch"] + 2).tolist()  # from C
     assert set(played.notes["program"]) == {5}
@@ -499,7 +505,7 @@ def test_program_key_and_length(trained, tmp_path):
 def test_longer_than_the_song_it_starts_again(trained, tmp_path):
     out = tmp_path / "a.mid"
     assert call("sample", "--run", trained.path, "--song", "chorale", "--out", out, "--seconds", 9).code == 0
-    source, played = chorale(), midi.read(out)
+    source, played = chorale(), midi_reader.read(out)
     again = played.notes[played.notes["onset"] > source.notes["onset"].max() + 0.1]
     steps = dataset.describe(source, Path(), "", TINY.roll)[0].steps
     turn = -(-steps // TINY.model.knot_steps) * TINY.model.knot_steps * TINY.roll.step_seconds
@@ -542,7 +548,7 @@ def test_a_song_in_a_file_that_the_run_knows(trained, songs_folder, tmp_path):
     answer = call("sample", "--run", trained.path, "--song", other, "--out", tmp_path / "a.mid")
     assert (answer.code, answer.err) == (0, "")
     assert "fitting" not in answer.out
-    assert_plays(midi.read(other), midi.read(tmp_path / "a.mid"))
+    assert_plays(midi_reader.read(other), midi_reader.read(tmp_path / "a.mid"))
 
 
 @pytest.mark.parametrize("recipe", [["--song", "{}"], ["--mix", "0:1,{}:1"]])

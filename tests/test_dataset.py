@@ -14,16 +14,18 @@ from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
-from nemui_jax import config, dataset, latents, midi, rolls
+from nemui_jax import config
 from nemui_jax.config import RollConfig
-from nemui_jax.dataset import Corpus, FileReport
-from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, MidiError, Song
+from nemui_jax.data import cache, dataset, layout, pianoroll
+from nemui_jax.errors import MidiError
+from nemui_jax.music import midi_writer
+from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
 
 GRID = RollConfig()
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+def caches_here(tmp_path, monkeypatch) -> Path:
     """An empty cache of this test's own."""
     monkeypatch.setenv("NEMUI_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -35,11 +37,11 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def corpus(songs_folder) -> Corpus:
+def corpus(songs_folder) -> dataset.Corpus:
     return dataset.load(songs_folder, GRID)[0]
 
 
-def assert_same(corpus: Corpus, other: Corpus) -> None:
+def assert_same(corpus: dataset.Corpus, other: dataset.Corpus) -> None:
     assert corpus.entries == other.entries
     for song, again in zip(corpus.songs, other.songs, strict=True):
         for name in ("notes", "pedal", "tempos", "meters"):
@@ -50,12 +52,12 @@ def assert_same(corpus: Corpus, other: Corpus) -> None:
 # What becomes of files
 
 
-def by_name(folder: Path, reports: list[FileReport]) -> dict[str, FileReport]:
+def by_name(folder: Path, reports: list[dataset.FileReport]) -> dict[str, dataset.FileReport]:
     return {os.fsdecode(report.path.relative_to(folder)): report for report in reports}
 
 
 def test_every_file_is_accounted_for(tmp_path):
-    good = midi.encode(chorale())
+    good = midi_writer.encode(chorale())
     undecodable = os.fsdecode(b"\xff.mid")
     files = {
         "good.mid": good,
@@ -65,8 +67,8 @@ def test_every_file_is_accounted_for(tmp_path):
         "empty.mid": b"",
         "drums.mid": file_of(track(note_bytes(36, 38, channel=9))),
         "mixed.mid": file_of(track(note_bytes(36, channel=9), note_bytes(60, 64))),
-        "deep/deeper/x.MIDI": midi.encode(repeats()),
-        "line\nbreak \x1b[2J.mid": midi.encode(rubato()),
+        "deep/deeper/x.MIDI": midi_writer.encode(repeats()),
+        "line\nbreak \x1b[2J.mid": midi_writer.encode(rubato()),
         undecodable: file_of(track(note_bytes(60))),
         "-rf.mid": file_of(track(note_bytes(61))),
         "readme.txt": b"no song",
@@ -128,7 +130,7 @@ def test_row_of_the_manifest(tmp_path):
 
 
 def test_empty_folder(tmp_path):
-    assert dataset.load(tmp_path, GRID) == (Corpus((), ()), [])
+    assert dataset.load(tmp_path, GRID) == (dataset.Corpus((), ()), [])
 
 
 def test_too_long(folder):
@@ -161,15 +163,15 @@ def test_fingerprint_is_of_content_and_order(corpus, folder):
     assert dataset.load(folder, GRID)[0].fingerprint() != corpus.fingerprint()
 
 
-def test_processes_answer_as_one(folder, cache, monkeypatch):
+def test_processes_answer_as_one(folder, caches_here, monkeypatch):
     (folder / "bad.mid").write_bytes(b"MThd")
     for index in range(6):
         song = make_song([(0.0, 0.5, 50 + index)])
-        midi.write(song, folder / f"{index}.mid")
-    monkeypatch.setenv("NEMUI_CACHE", str(cache / "one"))
+        midi_writer.write(song, folder / f"{index}.mid")
+    monkeypatch.setenv("NEMUI_CACHE", str(caches_here / "one"))
     alone, alone_reports = dataset.load(folder, GRID)
-    monkeypatch.setenv("NEMUI_CACHE", str(cache / "several"))
-    monkeypatch.setattr(dataset, "POOL_BYTES", 0)
+    monkeypatch.setenv("NEMUI_CACHE", str(caches_here / "several"))
+    monkeypatch.setattr(cache, "POOL_BYTES", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     several, several_reports = dataset.load(folder, GRID)
     assert len(alone.entries) == 9
@@ -184,12 +186,12 @@ def forbid_parsing(patch: pytest.MonkeyPatch) -> None:
     def fail(*_):
         raise AssertionError("parsed again")
 
-    patch.setattr(midi, "parse", fail)
+    patch.setattr("nemui_jax.music.midi_reader.parse", fail)
 
 
-def test_second_load_is_from_the_cache(folder, cache, monkeypatch):
+def test_second_load_is_from_the_cache(folder, caches_here, monkeypatch):
     first, reports = dataset.load(folder, GRID)
-    assert len(list(cache.rglob("*.npz"))) == 3
+    assert len(list(caches_here.rglob("*.npz"))) == 3
     forbid_parsing(monkeypatch)
     (folder / "rubato.mid").rename(folder / "z.mid")  # the same content under another name
     again, _ = dataset.load(folder, GRID)
@@ -200,17 +202,17 @@ def test_second_load_is_from_the_cache(folder, cache, monkeypatch):
     assert reports == again_reports
 
 
-def test_a_file_that_changed_is_read_again(folder, cache):
+def test_a_file_that_changed_is_read_again(folder, caches_here):
     before = dataset.load(folder, GRID)[0]
-    midi.write(chorale(), folder / "rubato.mid")
+    midi_writer.write(chorale(), folder / "rubato.mid")
     after = dataset.load(folder, GRID)[0]
     assert len(after.entries) == 2
     assert after.entries[0].sha256 == before.entries[0].sha256
 
 
-def test_an_older_reader_s_cache_is_not_used(folder, cache, monkeypatch):
+def test_an_older_reader_s_cache_is_not_used(folder, caches_here, monkeypatch):
     dataset.load(folder, GRID)
-    monkeypatch.setattr(dataset, "READER", dataset.READER + 1)
+    monkeypatch.setattr(cache, "READER", cache.READER + 1)
     forbid_parsing(monkeypatch)
     with pytest.raises(AssertionError, match="parsed again"):
         dataset.load(folder, GRID)
@@ -218,9 +220,9 @@ def test_an_older_reader_s_cache_is_not_used(folder, cache, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # see test_a_damaged_song_s_file_is_closed
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "swapped", "flipped", "folder", "others"])
-def test_damaged_cache_is_made_again(folder, cache, damage, monkeypatch):
+def test_damaged_cache_is_made_again(folder, caches_here, damage, monkeypatch):
     first, _ = dataset.load(folder, GRID)
-    entries = sorted(cache.rglob("*.npz"))
+    entries = sorted(caches_here.rglob("*.npz"))
     whole = [path.read_bytes() for path in entries]
     for path, data, other in zip(entries, whole, [*whole[1:], whole[0]], strict=True):
         if damage == "folder":
@@ -237,8 +239,8 @@ def test_damaged_cache_is_made_again(folder, cache, damage, monkeypatch):
         assert [path.read_bytes() for path in entries] == whole
 
 
-def test_cache_that_cannot_be_written(folder, cache):
-    cache.write_text("a file where a folder should be")
+def test_cache_that_cannot_be_written(folder, caches_here):
+    caches_here.write_text("a file where a folder should be")
     assert len(dataset.load(folder, GRID)[0].entries) == 3
 
 
@@ -252,24 +254,24 @@ def flips(data: bytes) -> list[bytes]:
 
 
 def test_a_damaged_song_s_file_is_closed(tmp_path):
-    dataset.save_song(tmp_path / "song.npz", rubato(), "abc")
+    cache.save_song(tmp_path / "song.npz", rubato(), "abc")
     data = (tmp_path / "song.npz").read_bytes()
     (tmp_path / "song.npz").write_bytes(data[: len(data) // 2])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with contextlib.suppress(ValueError):
-            dataset.load_song(tmp_path / "song.npz", "abc")
+            cache.load_song(tmp_path / "song.npz", "abc")
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
 
 def test_any_flipped_bit_of_a_stored_song(tmp_path):
     path, song, sha256 = tmp_path / "song.npz", rubato(), "ab" * 32
-    dataset.save_song(path, song, sha256)
+    cache.save_song(path, song, sha256)
     for damaged in flips(path.read_bytes()):
         path.write_bytes(damaged)
         try:
-            again = dataset.load_song(path, sha256)
+            again = cache.load_song(path, sha256)
         except ValueError:
             continue
         np.testing.assert_array_equal(again.notes, song.notes)  # a bit that says nothing
@@ -279,14 +281,14 @@ def test_any_flipped_bit_of_a_stored_song(tmp_path):
 
 def test_stored_song_returns(tmp_path):
     song = dataclasses.replace(rubato(), drums=7, warnings=("odd",), name="№ \u202e")
-    dataset.save_song(tmp_path / "new" / "song.npz", song, "abc")
-    again = dataset.load_song(tmp_path / "new" / "song.npz", "abc")
-    assert_same(Corpus((), (song,)), Corpus((), (again,)))
+    cache.save_song(tmp_path / "new" / "song.npz", song, "abc")
+    again = cache.load_song(tmp_path / "new" / "song.npz", "abc")
+    assert_same(dataset.Corpus((), (song,)), dataset.Corpus((), (again,)))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["song.npz"]
     with pytest.raises(ValueError, match="holds another song"):
-        dataset.load_song(tmp_path / "new" / "song.npz", "abd")
+        cache.load_song(tmp_path / "new" / "song.npz", "abd")
     with pytest.raises(ValueError, match=r"none\.npz"):
-        dataset.load_song(tmp_path / "none.npz", "abc")
+        cache.load_song(tmp_path / "none.npz", "abc")
 
 
 def test_no_pickle_is_read(tmp_path):
@@ -299,25 +301,25 @@ def test_no_pickle_is_read(tmp_path):
     with open(tmp_path / "song.npz", "wb") as file:
         np.savez(file, meta=meta, notes=song.notes, pedal=song.pedal, tempos=song.tempos, meters=song.meters)
     with pytest.raises(ValueError, match=r"song\.npz"):
-        dataset.load_song(tmp_path / "song.npz", "abc")
+        cache.load_song(tmp_path / "song.npz", "abc")
     assert not (tmp_path / "exploded").exists()
 
 
 def test_arrays_of_another_kind(tmp_path):
     wrong = Song(np.zeros(3, PEDAL), np.zeros(3, NOTE), np.zeros(1, TEMPO), np.zeros(1, METER))
-    dataset.save_song(tmp_path / "song.npz", wrong, "abc")
+    cache.save_song(tmp_path / "song.npz", wrong, "abc")
     with pytest.raises(ValueError, match="another kind"):
-        dataset.load_song(tmp_path / "song.npz", "abc")
+        cache.load_song(tmp_path / "song.npz", "abc")
 
 
 def test_cache_folder(monkeypatch, tmp_path):
-    assert dataset.cache_folder() == Path(os.environ["NEMUI_CACHE"])
+    assert cache.cache_folder() == Path(os.environ["NEMUI_CACHE"])
     monkeypatch.delenv("NEMUI_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert dataset.cache_folder() == tmp_path / "nemui_jax"
+    assert cache.cache_folder() == tmp_path / "nemui_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert dataset.cache_folder() == tmp_path / ".cache" / "nemui_jax"
+    assert cache.cache_folder() == tmp_path / ".cache" / "nemui_jax"
 
 
 # Packed
@@ -350,9 +352,9 @@ def test_packed_rolls_are_the_songs(corpus, block):
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         steps = -(-entry.steps // block) * block
         grid = dataset.grid_of(song, entry, settings.roll)
-        roll = rolls.to_roll(grid, steps, low, high)
-        np.testing.assert_array_equal(cells[start : start + steps], roll[:, [rolls.ONSET, rolls.FRAME]])
-        pedal = rolls.quantise_pedal(song.pedal, steps, settings.roll.step_seconds)
+        roll = pianoroll.to_roll(grid, steps, low, high)
+        np.testing.assert_array_equal(cells[start : start + steps], roll[:, [pianoroll.ONSET, pianoroll.FRAME]])
+        pedal = pianoroll.quantize_pedal(song.pedal, steps, settings.roll.step_seconds)
         np.testing.assert_allclose(packed.pedal[start : start + steps] / 255, pedal, atol=0.5 / 255 + 1e-9)
         mine = slice(first, first + len(grid))
         np.testing.assert_array_equal(packed.note_step[mine], grid["step"] + start)
@@ -373,10 +375,10 @@ def test_packed_rolls_are_the_songs(corpus, block):
 @pytest.mark.parametrize("knot_steps", [0, 8, 12])
 def test_queries_of_a_corpus(corpus, knot_steps):
     settings = dataclasses.replace(SMALLEST, model=dataclasses.replace(SMALLEST.model, knot_steps=knot_steps))
-    found = dataset.queries(corpus.entries, settings)
+    found = layout.corpus_queries(corpus.lengths, settings)
     step = row = query = 0
     for entry in corpus.entries:
-        alone = latents.queries(entry.steps, settings.model)
+        alone = layout.song_queries(entry.steps, settings.model)
         part = slice(query, query + len(alone.step))
         np.testing.assert_array_equal(found.step[part], alone.step + step)
         np.testing.assert_array_equal(found.row[part], alone.row + row)
@@ -384,7 +386,7 @@ def test_queries_of_a_corpus(corpus, knot_steps):
         np.testing.assert_array_equal(found.time[part], alone.time)
         query += len(alone.step)
         step += len(alone.step) * settings.model.block_steps
-        row += latents.count_rows(entry.steps, settings.model)
+        row += layout.count_song_rows(entry.steps, settings.model)
     assert query == len(found.step)
     assert step == len(dataset.pack(corpus, dataset.fit_pitches(settings, corpus)).pedal)
     assert set(found.row) | set(found.next_row) == set(range(row))

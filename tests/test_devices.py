@@ -13,27 +13,38 @@ import numpy as np
 import pytest
 from conftest import FAST_COMPILES, ROOT, SMALLEST, TINY, finish, start
 
-from nemui_jax import checkpoint, config, dataset, model, runs, train
+from nemui_jax import config
+from nemui_jax.data import dataset
+from nemui_jax.model import decoder
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import read_run
+from nemui_jax.training import batches
+from nemui_jax.training.step import init_state, train_loop, train_step
 
 ON_EIGHT = """
 import json, sys
 from pathlib import Path
 import jax
 import numpy as np
-from nemui_jax import checkpoint, config, dataset, devices, runs, train
+from nemui_jax import config
+from nemui_jax.data import dataset
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import create_run, read_run
+from nemui_jax.training import batches, distributed
+from nemui_jax.training.step import init_state, place_state, train_loop
 
 settings, folder, path = config.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 corpus, _ = dataset.load(folder, settings.roll)
 settings = dataset.fit_pitches(settings, corpus)
-run = runs.create(path, settings, 0, 60, corpus)
+run = create_run(path, settings, 0, 60, corpus)
 key = jax.random.key(0)
 losses = {}
 for count in (1, 2, 4, 8):
-    mesh = devices.mesh(count)
-    data, most = train.load(corpus, settings, mesh)
-    state = train.place(train.init(key, run.rows, settings), mesh)
+    mesh = distributed.make_mesh(count)
+    data, most = batches.load_data(corpus, settings, mesh)
+    state = place_state(init_state(key, run.rows, settings), mesh)
     found = []
-    for state, part in train.loop(state, data, devices.place(key, mesh), 60, settings, most):
+    for state, part in train_loop(state, data, distributed.place_tree(key, mesh), 60, settings, most):
         found += part.tolist()
     assert len(state.latents.sharding.device_set) == count
     losses[count] = found
@@ -42,9 +53,9 @@ for count in (1, 2, 4, 8):
         assert state.latents_opt.mu.addressable_shards[0].data.shape[0] == len(state.latents) // 8
         checkpoint.save(run, state)
         for again in (8, 2, 1):
-            back = checkpoint.restore(run, 60, devices.mesh(again))
+            back = checkpoint.restore(run, 60, distributed.make_mesh(again))
             assert len(back.latents.sharding.device_set) == again
-            jax.tree.map(np.testing.assert_array_equal, devices.gather(back), devices.gather(state))
+            jax.tree.map(np.testing.assert_array_equal, distributed.gather(back), distributed.gather(state))
 print(json.dumps(losses))
 """
 
@@ -72,11 +83,11 @@ def test_any_number_of_devices_gives_the_same_losses(on_eight):
 
 def test_what_eight_devices_saved_goes_on_with_one(on_eight, songs_folder):
     _, path = on_eight
-    run = runs.read(path)
+    run = read_run(path)
     assert checkpoint.whole_step(run) == (60, [])
     state = checkpoint.restore(run, 60)
-    data, most = train.load(run.corpus(), run.config)
-    for _, losses in train.loop(state, data, jax.random.key(0), 70, run.config, most):
+    data, most = batches.load_data(run.corpus(), run.config)
+    for _, losses in train_loop(state, data, jax.random.key(0), 70, run.config, most):
         assert np.isfinite(losses).all()
 
 
@@ -97,13 +108,13 @@ def test_half_of_the_flags_is_refused(songs_folder, tmp_path):
 def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform):
     corpus, _ = dataset.load(songs_folder, SMALLEST.roll)
     settings = dataset.fit_pitches(config.preset("default"), corpus)
-    data, most = train.load(corpus, settings)
+    data, most = batches.load_data(corpus, settings)
     key = jax.random.key(0)
-    state = jax.eval_shape(lambda key: train.init(key, 50, settings), key)
-    learn = partial(train.step, config=settings, most=most)
+    state = jax.eval_shape(lambda key: init_state(key, 50, settings), key)
+    learn = partial(train_step, config=settings, most=most)
     exported = jax.export.export(jax.jit(learn), platforms=[platform])(state, data, key, jnp.int32(10))
     assert exported.platforms == (platform,)
-    decode = jax.vmap(partial(model.decode, config=settings), (None, 0, 0))
+    decode = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))
     latent = jax.ShapeDtypeStruct((8, settings.model.latent_size), jnp.float32)
     time = jax.ShapeDtypeStruct((8,), jnp.float32)
     assert jax.export.export(jax.jit(decode), platforms=[platform])(state.params, latent, time).platforms == (platform,)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from conftest import SMALLEST, chorale, make_song, repeats, rubato
 
-from nemui_jax import evaluate, latents, metrics, midi, model, rolls
-from nemui_jax.midi import NOTE, Song
-from nemui_jax.sample import Track
+from nemui_jax.data import layout, pianoroll
+from nemui_jax.evaluation import note_metrics, report
+from nemui_jax.evaluation.language_model import LanguageModel
+from nemui_jax.model import decoder
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import NOTE, Song, cut_notes
+from nemui_jax.sampling.decode import LatentTrack
 
 SONGS = (chorale(), repeats(), rubato())
 
@@ -21,15 +25,17 @@ def scattered(seed: int, notes: int = 120, seconds: float = 12.0) -> Song:
     return make_song([(float(time), float(time) + 0.2, int(note)) for time, note in zip(onset, pitch, strict=True)])
 
 
-def track(song: Song, seed: int, shift: int = 0) -> Track:
-    steps = rolls.steps_of(song, SMALLEST.roll.step_seconds)
-    shape = (latents.count_rows(steps, SMALLEST.model), SMALLEST.model.latent_size)
-    return Track(f"song {seed}", np.random.default_rng(seed).normal(size=shape).astype(np.float32), steps, shift, song)
+def track(song: Song, seed: int, shift: int = 0) -> LatentTrack:
+    steps = pianoroll.count_steps(song, SMALLEST.roll.step_seconds)
+    shape = (layout.count_song_rows(steps, SMALLEST.model), SMALLEST.model.latent_size)
+    return LatentTrack(
+        f"song {seed}", np.random.default_rng(seed).normal(size=shape).astype(np.float32), steps, shift, song
+    )
 
 
 @pytest.fixture(scope="module")
 def params():
-    return model.init(jax.random.key(0), SMALLEST)
+    return decoder.init(jax.random.key(0), SMALLEST)
 
 
 def numbers(value) -> list:
@@ -48,7 +54,7 @@ def numbers(value) -> list:
 def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
     tracks = [track(song, index, index) for index, song in enumerate(SONGS[:count])]
     seen = []
-    result = evaluate.evaluate(params, tracks, SONGS[:count], SMALLEST, progress=lambda *done: seen.append(done))
+    result = report.evaluate(params, tracks, SONGS[:count], SMALLEST, progress=lambda *done: seen.append(done))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert all(leaf is None or type(leaf) is float for leaf in numbers(result))
     pairs = count * (count - 1) // 2
@@ -64,7 +70,7 @@ def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
 def test_songs_of_a_moment_are_measured(params):
     blip = make_song([(0.0, 0.1, 60)])
     tracks = [track(song, index) for index, song in enumerate((blip, blip, chorale()))]
-    result = evaluate.evaluate(params, tracks, [one.source for one in tracks], SMALLEST)
+    result = report.evaluate(params, tracks, [one.source for one in tracks], SMALLEST)
     json.dumps(result, allow_nan=False)
 
 
@@ -76,7 +82,7 @@ def test_another_runs_mixes_are_one_more_set(params):
         asked.append(([one.name for one in pair], weight, blocks))
         return pair[0].source
 
-    result = evaluate.evaluate(params, tracks, SONGS, SMALLEST, original)
+    result = report.evaluate(params, tracks, SONGS, SMALLEST, original)
     assert sorted(names for names, _, _ in asked) == [
         ["song 0", "song 1"],
         ["song 0", "song 2"],
@@ -93,13 +99,13 @@ def test_another_runs_mixes_are_one_more_set(params):
 
 
 def test_pairs_are_always_the_same_and_never_twice():
-    pairs = evaluate.draw_pairs(16)
-    assert len(set(pairs)) == evaluate.PAIRS == 24
-    assert pairs == evaluate.draw_pairs(16)
+    pairs = report.draw_pairs(16)
+    assert len(set(pairs)) == report.PAIRS == 24
+    assert pairs == report.draw_pairs(16)
     assert all(0 <= first < second < 16 for first, second in pairs)
     assert len({song for pair in pairs for song in pair}) > 10
-    assert sorted(evaluate.draw_pairs(3)) == [(0, 1), (0, 2), (1, 2)]
-    assert evaluate.draw_pairs(1) == []
+    assert sorted(report.draw_pairs(3)) == [(0, 1), (0, 2), (1, 2)]
+    assert report.draw_pairs(1) == []
 
 
 # Recall
@@ -107,14 +113,14 @@ def test_pairs_are_always_the_same_and_never_twice():
 
 def test_the_ceiling_is_what_the_grid_keeps(params):
     tracks = [track(song, index) for index, song in enumerate(SONGS)]
-    for row, song in zip(evaluate.recalls(params, tracks, SONGS, SMALLEST), SONGS, strict=True):
+    for row, song in zip(report.recalls(params, tracks, SONGS, SMALLEST), SONGS, strict=True):
         assert row["ceiling"]["onset"] == 1
         assert row["ceiling"]["onset_error_seconds"] == pytest.approx(0, abs=1e-6)
         assert row["ceiling"]["pedal"] > 0.95
         assert row["onset"] < 0.5 < len(song.notes)
     # Two notes in one cell are more than the grid holds.
     crowd = make_song([(0.0, 0.3, 60), (1.0, 1.02, 62), (1.015, 1.4, 62)])
-    row = evaluate.recalls(params, [track(crowd, 0)], [crowd], SMALLEST)[0]
+    row = report.recalls(params, [track(crowd, 0)], [crowd], SMALLEST)[0]
     assert row["ceiling"]["onset"] == pytest.approx(0.8)
 
 
@@ -123,7 +129,7 @@ def test_the_ceiling_is_what_the_grid_keeps(params):
 
 def test_judge_weighs_the_parents():
     first, second, third = (scattered(seed, notes).notes for seed, notes in ((0, 120), (1, 60), (2, 90)))
-    found = evaluate.judge(second, [first, second], third, 0.25, 12.0)
+    found = report.judge(second, [first, second], third, 0.25, 12.0)
     assert found["onset_density"] == pytest.approx(60 / 105)
     assert found["dense_enough"] == 0
     assert found["likeness_second"] == 1
@@ -131,16 +137,16 @@ def test_judge_weighs_the_parents():
     assert found["of_both"] == 0  # it is one of them, and of the other no more than a stranger is
     louder = first.copy()
     louder["velocity"] += 8
-    assert evaluate.judge(louder, [first, second], third, 0.5, 12.0)["mean_velocity"] == pytest.approx(88 / 80)
+    assert report.judge(louder, [first, second], third, 0.5, 12.0)["mean_velocity"] == pytest.approx(88 / 80)
 
 
 def test_what_parents_lack_is_no_number():
     notes, none = scattered(0).notes, np.empty(0, NOTE)
-    found = evaluate.judge(none, [none, none], notes, 0.5, 12.0)
+    found = report.judge(none, [none, none], notes, 0.5, 12.0)
     assert np.isnan(found["onset_density"])
     assert found["rest_ratio"] == 0
-    assert evaluate.summary([found])["onset_density"] is None
-    assert evaluate.summary([found, evaluate.judge(notes, [notes, notes], none, 0.5, 12.0)])["onset_density"] == 1
+    assert report.summary([found])["onset_density"] is None
+    assert report.summary([found, report.judge(notes, [notes, notes], none, 0.5, 12.0)])["onset_density"] == 1
 
 
 def test_evenness_is_measured_in_the_common_key(params):
@@ -148,11 +154,11 @@ def test_evenness_is_measured_in_the_common_key(params):
     notes = scattered(0).notes
     parents = [track(SONGS[0], 0, shift=3), track(SONGS[1], 1, shift=-4)]
     thinner = [notes[: len(notes) - 10 * place] for place in range(11)]
-    written = [evaluate.move(part, -parents[place > 5].shift) for place, part in enumerate(thinner)]
-    assert evaluate.evenness(written, parents) == pytest.approx(metrics.evenness(thinner))
+    written = [report.move(part, -parents[place > 5].shift) for place, part in enumerate(thinner)]
+    assert report.evenness(written, parents) == pytest.approx(note_metrics.evenness(thinner))
     leap = [notes] * 5 + [scattered(1).notes] * 6
-    still = [evaluate.move(part, -parents[place > 5].shift) for place, part in enumerate(leap)]
-    assert evaluate.evenness(still, parents) == pytest.approx(10)
+    still = [report.move(part, -parents[place > 5].shift) for place, part in enumerate(leap)]
+    assert report.evenness(still, parents) == pytest.approx(10)
 
 
 # Baselines
@@ -161,7 +167,7 @@ def test_evenness_is_measured_in_the_common_key(params):
 def test_a_cross_fade_in_the_common_key_moves_the_second_song_to_the_firsts(params):
     songs = [scattered(0), scattered(1)]
     tracks = [track(song, index, shift) for index, (song, shift) in enumerate(zip(songs, (2, -3), strict=True))]
-    players = evaluate.baselines(params, songs, SMALLEST)
+    players = report.baselines(params, songs, SMALLEST)
     own, common = (players[name](tracks, 1.0, 10).notes for name in ("cross-fade", "cross-fade, common key"))
     assert own["pitch"].tolist() == songs[1].notes["pitch"].tolist()
     # In the common key the first lies 2 up and the second 3 down: 5 apart, so in the first's key the second is 5 lower.
@@ -175,19 +181,19 @@ def test_a_cross_fade_in_the_common_key_moves_the_second_song_to_the_firsts(para
 def test_the_nearest_song_is_a_learned_one(params):
     songs = [scattered(seed) for seed in range(3)]
     tracks = [track(song, index) for index, song in enumerate(songs)]
-    found = evaluate.baselines(params, songs, SMALLEST)["nearest learned song"](tracks[:2], 0.5, 10)
+    found = report.baselines(params, songs, SMALLEST)["nearest learned song"](tracks[:2], 0.5, 10)
     assert any(found is song for song in songs)
 
 
 def test_real_songs_overlap_with_songs_more_than_noise_does():
     songs = [scattered(seed, notes=80 + 10 * seed) for seed in range(6)]
-    language = evaluate.style.LanguageModel.fit([song.notes for song in songs])
+    language = LanguageModel.fit([song.notes for song in songs])
     sets = {
         "copies": [(song.notes, 12.0, (index, index)) for index, song in enumerate(songs)],
         "sparse": [(song.notes[::8], 12.0, (index, index)) for index, song in enumerate(songs)],
         "silent": [(song.notes[:0], 12.0, (index, index)) for index, song in enumerate(songs)],
     }
-    found = evaluate.compare_sets(sets, songs, language, SMALLEST)
+    found = report.compare_sets(sets, songs, language, SMALLEST)
     assert found["copies"]["overlapping_area"] > 0.8 > found["sparse"]["overlapping_area"]
     assert found["copies"]["kl_divergence"] < found["sparse"]["kl_divergence"]
     # A copy is judged by the songs that it is no copy of, like the songs themselves.
@@ -202,17 +208,17 @@ def test_real_songs_overlap_with_songs_more_than_noise_does():
 
 def test_a_stretch_is_measured_as_written():
     song = replace(scattered(3, seconds=30), tempos=rubato().tempos)
-    part = evaluate.written_part(song, 10.0)
-    whole = midi.cut_notes(midi.parse(midi.encode(song)).notes, 10.0)
+    part = report.written_part(song, 10.0)
+    whole = cut_notes(midi_reader.parse(midi_writer.encode(song)).notes, 10.0)
     assert part["pitch"].tolist() == whole["pitch"].tolist()
     np.testing.assert_allclose(part["onset"], whole["onset"], atol=1e-3)
     assert 0 < len(part) < len(song.notes)
     assert part["end"].max() <= 10.0
-    assert len(evaluate.written_part(make_song([]), 10.0)) == 0
+    assert len(report.written_part(make_song([]), 10.0)) == 0
 
 
 def test_cut_leaves_its_argument_alone():
     notes = make_song([(0.0, 5.0, 60), (1.0, 1.5, 62), (2.0, 3.0, 64)]).notes
     before = notes.copy()
-    assert midi.cut_notes(notes, 2.0)["end"].tolist() == [2.0, 1.5]
+    assert cut_notes(notes, 2.0)["end"].tolist() == [2.0, 1.5]
     assert notes.tolist() == before.tolist()

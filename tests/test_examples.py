@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, TINY, chorale
 
 import nemui_jax
-from nemui_jax import midi
+from nemui_jax.music import midi_reader
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -27,7 +27,7 @@ def test_short_and_tested(path: Path):
 
 def test_mix(trained, tmp_path, capsys):
     main_of("mix")(str(trained.path), str(tmp_path / "out.mid"))
-    assert len(midi.read(tmp_path / "out.mid").notes)
+    assert len(midi_reader.read(tmp_path / "out.mid").notes)
     assert "a chorale" in capsys.readouterr().out
 
 
@@ -49,5 +49,5 @@ def test_gradient(trained):
 
 def test_morph(trained, tmp_path):
     main_of("morph")(str(trained.path), str(tmp_path / "out.mid"))
-    played, source = midi.read(tmp_path / "out.mid"), chorale()
+    played, source = midi_reader.read(tmp_path / "out.mid"), chorale()
     assert played.notes["pitch"][:3].tolist() == source.notes["pitch"][:3].tolist()

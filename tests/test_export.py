@@ -12,7 +12,8 @@ import pytest
 from conftest import TINY, call
 
 import nemui_jax as nemui
-from nemui_jax import config, export
+from nemui_jax import config
+from nemui_jax.outputs import export
 
 READER = """
 import json, sys

@@ -15,8 +15,9 @@ import pytest
 from midi_bytes import midi as midi_file
 from midi_bytes import notes, track
 
-from nemui_jax import fetch, midi
-from nemui_jax.fetch import MAESTRO, Archive, FetchError, download, maestro, notice, pieces, select, unpack
+from nemui_jax.data import maestro
+from nemui_jax.errors import FetchError
+from nemui_jax.music import midi_reader
 
 ROOT = "maestro-v3.0.0/"
 HEADER = "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration"
@@ -90,10 +91,10 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """A client that hangs up is no error here."""
 
-    def archive(self, body: bytes | None = None) -> Archive:
+    def archive(self, body: bytes | None = None) -> maestro.Archive:
         body = self.body if body is None else body
         url = f"http://127.0.0.1:{self.server_port}/small.zip"
-        return Archive("Small", url, len(body), hashlib.sha256(body).hexdigest(), "a licence", "a credit")
+        return maestro.Archive("Small", url, len(body), hashlib.sha256(body).hexdigest(), "a licence", "a credit")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -141,7 +142,7 @@ def server(zip_path) -> Iterator[Server]:
 def at_home(monkeypatch, tmp_path):
     """No proxy, no waiting, and a cache of the test's own."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(maestro, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setenv("NEMUI_CACHE", str(tmp_path / "cache"))
 
 
@@ -160,7 +161,7 @@ def leave_partial(target: Path, data: bytes) -> None:
 
 def test_downloads_and_tells_how_far_it_is(server, target):
     told = []
-    assert download(server.archive(), target, lambda *done: told.append(done)) == target
+    assert maestro.download(server.archive(), target, lambda *done: told.append(done)) == target
     assert target.read_bytes() == server.body
     assert names(target.parent) == {"small.zip"}
     assert told == sorted(told)
@@ -168,22 +169,22 @@ def test_downloads_and_tells_how_far_it_is(server, target):
 
 
 def test_a_second_call_asks_the_server_nothing(server, target):
-    download(server.archive(), target)
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert server.asked == [None]
 
 
 def test_a_wrong_file_in_its_place_is_replaced(server, target):
     target.parent.mkdir()
     target.write_bytes(bytes(len(server.body)))
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert target.read_bytes() == server.body
 
 
 @pytest.mark.parametrize("how", ["cut", "silent cut"])
 def test_a_cut_connection_goes_on_where_it_stopped(server, target, how):
     server.plan = [how, "503", how, how]
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert target.read_bytes() == server.body
     size, half = len(server.body), len(server.body) // 2
     second = (half + size) // 2
@@ -192,35 +193,35 @@ def test_a_cut_connection_goes_on_where_it_stopped(server, target, how):
 
 
 def test_goes_on_where_an_earlier_call_stopped(server, target):
-    server.plan = ["cut"] + ["503"] * fetch.ATTEMPTS
+    server.plan = ["cut"] + ["503"] * maestro.ATTEMPTS
     with pytest.raises(FetchError, match=r"answers 503.*bytes are here.*try again later") as error:
-        download(server.archive(), target)
+        maestro.download(server.archive(), target)
     assert str(target) in str(error.value)
     assert names(target.parent) == {"small.zip.partial"}
     server.asked.clear()
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert server.asked == [f"bytes={len(server.body) // 2}-"]
     assert target.read_bytes() == server.body
 
 
 def test_a_server_that_ignores_range_sends_all_again(server, target):
     server.plan = ["cut", "whole"]
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert target.read_bytes() == server.body
 
 
 def test_a_server_that_always_cuts_is_given_up(server, target):
     server.plan = ["cut whole"] * 100
     with pytest.raises(FetchError, match="cannot be downloaded"):
-        download(server.archive(), target)
-    assert len(server.asked) == 1 + fetch.ATTEMPTS
+        maestro.download(server.archive(), target)
+    assert len(server.asked) == 1 + maestro.ATTEMPTS
     assert names(target.parent) == {"small.zip.partial"}
 
 
 @pytest.mark.parametrize("junk", [b"\0" * 100, b"\0" * 10**6], ids=["short", "long"])
 def test_a_spoilt_partial_file_is_given_up(server, target, junk):
     leave_partial(target, junk)
-    download(server.archive(), target)
+    maestro.download(server.archive(), target)
     assert target.read_bytes() == server.body
     assert names(target.parent) == {"small.zip"}
 
@@ -228,7 +229,7 @@ def test_a_spoilt_partial_file_is_given_up(server, target, junk):
 def test_a_wrong_checksum_leaves_nothing(server, target):
     wrong = replace(server.archive(), sha256="0" * 64)
     with pytest.raises(FetchError, match="wrong SHA-256") as error:
-        download(wrong, target)
+        maestro.download(wrong, target)
     assert "\n" not in str(error.value)
     assert names(target.parent) == set()
     assert server.asked == [None]
@@ -237,14 +238,14 @@ def test_a_wrong_checksum_leaves_nothing(server, target):
 @pytest.mark.parametrize("size", [-1, 1])
 def test_a_file_of_another_size_is_not_downloaded(server, target, size):
     with pytest.raises(FetchError, match=r"bytes, not .* newer release"):
-        download(replace(server.archive(), bytes=len(server.body) + size), target)
+        maestro.download(replace(server.archive(), bytes=len(server.body) + size), target)
     assert names(target.parent) == set()
 
 
 def test_a_changed_size_is_noticed_when_it_goes_on(server, target):
     leave_partial(target, server.body[:50])
     with pytest.raises(FetchError, match=r"bytes, not"):
-        download(replace(server.archive(), bytes=len(server.body) + 1), target)
+        maestro.download(replace(server.archive(), bytes=len(server.body) + 1), target)
 
 
 def test_a_longer_body_is_stopped_at_the_declared_size(server, target):
@@ -252,7 +253,7 @@ def test_a_longer_body_is_stopped_at_the_declared_size(server, target):
     archive = server.archive(server.body[:-1])
     told = []
     with pytest.raises(FetchError, match="sends more than"):
-        download(archive, target, lambda done, _: told.append(done))
+        maestro.download(archive, target, lambda done, _: told.append(done))
     assert max(told, default=0) <= archive.bytes
     assert names(target.parent) == set()
 
@@ -264,14 +265,14 @@ def test_an_answer_from_elsewhere_in_the_file_is_refused(server, target, monkeyp
         Handler, "send_header", lambda self, name, value: send(self, name, value.replace("bytes 50-", "bytes 51-"))
     )
     with pytest.raises(FetchError, match="an unknown part"):
-        download(server.archive(), target)
+        maestro.download(server.archive(), target)
     assert not target.exists()
 
 
 def test_a_missing_file_is_not_asked_for_again(server, target):
     server.plan = ["404"]
     with pytest.raises(FetchError, match="answers 404"):
-        download(server.archive(), target)
+        maestro.download(server.archive(), target)
     assert server.asked == [None]
 
 
@@ -280,7 +281,7 @@ def test_without_a_network_says_how_to_do_it_by_hand(target):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/small.zip"
     with pytest.raises(FetchError, match="cannot be downloaded") as error:
-        download(replace(MAESTRO, url=url), target)
+        maestro.download(replace(maestro.MAESTRO, url=url), target)
     assert url in str(error.value)
     assert f"by hand to {target}" in str(error.value)
     assert names(target.parent) == set()
@@ -291,12 +292,12 @@ def test_without_a_network_says_how_to_do_it_by_hand(target):
 
 def test_unpacks_music_and_papers_only(zip_path, tmp_path):
     out = tmp_path / "new" / "out"
-    paths = unpack(zip_path, out)
+    paths = maestro.unpack(zip_path, out)
     assert [path.name for path in paths] == list(FILES)
     assert [path.read_bytes() for path in paths] == [tune(index) for index in range(4)]
     assert names(out) == {*FILES, *BESIDE}
-    assert len(midi.find(out)[0]) == 4
-    assert all(len(midi.read(path).notes) == 2 for path in paths)
+    assert len(midi_reader.find(out)[0]) == 4
+    assert all(len(midi_reader.read(path).notes) == 2 for path in paths)
     with open(out / "manifest.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == list(FILES)
@@ -315,8 +316,10 @@ def test_unpacks_music_and_papers_only(zip_path, tmp_path):
     ],
 )
 def test_choices(zip_path, tmp_path, choice, expected):
-    assert [piece.file for piece in select(pieces(zip_path), **choice)] == [FILES[index] for index in expected]
-    unpack(zip_path, tmp_path / "out", **choice)
+    assert [piece.file for piece in maestro.select(maestro.pieces(zip_path), **choice)] == [
+        FILES[index] for index in expected
+    ]
+    maestro.unpack(zip_path, tmp_path / "out", **choice)
     assert names(tmp_path / "out") == {*(FILES[index] for index in expected), *BESIDE}
 
 
@@ -332,7 +335,7 @@ def test_choices(zip_path, tmp_path, choice, expected):
 )
 def test_an_unknown_choice_names_what_there_is(zip_path, tmp_path, choice, message):
     with pytest.raises(FetchError, match=message):
-        unpack(zip_path, tmp_path / "out", **choice)
+        maestro.unpack(zip_path, tmp_path / "out", **choice)
     assert not (tmp_path / "out").exists()
 
 
@@ -360,7 +363,7 @@ def member(name: str, mode: int = 0) -> Callable[[zipfile.ZipFile], None]:
 def test_hostile_members(tmp_path, extra, message):
     path = make_zip(tmp_path / "hostile.zip", extra)
     with pytest.raises(FetchError, match=message):
-        unpack(path, tmp_path / "out")
+        maestro.unpack(path, tmp_path / "out")
     assert names(tmp_path) == {"hostile.zip"}
 
 
@@ -368,13 +371,13 @@ def test_two_members_of_one_name(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         path = make_zip(tmp_path / "hostile.zip", member(f"{ROOT}README"))
     with pytest.raises(FetchError, match="two files of one name"):
-        unpack(path, tmp_path / "out")
+        maestro.unpack(path, tmp_path / "out")
 
 
 def test_the_number_of_members_is_bounded(zip_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_MEMBERS", 5)
+    monkeypatch.setattr(maestro, "MAX_MEMBERS", 5)
     with pytest.raises(FetchError, match="at most 5"):
-        unpack(zip_path, tmp_path / "out")
+        maestro.unpack(zip_path, tmp_path / "out")
 
 
 def bomb(archive: zipfile.ZipFile) -> None:
@@ -385,9 +388,9 @@ BOMB_ROW = ("Nobody", "Bomb", "train", 2004, "2004/bomb.midi")
 
 
 def test_a_bomb_is_refused_by_its_declared_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_TOTAL_BYTES", 10**6)
+    monkeypatch.setattr(maestro, "MAX_TOTAL_BYTES", 10**6)
     with pytest.raises(FetchError, match="unpacks to more than"):
-        unpack(make_zip(tmp_path / "bomb.zip", bomb), tmp_path / "out")
+        maestro.unpack(make_zip(tmp_path / "bomb.zip", bomb), tmp_path / "out")
     assert names(tmp_path) == {"bomb.zip"}
 
 
@@ -398,14 +401,14 @@ def test_a_bomb_that_lies_about_its_size_is_stopped(tmp_path):
     assert lie != honest
     path.write_bytes(lie)
     with pytest.raises(FetchError, match="cannot be unpacked"):
-        unpack(path, tmp_path / "out")
+        maestro.unpack(path, tmp_path / "out")
     assert names(tmp_path / "out") == BESIDE
 
 
 def test_one_file_is_bounded_by_what_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(midi, "MAX_BYTES", 10**6 - 1)
+    monkeypatch.setattr(midi_reader, "MAX_BYTES", 10**6 - 1)
     with pytest.raises(FetchError, match="unpacks to more than"):
-        unpack(make_zip(tmp_path / "bomb.zip", bomb, table([BOMB_ROW])), tmp_path / "out")
+        maestro.unpack(make_zip(tmp_path / "bomb.zip", bomb, table([BOMB_ROW])), tmp_path / "out")
     assert names(tmp_path / "out") == BESIDE
 
 
@@ -425,14 +428,14 @@ def test_one_file_is_bounded_by_what_is_read(tmp_path, monkeypatch):
 def test_damaged_tables(tmp_path, text, message):
     path = make_zip(tmp_path / "damaged.zip", text=text)
     with pytest.raises(FetchError, match=message):
-        unpack(path, tmp_path / "out")
+        maestro.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_names_are_short_and_never_hidden(tmp_path):
     rows = [("...", "-" * 9, *ROWS[0][2:]), ("Ж" * 300, "\x1b[2J\u202e", *ROWS[1][2:])]
     path = make_zip(tmp_path / "odd.zip", text=table(rows))
-    assert [piece.file for piece in pieces(path)] == ["Untitled (2004).midi", "Ж" * 60 + " (2004).midi"]
+    assert [piece.file for piece in maestro.pieces(path)] == ["Untitled (2004).midi", "Ж" * 60 + " (2004).midi"]
 
 
 def test_damaged_zip_files(zip_path, tmp_path):
@@ -441,7 +444,7 @@ def test_damaged_zip_files(zip_path, tmp_path):
         for data in (whole[:index], whole[:index] + bytes([whole[index] ^ 255]) + whole[index + 1 :]):
             zip_path.write_bytes(data)
             with contextlib.suppress(FetchError):  # a flipped bit where nothing is read does no harm
-                paths = unpack(zip_path, tmp_path / "out")
+                paths = maestro.unpack(zip_path, tmp_path / "out")
                 assert {path.read_bytes() for path in paths} <= {tune(index) for index in range(4)}
     assert names(tmp_path) <= {"archive.zip", "out"}
 
@@ -451,11 +454,11 @@ def test_damaged_zip_files(zip_path, tmp_path):
 
 def test_maestro(server, tmp_path):
     out = tmp_path / "out"
-    paths = maestro(out, years=[2018], archive=server.archive())
+    paths = maestro.maestro(out, years=[2018], archive=server.archive())
     assert [path.name for path in paths] == [FILES[3]]
-    assert (out / "NOTICE.txt").read_text() == notice(server.archive())
+    assert (out / "NOTICE.txt").read_text() == maestro.notice(server.archive())
     assert (tmp_path / "cache" / "downloads" / "small.zip").read_bytes() == server.body
-    assert len(maestro(out, composers=["chopin"], archive=server.archive())) == 2
+    assert len(maestro.maestro(out, composers=["chopin"], archive=server.archive())) == 2
     assert server.asked == [None]
     assert names(out) == {FILES[0], FILES[1], FILES[3], "NOTICE.txt", *BESIDE}
 
@@ -463,13 +466,13 @@ def test_maestro(server, tmp_path):
 def test_maestro_wants_a_folder(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FetchError, match="not a folder"):
-        maestro(tmp_path / "file", archive=server.archive())
+        maestro.maestro(tmp_path / "file", archive=server.archive())
     assert server.asked == []
 
 
 def test_the_notice_tells_size_and_licence():
-    text = notice(MAESTRO)
+    text = maestro.notice(maestro.MAESTRO)
     assert "58.4 MB" in text
     assert "CC BY-NC-SA 4.0" in text
     assert "Hawthorne" in text
-    assert MAESTRO.url.startswith("https://")
+    assert maestro.MAESTRO.url.startswith("https://")

@@ -14,9 +14,13 @@ from conftest import ROOT, SMALLEST, call, finish, start, write_songs
 from midi_bytes import midi as file_of
 from midi_bytes import notes, track
 
-from nemui_jax import config, dataset, midi, rolls, runs, tunes
+from nemui_jax import config
 from nemui_jax.config import RollConfig
-from nemui_jax.midi import MidiError
+from nemui_jax.data import dataset, pianoroll
+from nemui_jax.errors import MidiError
+from nemui_jax.music import midi_reader, tunes
+from nemui_jax.music.song import MAX_SECONDS
+from nemui_jax.runs.run import read_run
 
 FAR = "ff ff ff 7f "  # the longest gap between two events: 77 hours
 MUTATIONS = 1000
@@ -65,7 +69,7 @@ def test_a_hostile_folder_is_learned(tmp_path):
     answer = finish(process)
     assert (answer.code, answer.err) == (0, ""), answer
     assert "3 of 19 files used" in answer.out
-    assert [entry.name for entry in runs.read(tmp_path / "run").entries] == ["a chorale", "repeats", "rubato"]
+    assert [entry.name for entry in read_run(tmp_path / "run").entries] == ["a chorale", "repeats", "rubato"]
     for name, reason in {
         "pipe.mid": "is a named pipe, not a file",
         "endless.mid": "is a device, not a file",
@@ -124,14 +128,14 @@ def test_one_byte_changed_in_good_files(tmp_path):
         began = time.process_time()
         song = None
         with contextlib.suppress(MidiError):
-            song = midi.parse(data)
+            song = midi_reader.parse(data)
         assert time.process_time() - began < 5
         if song is None:
             continue
         read += 1
         entry, _ = dataset.describe(song, Path("mutant.mid"), "", RollConfig())
         assert entry.notes == len(song.notes) > 0
-        assert 0 < entry.seconds <= midi.MAX_SECONDS
+        assert 0 < entry.seconds <= MAX_SECONDS
     assert read > MUTATIONS / 2  # else nothing was looked at
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
 
@@ -185,10 +189,10 @@ def test_more_music_than_a_song_may_last_is_not_played(trained, tmp_path):
 
 def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     """A microsecond a quarter note, for minutes: millions of beats, with 12 steps of the grid each."""
-    song = midi.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
+    song = midi_reader.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
     assert song.seconds > 250
     entry, _ = dataset.describe(song, Path("a.mid"), "", RollConfig(grid="beats"))
-    fastest = song.seconds / rolls.LEAST_QUARTER_SECONDS * config.BEAT_STEPS
+    fastest = song.seconds / pianoroll.LEAST_QUARTER_SECONDS * config.BEAT_STEPS
     assert entry.steps <= fastest + config.BEAT_STEPS
 
 

@@ -12,11 +12,15 @@ import pytest
 from conftest import ROOT, TINY, call, chorale, make_song, rubato
 
 import nemui_jax as nemui
-from nemui_jax import interface, latents, metrics, midi, rolls, runs, sample
-from nemui_jax.midi import NOTE, Song
-from nemui_jax.recipe import RecipeError
-from nemui_jax.runs import RunError
-from nemui_jax.terminal import UsageError
+from nemui_jax import api
+from nemui_jax.data import layout, pianoroll
+from nemui_jax.errors import RecipeError, RunError, UsageError
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.music import midi_writer
+from nemui_jax.music.song import NOTE, Song, cut_song
+from nemui_jax.runs.run import Run
+from nemui_jax.sampling.arrange import mixed_step_times
+from nemui_jax.sampling.decode import LatentTrack
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,7 @@ def test_a_song_by_index_name_and_path(run, songs_folder):
     for piece in pieces:
         assert piece.kind == "recall"
         np.testing.assert_array_equal(piece.notes, pieces[0].notes)
-    assert metrics.note_scores(chorale().notes, pieces[0].notes).offset.f1 == 1
+    assert note_metrics.note_scores(chorale().notes, pieces[0].notes).offset.f1 == 1
     assert pieces[0].seconds == pytest.approx(chorale().seconds, abs=0.05)
     np.testing.assert_array_equal(pieces[0].parents[0].notes["pitch"], chorale().notes["pitch"])
 
@@ -223,8 +227,8 @@ def test_pictures(run, ask, axes, tmp_path):
 
 
 def test_without_the_extra_pictures_say_what_to_install(run, monkeypatch, tmp_path):
-    monkeypatch.delattr("nemui_jax.plots", raising=False)
-    monkeypatch.setitem(sys.modules, "nemui_jax.plots", None)
+    monkeypatch.delattr("nemui_jax.outputs.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "nemui_jax.outputs.plots", None)
     for ask in (run.song(0).plot, lambda: run.song(0).write(tmp_path / "a.png")):
         with pytest.raises(UsageError, match=r"pip install 'nemui-jax\[plots\]'"):
             ask()
@@ -243,7 +247,7 @@ def test_weights_of_ones_own_give_what_they_say(run):
         parts = [
             song.notes[(song.notes["onset"] >= start) & (song.notes["onset"] < end)] for song in (source, piece.song)
         ]
-        assert metrics.note_scores(*parts).onset.f1 > 0.9
+        assert note_metrics.note_scores(*parts).onset.f1 > 0.9
 
 
 def test_weights_of_ones_own_are_scaled(run):
@@ -257,12 +261,12 @@ def test_weights_of_ones_own_are_scaled(run):
 
 def test_a_file_is_learned_for_one_piece(trained, tmp_path):
     stranger = make_song([(0.3 * i, 0.3 * i + 0.25, 65 + (5 * i) % 12, 60 + i) for i in range(16)])
-    midi.write(stranger, tmp_path / "stranger.mid")
+    midi_writer.write(stranger, tmp_path / "stranger.mid")
     before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
     told = []
     run = nemui.load(trained.path, told.append)
     piece = run.song(tmp_path / "stranger.mid")
-    assert metrics.note_scores(stranger.notes, piece.notes).onset.f1 > 0.9
+    assert note_metrics.note_scores(stranger.notes, piece.notes).onset.f1 > 0.9
     assert "stranger.mid: not in the run; fitting it" in told[0]
     assert "known with recall" in told[-1]
     assert len(run.songs) == 3
@@ -273,8 +277,8 @@ def test_a_file_is_learned_for_one_piece(trained, tmp_path):
 
 
 def test_only_the_songs_that_are_played_are_read(trained, monkeypatch):
-    read, song = [], runs.Run.song
-    monkeypatch.setattr(runs.Run, "song", lambda run, index: read.append(index) or song(run, index))
+    read, song = [], Run.song
+    monkeypatch.setattr(Run, "song", lambda run, index: read.append(index) or song(run, index))
     nemui.load(trained.path).mix({0: 0.5, 2: 0.5})
     assert read == [0, 2]
 
@@ -286,17 +290,17 @@ def test_a_new_song_in_beats_lasts_as_long_as_it_should(quarter_seconds):
     for index in range(2):
         notes = [(quarter_seconds * beat, quarter_seconds * (beat + 1), 60 + beat % 7) for beat in range(40)]
         source = make_song(notes, tempos=[(0.0, quarter_seconds)])
-        steps = rolls.steps_of(rolls.on_grid(source, settings.roll), settings.roll.step_seconds)
-        shape = latents.count_rows(steps, settings.model), settings.model.latent_size
-        tracks.append(sample.Track(f"{index}", rng.normal(size=shape).astype(np.float32), steps, 0, source))
-    used, weights = interface._draw(tracks, settings, 30.0, 0)
-    blocks = np.diff(sample.clock(used, weights, settings)[:: settings.model.block_steps]).sum()
+        steps = pianoroll.count_steps(pianoroll.on_grid(source, settings.roll), settings.roll.step_seconds)
+        shape = layout.count_song_rows(steps, settings.model), settings.model.latent_size
+        tracks.append(LatentTrack(f"{index}", rng.normal(size=shape).astype(np.float32), steps, 0, source))
+    used, weights = api._draw(tracks, settings, 30.0, 0)
+    blocks = np.diff(mixed_step_times(used, weights, settings)[:: settings.model.block_steps]).sum()
     assert 30 <= blocks + 1e-6 < 30 + 2 * quarter_seconds
 
 
 def test_cut():
     song = make_song([(0.0, 1.0, 60), (0.5, 3.0, 61), (2.0, 3.0, 62)], pedal=[(0.1, 127), (2.5, 0)])
-    short = midi.cut(song, 2.0)
+    short = cut_song(song, 2.0)
     assert short.notes["end"].tolist() == [1.0, 2.0]
     assert short.pedal["time"].tolist() == [0.1]
     assert song.notes["end"].tolist() == [1.0, 3.0, 3.0]

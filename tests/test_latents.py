@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemui_jax import latents
 from nemui_jax.config import ModelConfig
+from nemui_jax.data import layout
+from nemui_jax.model import latents
 
 CONFIG = ModelConfig(block_steps=4, knot_steps=8)
 LAYOUTS = st.tuples(st.integers(1, 16), st.integers(1, 5))  # steps a block, blocks a knot
 
 
-def layout(sizes: tuple[int, int]) -> ModelConfig:
+def model_config(sizes: tuple[int, int]) -> ModelConfig:
     return ModelConfig(block_steps=sizes[0], knot_steps=sizes[0] * sizes[1])
 
 
@@ -25,21 +26,21 @@ def ramp(rows: int) -> np.ndarray:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.integers(0, 500), LAYOUTS)
 def test_queries_cover_a_song_and_use_its_rows(steps, sizes):
-    config = layout(sizes)
-    found = latents.queries(steps, config)
-    count, rows = latents.count_queries(steps, config), latents.count_rows(steps, config)
+    config = model_config(sizes)
+    found = layout.song_queries(steps, config)
+    count, rows = layout.count_blocks(steps, config), layout.count_song_rows(steps, config)
     covered = (found.step[:, None] + np.arange(config.block_steps)).reshape(-1)
     np.testing.assert_array_equal(covered, np.arange(count * config.block_steps))  # each step once, in order
     assert steps <= len(covered) < max(steps, 1) + config.block_steps
     read_rows = set(found.row) | set(found.next_row[found.time > 0])
     assert read_rows == set(range(rows))  # no row that nothing is read from
     assert ((found.time >= 0) & (found.time < 1)).all()
-    knots = latents.read(ramp(rows)[found.row], ramp(rows)[found.next_row], found.time)[:, 0]
+    knots = latents.interpolate(ramp(rows)[found.row], ramp(rows)[found.next_row], found.time)[:, 0]
     np.testing.assert_allclose(knots * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
 
 
 def test_queries_of_a_short_song():
-    found = latents.queries(19, CONFIG)
+    found = layout.song_queries(19, CONFIG)
     assert [column.tolist() for column in found] == [
         [0, 4, 8, 12, 16],
         [0, 0, 1, 1, 2],
@@ -47,20 +48,20 @@ def test_queries_of_a_short_song():
         [0, 0.5] * 2 + [0],
     ]
     assert [column.dtype for column in found] == [np.int32, np.int32, np.int32, np.float32]
-    assert latents.count_rows(19, CONFIG) == 3
+    assert layout.count_song_rows(19, CONFIG) == 3
 
 
 def test_a_song_with_no_steps_has_a_query_and_a_row():
-    assert latents.count_queries(0, CONFIG) == latents.count_rows(0, CONFIG) == 1
-    assert len(latents.queries(0, CONFIG).step) == 1
+    assert layout.count_blocks(0, CONFIG) == layout.count_song_rows(0, CONFIG) == 1
+    assert len(layout.song_queries(0, CONFIG).step) == 1
 
 
 @pytest.mark.parametrize("block", [1, 4])
 def test_one_row_a_song(block):
     config = ModelConfig(block_steps=block, knot_steps=0)
     for steps in (1, 10, 999):
-        found = latents.queries(steps, config)
-        assert latents.count_rows(steps, config) == 1
+        found = layout.song_queries(steps, config)
+        assert layout.count_song_rows(steps, config) == 1
         assert not found.row.any()
         assert not found.next_row.any()
         np.testing.assert_allclose(found.time, np.arange(len(found.step)) / len(found.step), rtol=1e-6)
@@ -69,26 +70,26 @@ def test_one_row_a_song(block):
 def test_read_at_and_between_knots():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 3, 5)).astype(np.float32)
-    np.testing.assert_array_equal(latents.read(before, after, np.zeros(3, np.float32)), before)
-    np.testing.assert_allclose(latents.read(before, after, np.ones(3, np.float32)), after, rtol=1e-5)
-    half = latents.read(before, after, np.full(3, 0.5, np.float32))
+    np.testing.assert_array_equal(latents.interpolate(before, after, np.zeros(3, np.float32)), before)
+    np.testing.assert_allclose(latents.interpolate(before, after, np.ones(3, np.float32)), after, rtol=1e-5)
+    half = latents.interpolate(before, after, np.full(3, 0.5, np.float32))
     np.testing.assert_allclose(half, (before + after) / 2, rtol=1e-5)
-    on_device = latents.read(jnp.array(before), jnp.array(after), jnp.full(3, 0.5))
+    on_device = latents.interpolate(jnp.array(before), jnp.array(after), jnp.full(3, 0.5))
     np.testing.assert_allclose(on_device, half, rtol=1e-6)
 
 
 def test_along_a_song_is_its_queries():
-    own = latents.queries(37, CONFIG)
-    track = np.random.default_rng(1).normal(size=(latents.count_rows(37, CONFIG), 3)).astype(np.float32)
-    expected = latents.read(track[own.row], track[own.next_row], own.time)
-    np.testing.assert_array_equal(latents.along(track, 37, len(own.step), CONFIG), expected)
-    np.testing.assert_array_equal(latents.along(track, 37, 4, CONFIG), expected[:4])
-    np.testing.assert_array_equal(latents.times(len(own.step), CONFIG), own.time)
+    own = layout.song_queries(37, CONFIG)
+    track = np.random.default_rng(1).normal(size=(layout.count_song_rows(37, CONFIG), 3)).astype(np.float32)
+    expected = latents.interpolate(track[own.row], track[own.next_row], own.time)
+    np.testing.assert_array_equal(latents.read_track(track, 37, len(own.step), CONFIG), expected)
+    np.testing.assert_array_equal(latents.read_track(track, 37, 4, CONFIG), expected[:4])
+    np.testing.assert_array_equal(layout.block_times(len(own.step), CONFIG), own.time)
 
 
 def test_along_starts_again_at_a_whole_knot():
-    track = ramp(latents.count_rows(17, CONFIG))  # five queries: at knots 0, 0.5, 1, 1.5 and 2
-    found = latents.along(track, 17, 14, CONFIG)[:, 0]
+    track = ramp(layout.count_song_rows(17, CONFIG))  # five queries: at knots 0, 0.5, 1, 1.5 and 2
+    found = latents.read_track(track, 17, 14, CONFIG)[:, 0]
     np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 2, 0, 0.5, 1, 1.5, 2, 2, 0, 0.5])
 
 
@@ -96,19 +97,19 @@ def test_along_starts_again_at_a_whole_knot():
 @given(st.integers(1, 200), st.integers(1, 150), LAYOUTS)
 def test_along_stays_in_time(steps, count, sizes):
     """However often a song has begun again, its latents stand where the time of the query says."""
-    config = layout(sizes)
-    found = latents.along(ramp(latents.count_rows(steps, config)), steps, count, config)[:, 0]
-    time = latents.times(count, config)
-    last = (latents.count_queries(steps, config) - 1) * config.block_steps / config.knot_steps
+    config = model_config(sizes)
+    found = latents.read_track(ramp(layout.count_song_rows(steps, config)), steps, count, config)[:, 0]
+    time = layout.block_times(count, config)
+    last = (layout.count_blocks(steps, config) - 1) * config.block_steps / config.knot_steps
     held = np.isclose(found, last, atol=1e-5)  # the last query fills what is left of its knot interval
     np.testing.assert_allclose((found % 1)[~held], time[~held], atol=1e-4)
-    assert held.sum() <= (count // max(latents.count_queries(steps, config), 1) + 1) * config.knot_steps
+    assert held.sum() <= (count // max(layout.count_blocks(steps, config), 1) + 1) * config.knot_steps
 
 
 def test_along_with_one_row_a_song():
     config = ModelConfig(block_steps=2, knot_steps=0)
     track = np.array([[3.0, 4.0]], np.float32)
-    np.testing.assert_array_equal(latents.along(track, 10, 12, config), np.repeat(track, 12, 0))
+    np.testing.assert_array_equal(latents.read_track(track, 10, 12, config), np.repeat(track, 12, 0))
 
 
 def stretches(songs: int, count: int = 6) -> np.ndarray:
@@ -120,15 +121,15 @@ def test_a_song_of_weight_1_is_itself(path):
     songs = stretches(2)
     weights = np.zeros((2, 6))
     weights[1] = 1
-    np.testing.assert_allclose(latents.mix(songs, weights, path), songs[1], rtol=1e-6)
+    np.testing.assert_allclose(latents.mix_latents(songs, weights, path), songs[1], rtol=1e-6)
 
 
 def test_mix_is_the_weighted_sum_query_by_query():
     songs = stretches(2)
     weights = np.stack([np.linspace(0, 1, 6), np.linspace(1, 0, 6)])
     expected = np.array([weights[0, i] * songs[0, i] + weights[1, i] * songs[1, i] for i in range(6)])
-    np.testing.assert_allclose(latents.mix(songs, weights), expected)
-    kept = latents.mix(songs, weights, "norm")
+    np.testing.assert_allclose(latents.mix_latents(songs, weights), expected)
+    kept = latents.mix_latents(songs, weights, "norm")
     cosine = (kept * expected).sum(-1) / np.linalg.norm(kept, axis=-1) / np.linalg.norm(expected, axis=-1)
     np.testing.assert_allclose(cosine, 1)  # the same direction
     norms = np.linalg.norm(songs, axis=-1)
@@ -139,7 +140,7 @@ def test_mix_is_the_weighted_sum_query_by_query():
 def test_a_sphere_is_walked_evenly():
     first, second = stretches(2)
     weights = np.stack([np.linspace(1, 0, 6), np.linspace(0, 1, 6)])
-    walk = latents.mix(np.stack([np.repeat(song[:1], 6, 0) for song in (first, second)]), weights, "sphere")
+    walk = latents.mix_latents(np.stack([np.repeat(song[:1], 6, 0) for song in (first, second)]), weights, "sphere")
     norms = np.linalg.norm(walk, axis=-1)
     np.testing.assert_allclose(np.diff(norms), (norms[-1] - norms[0]) / 5, atol=1e-9)
     ways = walk / norms[:, None]
@@ -152,15 +153,15 @@ def test_a_sphere_is_walked_evenly():
 def test_wrong_paths_are_named():
     weights = np.full((3, 6), 1 / 3)
     with pytest.raises(ValueError, match="two songs"):
-        latents.mix(stretches(3), weights, "sphere")
+        latents.mix_latents(stretches(3), weights, "sphere")
     with pytest.raises(ValueError, match="line, norm, sphere"):
-        latents.mix(stretches(3), weights, "tunnel")
+        latents.mix_latents(stretches(3), weights, "tunnel")
 
 
 def test_mix_of_opposites_is_finite():
     songs = np.stack([stretches(1)[0], -stretches(1)[0]])
     for path in latents.PATHS:
-        assert np.isfinite(latents.mix(songs, np.full((2, 6), 0.5), path)).all()
+        assert np.isfinite(latents.mix_latents(songs, np.full((2, 6), 0.5), path)).all()
 
 
 def test_spread():

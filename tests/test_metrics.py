@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gaussian_kde
 
-from nemui_jax import metrics, style
-from nemui_jax.midi import NOTE, PEDAL
-from nemui_jax.style import LanguageModel
+from nemui_jax.evaluation import note_metrics, style
+from nemui_jax.evaluation.language_model import LanguageModel, _Order
+from nemui_jax.music.song import NOTE, PEDAL
 
 MAJOR = np.array([0, 2, 4, 5, 7, 9, 11])
 
@@ -68,7 +68,7 @@ def assert_equals_mir_eval(reference: np.ndarray, estimate: np.ndarray) -> None:
         mir_eval.transcription.precision_recall_f1_overlap(**plain)[:3],
         mir_eval.transcription_velocity.precision_recall_f1_overlap(**plain, **loud)[:3],
     ]
-    scores = metrics.note_scores(reference, estimate)
+    scores = note_metrics.note_scores(reference, estimate)
     ours = [(score.precision, score.recall, score.f1) for score in (scores.onset, scores.offset, scores.velocity)]
     np.testing.assert_allclose(ours, expected, atol=1e-9)
 
@@ -101,35 +101,35 @@ class TestNoteScores:
 
     def test_fifty_milliseconds_exactly_is_a_hit_and_a_tenth_more_is_none(self):
         reference = notes_of((1.1, 2.0, 60))
-        assert metrics.note_scores(reference, notes_of((1.15, 2.0, 60))).onset.f1 == 1
-        assert metrics.note_scores(reference, notes_of((1.1502, 2.0, 60))).onset.f1 == 0
+        assert note_metrics.note_scores(reference, notes_of((1.15, 2.0, 60))).onset.f1 == 1
+        assert note_metrics.note_scores(reference, notes_of((1.1502, 2.0, 60))).onset.f1 == 0
 
     def test_a_repeated_note_counts_once_for_each(self):
         twice = notes_of((1.0, 1.1, 60), (1.02, 1.2, 60))
-        scores = metrics.note_scores(twice, twice[:1])
+        scores = note_metrics.note_scores(twice, twice[:1])
         assert (scores.onset.precision, scores.onset.recall) == (1.0, 0.5)
 
     def test_onset_error_is_the_median_over_matched_notes(self):
         reference = notes_of((1, 2, 60), (2, 3, 60), (3, 4, 60), (9, 10, 60))
         estimate = notes_of((1.01, 2, 60), (1.98, 3, 60), (3.04, 4, 60))
-        assert metrics.note_scores(reference, estimate).onset_error_seconds == pytest.approx(0.02)
+        assert note_metrics.note_scores(reference, estimate).onset_error_seconds == pytest.approx(0.02)
 
     @pytest.mark.parametrize(("references", "estimates"), [(0, 0), (0, 3), (3, 0)])
     def test_nothing_to_match_scores_zero(self, references, estimates):
-        scores = metrics.note_scores(tune(0)[:references], tune(0)[:estimates])
-        assert scores.onset == scores.offset == scores.velocity == metrics.Score(0.0, 0.0, 0.0)
+        scores = note_metrics.note_scores(tune(0)[:references], tune(0)[:estimates])
+        assert scores.onset == scores.offset == scores.velocity == note_metrics.Score(0.0, 0.0, 0.0)
         assert np.isnan(scores.onset_error_seconds)
 
     def test_an_augmenting_path_through_thousands_of_notes(self):
         # Greedily, each estimate takes the reference before it; the last then frees one only at the far end.
         reference = notes_of(*((0.1 * place, 0.1 * place + 0.05, 60) for place in range(3000)))
         estimate = notes_of(*((0.1 * place - 0.05, 0.1 * place, 60) for place in range(1, 3000)), (-0.04, 0.0, 60))
-        assert metrics.note_scores(reference, estimate).onset.f1 == 1
+        assert note_metrics.note_scores(reference, estimate).onset.f1 == 1
 
     def test_leaves_its_arguments_alone(self):
         reference, estimate = tune(0), perturbed(tune(0), 0)
         before = reference.copy(), estimate.copy()
-        metrics.note_scores(reference, estimate)
+        note_metrics.note_scores(reference, estimate)
         assert (reference == before[0]).all() and (estimate == before[1]).all()
 
 
@@ -137,22 +137,22 @@ class TestRolls:
     def test_pedal_agreement_is_a_share_of_time(self):
         held = np.array([(1.0, 127), (3.0, 0)], PEDAL)
         late = np.array([(1.5, 64), (2.0, 70), (3.0, 63), (20.0, 127)], PEDAL)
-        assert metrics.pedal_agreement(held, late, 10.0) == pytest.approx(0.95)
-        assert metrics.pedal_agreement(held, held[:0], 10.0) == pytest.approx(0.8)
-        assert metrics.pedal_agreement(held[:0], held[:0], 10.0) == 1
-        assert metrics.pedal_agreement(held, held[:0], 0.0) == 1
+        assert note_metrics.pedal_agreement(held, late, 10.0) == pytest.approx(0.95)
+        assert note_metrics.pedal_agreement(held, held[:0], 10.0) == pytest.approx(0.8)
+        assert note_metrics.pedal_agreement(held[:0], held[:0], 10.0) == 1
+        assert note_metrics.pedal_agreement(held, held[:0], 0.0) == 1
 
     def test_of_several_pedal_events_at_one_time_the_last_holds(self):
         both = np.array([(0.0, 127), (0.0, 0)], PEDAL)
-        assert metrics.pedal_agreement(both, both[:0], 1.0) == 1
+        assert note_metrics.pedal_agreement(both, both[:0], 1.0) == 1
 
     def test_cell_f1(self):
         reference, estimate = np.zeros((2, 10, 88), bool)
-        assert metrics.cell_f1(reference, estimate) == 0
+        assert note_metrics.cell_f1(reference, estimate) == 0
         reference[:4, 0], estimate[2:5, 0] = True, True
-        assert metrics.cell_f1(reference, estimate) == pytest.approx(2 * 2 / 7)
+        assert note_metrics.cell_f1(reference, estimate) == pytest.approx(2 * 2 / 7)
         with pytest.raises(ValueError, match="one shape"):
-            metrics.cell_f1(reference, estimate[:5])
+            note_metrics.cell_f1(reference, estimate[:5])
 
 
 def likeness_by_loops(first: np.ndarray, second: np.ndarray, shift: int) -> float:
@@ -170,45 +170,45 @@ class TestMixes:
     def test_likeness_equals_its_definition(self):
         first, second = tune(0, 60), np.concatenate([tune(0, 40, tonic=3), tune(1, 60)])
         by_shift = [likeness_by_loops(first, second, shift) for shift in range(-6, 6)]
-        assert [metrics.likeness(first, second, shift) for shift in range(-6, 6)] == pytest.approx(by_shift)
-        assert metrics.likeness(first, second) == pytest.approx(max(by_shift))
+        assert [note_metrics.likeness(first, second, shift) for shift in range(-6, 6)] == pytest.approx(by_shift)
+        assert note_metrics.likeness(first, second) == pytest.approx(max(by_shift))
 
     @pytest.mark.parametrize("shift", [-6, 5])
     def test_likeness_finds_the_transposition(self, shift):
         moved = tune(0, tonic=shift)
-        assert metrics.likeness(moved, tune(0)) == metrics.likeness(moved, tune(0), shift) == 1
-        assert metrics.likeness(moved, tune(0), 0) < 0.5
+        assert note_metrics.likeness(moved, tune(0)) == note_metrics.likeness(moved, tune(0), shift) == 1
+        assert note_metrics.likeness(moved, tune(0), 0) < 0.5
 
     def test_likeness_at_the_ends_of_the_keyboard_and_of_time(self):
         ends = notes_of((0, 1, 0), (0, 1, 127))
-        assert metrics.likeness(ends, ends) == 1
-        assert metrics.likeness(ends, notes_of((5, 6, 0))) == 0
-        assert metrics.likeness(ends, ends[:0]) == metrics.likeness(ends[:0], ends) == 0
+        assert note_metrics.likeness(ends, ends) == 1
+        assert note_metrics.likeness(ends, notes_of((5, 6, 0))) == 0
+        assert note_metrics.likeness(ends, ends[:0]) == note_metrics.likeness(ends[:0], ends) == 0
         with pytest.raises(ValueError, match="13"):
-            metrics.likeness(ends, ends, 13)
+            note_metrics.likeness(ends, ends, 13)
 
     def test_density_ratio_is_against_the_weighted_mean(self):
         sparse, dense = notes_of((1, 2, 60)), notes_of((1, 2, 60), (2, 3, 62), (2, 3, 64), (30, 31, 60))
-        assert metrics.density_ratio(dense, [sparse, dense], [0.5, 0.5], end=10.0) == pytest.approx(3 / 2)
-        assert metrics.density_ratio(sparse, [sparse, dense], [3.0, 1.0]) == pytest.approx(1 / 1.75)
-        assert metrics.density_ratio(sparse[:0], [sparse[:0]], [1.0]) == 1
-        assert metrics.density_ratio(sparse, [sparse[:0]], [1.0]) == np.inf
+        assert note_metrics.density_ratio(dense, [sparse, dense], [0.5, 0.5], end=10.0) == pytest.approx(3 / 2)
+        assert note_metrics.density_ratio(sparse, [sparse, dense], [3.0, 1.0]) == pytest.approx(1 / 1.75)
+        assert note_metrics.density_ratio(sparse[:0], [sparse[:0]], [1.0]) == 1
+        assert note_metrics.density_ratio(sparse, [sparse[:0]], [1.0]) == np.inf
 
     def test_steps_along_a_path(self):
         first, second = tune(0), tune(1)
         half = np.concatenate([first[first["onset"] < 40], second[second["onset"] >= 40]])
-        assert metrics.step_distances([first, first, second])[0] == 0
-        assert metrics.evenness([first, first, second]) == pytest.approx(2)
-        assert metrics.evenness([first, half, second]) < 1.5
-        assert metrics.evenness([first, first]) == 1
+        assert note_metrics.step_distances([first, first, second])[0] == 0
+        assert note_metrics.evenness([first, first, second]) == pytest.approx(2)
+        assert note_metrics.evenness([first, half, second]) < 1.5
+        assert note_metrics.evenness([first, first]) == 1
 
     def test_nearest_knows_a_transposed_beginning(self):
         songs = [tune(seed) for seed in range(4)]
         copy = tune(2, tonic=4)
-        index, likeness = metrics.nearest(copy[copy["onset"] < 30], songs)
+        index, likeness = note_metrics.nearest(copy[copy["onset"] < 30], songs)
         assert index == 2 and likeness > 0.95
         with pytest.raises(ValueError, match="no songs"):
-            metrics.nearest(copy, [])
+            note_metrics.nearest(copy, [])
 
 
 class TestStyle:
@@ -341,7 +341,7 @@ class TestLanguageModel:
         rng = np.random.default_rng(0)
         symbols = 7
         counted = rng.integers(0, 5 * symbols, 60)
-        order = style._Order.of(symbols, counted)
+        order = _Order.of(symbols, counted)
         shorter = rng.dirichlet(np.ones(symbols))
         for context in range(7):  # two of them never seen
             grams = context * symbols + np.arange(symbols)

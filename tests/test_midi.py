@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from midi_bytes import END, header, midi, notes, track
 
-from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, MidiError, Song, encode, escape, find, parse, read, write
+from nemui_jax.errors import MidiError
+from nemui_jax.files import escape
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
 
 EIGHT = range(60, 68)
 
@@ -43,7 +46,7 @@ def warned(song: Song, text: str) -> bool:
 
 
 def test_plain_file():
-    song = parse(midi(track(notes(*EIGHT))))
+    song = midi_reader.parse(midi(track(notes(*EIGHT))))
     assert columns(song, "pitch", "velocity", "channel", "program") == [(pitch, 80, 0, 0) for pitch in EIGHT]
     np.testing.assert_allclose(song.notes["onset"], np.arange(8) * 0.125)
     np.testing.assert_allclose(song.notes["end"], np.arange(1, 9) * 0.125)
@@ -66,19 +69,19 @@ def test_plain_file():
     ],
 )
 def test_running_status_survives(between, warning):
-    song = parse(midi(track("00 90 3c 50", between, "60 3c 00", "00 3e 50", "60 3e 00")))
+    song = midi_reader.parse(midi(track("00 90 3c 50", between, "60 3c 00", "00 3e 50", "60 3e 00")))
     assert spans(song) == [(0.0, 0.1, 60), (0.1, 0.2, 62)]
     assert (song.warnings == ()) if warning is None else warned(song, warning)
 
 
 def test_data_without_status_is_skipped():
-    song = parse(midi(track("00 3c 50 60 90 3c 50", "60 3c 00")))  # goes on at the 90
+    song = midi_reader.parse(midi(track("00 3c 50 60 90 3c 50", "60 3c 00")))  # goes on at the 90
     assert columns(song, "pitch") == [(60,)]
     assert warned(song, "without a status")
 
 
 def test_note_off_ends_the_oldest():
-    song = parse(midi(track("00 90 3c 50", "60 3c 40", "60 80 3c 00", "60 80 3c 00")))
+    song = midi_reader.parse(midi(track("00 90 3c 50", "60 3c 40", "60 80 3c 00", "60 80 3c 00")))
     assert [(*row, velocity) for row, velocity in zip(spans(song), (80, 64), strict=True)] == [
         (0.0, 0.2, 60, 80),
         (0.1, 0.3, 60, 64),
@@ -86,50 +89,52 @@ def test_note_off_ends_the_oldest():
 
 
 def test_stray_note_offs_do_nothing():
-    song = parse(midi(track("00 80 3c 00", notes(60), "00 80 3c 00", notes(60))))
+    song = midi_reader.parse(midi(track("00 80 3c 00", notes(60), "00 80 3c 00", notes(60))))
     assert spans(song) == [(0.0, 0.125, 60), (0.125, 0.25, 60)]
 
 
 def test_never_ended_notes():
     # The first two end at the next onset on their pitch, the third where the track does.
-    song = parse(midi(track("00 90 3c 50", "60 3c 50", "60 3c 50", "60 b0 01 00")))
+    song = midi_reader.parse(midi(track("00 90 3c 50", "60 3c 50", "60 3c 50", "60 b0 01 00")))
     assert spans(song) == [(0.0, 0.1, 60), (0.1, 0.2, 60), (0.2, 0.3, 60)]
     assert warned(song, "never ended (3 times)")
 
 
 def test_late_end_of_track_does_not_stretch():
     late = "ff ff ff 7f ff 2f 00"
-    assert parse(midi(track(notes(60), end=late))).seconds == pytest.approx(0.125)
-    assert parse(midi(track("00 90 3c 50", end=late))).seconds == pytest.approx(2.0)  # a hanging note: at most 2 s
+    assert midi_reader.parse(midi(track(notes(60), end=late))).seconds == pytest.approx(0.125)
+    assert midi_reader.parse(midi(track("00 90 3c 50", end=late))).seconds == pytest.approx(
+        2.0
+    )  # a hanging note: at most 2 s
 
 
 def test_no_note_is_empty():
-    song = parse(midi(track("00 90 3c 50", "00 80 3c 00")))
+    song = midi_reader.parse(midi(track("00 90 3c 50", "00 80 3c 00")))
     assert spans(song) == [(0.0, 0.001, 60)]
 
 
 def test_events_after_end_of_track_are_ignored():
-    assert columns(parse(midi(track(notes(60), END, notes(61)))), "pitch") == [(60,)]
+    assert columns(midi_reader.parse(midi(track(notes(60), END, notes(61)))), "pitch") == [(60,)]
 
 
 def test_data_bytes_above_127():
-    song = parse(midi(track("00 90 c8 50", "60 80 c8 00", notes(60))))
+    song = midi_reader.parse(midi(track("00 90 c8 50", "60 80 c8 00", notes(60))))
     assert columns(song, "pitch") == [(127,), (60,)]
     assert warned(song, "above 127")
 
 
 def test_drums_are_counted():
-    song = parse(midi(track(notes(36, 38, channel=9), notes(60))))
+    song = midi_reader.parse(midi(track(notes(36, 38, channel=9), notes(60))))
     assert (len(song.notes), song.drums) == (1, 2)
     with pytest.raises(MidiError, match=r"has only drums \(2 notes\)"):
-        parse(midi(track(notes(36, 38, channel=9))))
+        midi_reader.parse(midi(track(notes(36, 38, channel=9))))
 
 
 def test_program_follows_ticks_across_tracks():
     # The second track changes the first one's channel half way through its notes.
     first = track("00 c0 05", notes(60, 61, 62, 63))
     second = track("81 70 c0 28", "00 c1 07", notes(70, channel=1))
-    song = parse(midi(first, second))
+    song = midi_reader.parse(midi(first, second))
     # A change at the tick of 62 stands in a later track, so it comes after that note.
     assert columns(song, "pitch", "program") == [(60, 5), (61, 5), (62, 5), (70, 7), (63, 40)]
 
@@ -139,7 +144,7 @@ def test_program_follows_ticks_across_tracks():
 
 def test_tempo_in_a_later_track_applies_to_all():
     tempo = track("81 70 ff 51 03 0f 42 40")  # 60 bpm from tick 240
-    song = parse(midi(track(notes(60, 61, 62)), tempo))
+    song = midi_reader.parse(midi(track(notes(60, 61, 62)), tempo))
     assert spans(song) == [(0.0, 0.125, 60), (0.125, 0.25, 61), (0.25, 0.5, 62)]
     assert song.tempos.tolist() == [(0.25, 1.0)]
 
@@ -147,7 +152,7 @@ def test_tempo_in_a_later_track_applies_to_all():
 def test_tempos_and_meters_that_change_nothing_are_dropped():
     tempo, other, meter = "ff 51 03 07 a1 20", "ff 51 03 07 00 00", "ff 58 04 03 02 18 08"
     events = f"00 {tempo} 00 {meter} 60 {tempo} 00 {meter} 60 {other} 00 {tempo}"
-    song = parse(midi(track(events, notes(60))))
+    song = midi_reader.parse(midi(track(events, notes(60))))
     assert song.tempos.tolist() == [(0.0, 0.5)]
     assert song.meters.tolist() == [(0.0, 3, 4)]
 
@@ -155,19 +160,19 @@ def test_tempos_and_meters_that_change_nothing_are_dropped():
 @pytest.mark.parametrize(("byte", "rate"), [(0xE8, 24), (0xE7, 25), (0xE3, 30000 / 1001), (0xE2, 30)])
 def test_film_frames(byte, rate):
     tempo = "00 ff 51 03 0f 42 40"  # does not count: the division has seconds of its own
-    song = parse(midi(track(tempo, notes(60)), division=byte << 8 | 40))
+    song = midi_reader.parse(midi(track(tempo, notes(60)), division=byte << 8 | 40))
     assert spans(song) == [(0.0, 120 / (rate * 40), 60)]
 
 
 @pytest.mark.parametrize("division", [0, 0xE800, 0xFF40])
 def test_divisions_that_mean_nothing(division):
     with pytest.raises(MidiError, match="damaged header"):
-        parse(midi(track(notes(60)), division=division))
+        midi_reader.parse(midi(track(notes(60)), division=division))
 
 
 def test_format_2_patterns_follow_each_other():
     slow = "00 ff 51 03 0f 42 40"
-    song = parse(midi(track(slow, notes(60)), track(notes(61)), format_=2))
+    song = midi_reader.parse(midi(track(slow, notes(60)), track(notes(61)), format_=2))
     assert spans(song) == [(0.0, 0.25, 60), (0.25, 0.375, 61)]  # the second pattern has a tempo of its own
     assert song.tempos["quarter_seconds"].tolist() == [1.0, 0.5]
 
@@ -175,12 +180,12 @@ def test_format_2_patterns_follow_each_other():
 def test_length_bound():
     gap = "ff ff ff 7f 90 3c 50 60 80 3c 00"
     with pytest.raises(MidiError, match=r"lasts 77\.7 h, more than the bound of 4 h; raise it with --max-seconds"):
-        parse(midi(track(gap)))
-    assert len(parse(midi(track(gap)), max_seconds=1e6).notes) == 1
+        midi_reader.parse(midi(track(gap)))
+    assert len(midi_reader.parse(midi(track(gap)), max_seconds=1e6).notes) == 1
     with pytest.raises(MidiError, match=r"more than the bound of 0\.1 s"):
-        parse(midi(track(notes(60))), max_seconds=0.1)
+        midi_reader.parse(midi(track(notes(60))), max_seconds=0.1)
     # A late tempo alone does not make a song long.
-    assert len(parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40"))).tempos) == 0
+    assert len(midi_reader.parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40"))).tempos) == 0
 
 
 # Meta events and the pedal
@@ -199,7 +204,7 @@ def test_length_bound():
     ],
 )
 def test_damaged_meta_events_are_ignored(event, warning):
-    song = parse(midi(track(event, notes(*EIGHT))))
+    song = midi_reader.parse(midi(track(event, notes(*EIGHT))))
     assert song.seconds == pytest.approx(1.0)
     assert len(song.tempos) == len(song.meters) == 0
     assert song.warnings == (f"a damaged {warning} ignored",)
@@ -219,16 +224,16 @@ def test_damaged_meta_events_are_ignored(event, warning):
 )
 def test_name(payload, name):
     named = f"00 ff 03 {len(payload):02x} {payload.hex()} 00 ff 03 06 {b'second'.hex()}"
-    assert parse(midi(track(named), track("00 ff 03 01 41", notes(60)))).name == name
+    assert midi_reader.parse(midi(track(named), track("00 ff 03 01 41", notes(60)))).name == name
 
 
 def test_later_tracks_do_not_name_the_song():
-    assert parse(midi(track(), track(f"00 ff 03 05 {b'Piano'.hex()}", notes(60)))).name == ""
+    assert midi_reader.parse(midi(track(), track(f"00 ff 03 05 {b'Piano'.hex()}", notes(60)))).name == ""
 
 
 def test_pedal_is_the_highest_over_channels():
     moves = "00 b0 40 7f  0a b1 40 40  0a b0 40 00  0a b0 40 00  0a b1 40 00  00 b9 40 7f"  # the last is the drums'
-    song = parse(midi(track(moves, notes(60)), division=10))
+    song = midi_reader.parse(midi(track(moves, notes(60)), division=10))
     assert song.pedal.tolist() == [(0.0, 127), (1.0, 64), (2.0, 0)]
 
 
@@ -266,21 +271,21 @@ def riff(data: bytes) -> bytes:
     ],
 )
 def test_survivable_damage(data, warning):
-    song = parse(data)
+    song = midi_reader.parse(data)
     assert song.notes["pitch"].tolist() == list(EIGHT)
     assert song.seconds == pytest.approx(1.0)
     assert (song.warnings == ()) if warning is None else warned(song, warning)
 
 
 def test_tracks_behind_a_cut_one_are_read():
-    song = parse(header(1, 2) + track("00 90 3c", end="") + track(notes(*EIGHT)))
+    song = midi_reader.parse(header(1, 2) + track("00 90 3c", end="") + track(notes(*EIGHT)))
     assert len(song.notes) == 8
 
 
 def test_line_ends_damaged_by_a_transfer_are_repaired():
     data = midi(track(notes(10, 13, 60), "0a 90 0d 0a 0a 80 0d 00"))
-    song = parse(data.replace(b"\n", b"\r\n"))
-    np.testing.assert_array_equal(song.notes, parse(data).notes)
+    song = midi_reader.parse(data.replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(song.notes, midi_reader.parse(data).notes)
     assert warned(song, "repaired")
 
 
@@ -300,14 +305,14 @@ def test_line_ends_damaged_by_a_transfer_are_repaired():
 )
 def test_unusable_data(data, message):
     with pytest.raises(MidiError, match=message) as caught:
-        parse(data)
+        midi_reader.parse(data)
     assert "\n" not in str(caught.value)
 
 
 def survives(data: bytes) -> None:
     """Any bytes give a sound song or MidiError; a song can be written and read again."""
     try:
-        song = parse(data)
+        song = midi_reader.parse(data)
     except MidiError:
         return
     assert np.isfinite(song.notes["end"]).all()
@@ -319,7 +324,7 @@ def survives(data: bytes) -> None:
     assert (np.diff(song.notes["onset"]) >= 0).all()
     for events in (song.pedal, song.tempos, song.meters):
         assert (np.diff(events["time"]) >= 0).all()
-    assert len(parse(encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
+    assert len(midi_reader.parse(midi_writer.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
 
 
 def test_mutations():
@@ -375,28 +380,30 @@ def assert_same(song: Song, other: Song) -> None:
 
 
 def test_round_trip(tmp_path):
-    write(RICH, tmp_path / "song.mid", "recipe № 2")
-    song = read(tmp_path / "song.mid")
+    midi_writer.write(RICH, tmp_path / "song.mid", "recipe № 2")
+    song = midi_reader.read(tmp_path / "song.mid")
     assert_same(song, RICH)
     assert song.warnings == ()
-    assert (tmp_path / "song.mid").read_bytes() == encode(RICH, "recipe № 2")
+    assert (tmp_path / "song.mid").read_bytes() == midi_writer.encode(RICH, "recipe № 2")
 
 
 def test_what_midi_cannot_say_is_written_as_the_nearest():
-    song = parse(encode(make_song([(0.0, 0.5, 60, 0)], name="a\udc80b")))  # velocity 0 would be a note-off
+    song = midi_reader.parse(
+        midi_writer.encode(make_song([(0.0, 0.5, 60, 0)], name="a\udc80b"))
+    )  # velocity 0 would be a note-off
     assert columns(song, "velocity") == [(1,)]
     assert song.name == "a\\udc80b"
 
 
 def test_tempo_default_is_written():
-    assert parse(encode(make_song([(0.0, 0.5, 60)]))).tempos.tolist() == [(0.0, 0.5)]
+    assert midi_reader.parse(midi_writer.encode(make_song([(0.0, 0.5, 60)]))).tempos.tolist() == [(0.0, 0.5)]
 
 
 def test_slowest_and_fastest_tempo_together():
     tempos = np.array([(0.0, 16.7), (50.0, 0.02)], TEMPO)
     song = make_song([(10.0, 10.1, 60), (51.0, 52.0, 61), (9000.0, 9000.5, 62)], tempos=tempos)
-    data = encode(song)
-    assert_same(parse(data), song)
+    data = midi_writer.encode(song)
+    assert_same(midi_reader.parse(data), song)
     deltas = [message.time for part in mido.MidiFile(file=io.BytesIO(data)).tracks for message in part]
     assert max(deltas) < 2**28  # what a variable-length number may hold
 
@@ -406,7 +413,7 @@ def test_ten_thousand_tempos_do_not_add_up():
     tempos = np.zeros(10_000, TEMPO)
     tempos["time"], tempos["quarter_seconds"] = np.arange(10_000) * 0.0501, rng.uniform(0.2, 2.0, 10_000)
     song = make_song([(time, time + 0.1, 60) for time in np.arange(0, 500, 7.7)], tempos=tempos)
-    assert_same(parse(encode(song)), song)
+    assert_same(midi_reader.parse(midi_writer.encode(song)), song)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -421,7 +428,7 @@ def test_round_trip_of_any_notes(rows):
     # One note a pitch and channel, so that none is cut.
     unique = {(pitch, channel): (onset, onset + length, velocity) for onset, length, pitch, velocity, channel in rows}
     song = make_song([(*row[:2], pitch, row[2], channel) for (pitch, channel), row in unique.items()])
-    again = parse(encode(song))
+    again = midi_reader.parse(midi_writer.encode(song))
     keys = ["pitch", "channel"]
     before, after = np.sort(song.notes, order=keys), np.sort(again.notes, order=keys)
     np.testing.assert_array_equal(before[[*keys, "velocity"]], after[[*keys, "velocity"]])
@@ -443,16 +450,16 @@ OVERLAPS = make_song(
 
 
 def test_overlaps_are_cut():
-    song = parse(encode(OVERLAPS))
+    song = midi_reader.parse(midi_writer.encode(OVERLAPS))
     expected = [(0, 1, 60), (1, 1.5, 60), (3, 3.001, 62), (3, 4, 62), (5, 6, 64), (6, 6.1, 64), (7, 7.1, 64)]
     np.testing.assert_allclose(np.array(columns(song, "onset", "end", "pitch")), expected, rtol=0, atol=1e-3)
     assert song.warnings == ()
-    assert len(parse(encode(song)).notes) == len(song.notes)
+    assert len(midi_reader.parse(midi_writer.encode(song)).notes) == len(song.notes)
 
 
 @pytest.mark.parametrize("song", [RICH, OVERLAPS], ids=["rich", "overlaps"])
 def test_mido_reads_what_we_write(song):
-    file = mido.MidiFile(file=io.BytesIO(encode(song, "recipe")), charset="utf-8")
+    file = mido.MidiFile(file=io.BytesIO(midi_writer.encode(song, "recipe")), charset="utf-8")
     assert file.type == 1
     assert [message.text for message in file.tracks[0] if message.type == "text"] == ["recipe"]
     ons, seconds, sounding = [], 0.0, set()
@@ -473,7 +480,7 @@ def test_mido_reads_what_we_write(song):
 @pytest.mark.parametrize("library", ["pretty_midi", "symusic"])
 def test_other_libraries_read_the_same_notes(song, library, tmp_path):
     module = pytest.importorskip(library)
-    write(song, tmp_path / "song.mid")
+    midi_writer.write(song, tmp_path / "song.mid")
     if library == "pretty_midi":
         instruments = module.PrettyMIDI(str(tmp_path / "song.mid")).instruments
         theirs = [
@@ -487,7 +494,7 @@ def test_other_libraries_read_the_same_notes(song, library, tmp_path):
             for part in module.Score(tmp_path / "song.mid").to("second").tracks
             for note in part.notes
         ]
-    ours = columns(parse(encode(song)), "onset", "end", "pitch", "velocity", "program")
+    ours = columns(midi_reader.parse(midi_writer.encode(song)), "onset", "end", "pitch", "velocity", "program")
     np.testing.assert_allclose(sorted(theirs), sorted(ours), rtol=0, atol=1e-3)
 
 
@@ -500,9 +507,9 @@ def test_write_leaves_no_temporary_file(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
-            write(RICH, tmp_path / "song.mid")
+            midi_writer.write(RICH, tmp_path / "song.mid")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
-    write(RICH, tmp_path / "song.mid")
+    midi_writer.write(RICH, tmp_path / "song.mid")
     (tmp_path / "plain").touch()
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) == 1  # the same rights as any new file
@@ -513,7 +520,7 @@ def test_write_leaves_no_temporary_file(tmp_path, monkeypatch):
 )
 def test_times_that_cannot_be_written(rows):
     with pytest.raises(MidiError):
-        encode(make_song(rows))
+        midi_writer.encode(make_song(rows))
 
 
 # Files and names
@@ -538,7 +545,7 @@ def test_find(tmp_path):
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "link.mid").symlink_to(tmp_path / "a.mid")
     (tmp_path / "broken.mid").symlink_to(tmp_path / "nowhere")
-    files, problems = find(tmp_path)
+    files, problems = midi_reader.find(tmp_path)
     expected = [
         "Z.mid",
         "a.mid",
@@ -555,8 +562,11 @@ def test_find(tmp_path):
         (tmp_path / "folder.mid", "is a folder, not a file"),
         (tmp_path / "pipe.mid", "is a named pipe, not a file"),
     ]
-    assert all(len(read(path).notes) == 8 for path in files)
-    assert find(tmp_path / "none") == ([], [(tmp_path / "none", "cannot be listed: No such file or directory")])
+    assert all(len(midi_reader.read(path).notes) == 8 for path in files)
+    assert midi_reader.find(tmp_path / "none") == (
+        [],
+        [(tmp_path / "none", "cannot be listed: No such file or directory")],
+    )
 
 
 def test_read_refuses_what_is_not_a_file(tmp_path):
@@ -570,10 +580,10 @@ def test_read_refuses_what_is_not_a_file(tmp_path):
         (tmp_path / "nul\0.mid", "cannot be read: embedded null"),
     ):
         with pytest.raises(MidiError, match=message):
-            read(path)
+            midi_reader.read(path)
     with pytest.raises(MidiError, match="larger than the bound"):
-        read(tmp_path / "large.mid", max_bytes=len(PLAIN) - 1)
-    assert len(read(tmp_path / "large.mid", max_bytes=len(PLAIN)).notes) == 8
+        midi_reader.read(tmp_path / "large.mid", max_bytes=len(PLAIN) - 1)
+    assert len(midi_reader.read(tmp_path / "large.mid", max_bytes=len(PLAIN)).notes) == 8
 
 
 def test_escape():

@@ -11,9 +11,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from nemui_jax import plots
-from nemui_jax.metrics import note_scores
-from nemui_jax.midi import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.outputs import plots
 
 ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40
 
@@ -76,9 +76,8 @@ def test_save_leaves_nothing_behind(tmp_path):
 
 
 def test_needs_neither_pyplot_nor_jax():
-    program = (
-        "import sys, nemui_jax.plots; print([name for name in ('matplotlib.pyplot', 'jax') if name in sys.modules])"
-    )
+    program = "import sys, nemui_jax.outputs.plots\n"
+    program += "print([name for name in ('matplotlib.pyplot', 'jax') if name in sys.modules])"
     root = Path(__file__).parent.parent
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
     assert answer.stdout.strip() == "[]"
@@ -170,7 +169,7 @@ def test_recall_counts_what_metrics_count():
     notes["onset"] += rng.normal(0, 0.03, len(notes))
     notes["pitch"] += (rng.random(len(notes)) < 0.05).astype(np.uint8)
     notes = notes[np.argsort(notes["onset"])]
-    hits = round(note_scores(source.notes, notes).onset.recall * 2000)
+    hits = round(note_metrics.note_scores(source.notes, notes).onset.recall * 2000)
     written = texts(plots.recall(source, Song(notes)))
     assert 1000 < hits < 1800
     assert {f"{hits:,} matched", f"{2000 - hits:,} missed", f"{len(notes) - hits:,} extra"} <= set(written)

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from conftest import TINY, make_song
 
-from nemui_jax import latents, model, prior, sample
 from nemui_jax.config import Config
-from nemui_jax.midi import NOTE
-from nemui_jax.sample import Track
+from nemui_jax.data import layout
+from nemui_jax.evaluation import novelty
+from nemui_jax.model import decoder
+from nemui_jax.music.song import NOTE
+from nemui_jax.sampling import prior
+from nemui_jax.sampling.decode import LatentTrack
+from nemui_jax.sampling.play import play
 
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 
@@ -29,11 +33,11 @@ def piece(seed: int, seconds: float = 40.0, shift: int = 0) -> np.ndarray:
     return make_song(rows).notes
 
 
-def track(seed: int, settings: Config = TINY, seconds: float = 40.0) -> Track:
+def track(seed: int, settings: Config = TINY, seconds: float = 40.0) -> LatentTrack:
     song = make_song([tuple(note) for note in piece(seed, seconds)])
     steps = int(seconds / settings.roll.step_seconds)
-    rows = np.random.default_rng(seed).normal(size=(latents.count_rows(steps, settings.model), 24))
-    return Track(f"song {seed}", rows.astype(np.float32), steps, seed % 3, song)
+    rows = np.random.default_rng(seed).normal(size=(layout.count_song_rows(steps, settings.model), 24))
+    return LatentTrack(f"song {seed}", rows.astype(np.float32), steps, seed % 3, song)
 
 
 TRACKS = [track(seed) for seed in range(5)]
@@ -41,22 +45,22 @@ SONGS = [piece(seed) for seed in range(6)]
 
 
 def test_a_draw_is_made_of_learned_rows_at_weights_of_sum_1():
-    drawn, weights = prior.draw(TRACKS, TINY, 101, 0)
-    assert len(drawn) == len(weights) == prior.VOICES
+    drawn, weights = prior.draw_song(TRACKS, TINY, 101, 0)
+    assert len(drawn) == len(weights) == prior.SONGS_PER_DRAW
     assert weights.shape[1] == 101
     assert (weights > 0).all()
     np.testing.assert_allclose(weights.sum(0), 1)
     learned = {one.name: {row.tobytes() for row in one.rows} for one in TRACKS}
     for voice in drawn:
         assert voice.steps == 101 * TINY.model.block_steps
-        assert len(voice.rows) == latents.count_rows(voice.steps, TINY.model)
+        assert len(voice.rows) == layout.count_song_rows(voice.steps, TINY.model)
         assert {row.tobytes() for row in voice.rows} <= learned[voice.name]
     assert len({voice.name for voice in drawn}) == len(drawn)
     assert len({voice.shift for voice in drawn}) == 1  # one key
 
 
 def test_a_draw_depends_on_its_seed_alone():
-    first, again, other = (prior.draw(TRACKS, TINY, 60, seed) for seed in (4, 4, 5))
+    first, again, other = (prior.draw_song(TRACKS, TINY, 60, seed) for seed in (4, 4, 5))
     np.testing.assert_array_equal(first[1], again[1])
     for voice, same in zip(first[0], again[0], strict=True):
         assert voice.name == same.name
@@ -68,23 +72,23 @@ def test_a_draw_depends_on_its_seed_alone():
 @pytest.mark.parametrize("blocks", [1, 2, 3, 300])
 def test_any_length_is_drawn_even_from_short_songs(blocks):
     short = [track(seed, seconds=3.0) for seed in range(2)]
-    drawn, weights = prior.draw(short, TINY, blocks, 1)
+    drawn, weights = prior.draw_song(short, TINY, blocks, 1)
     assert weights.shape == (2, blocks)
-    assert [len(voice.rows) for voice in drawn] == [latents.count_rows(4 * blocks, TINY.model)] * 2
+    assert [len(voice.rows) for voice in drawn] == [layout.count_song_rows(4 * blocks, TINY.model)] * 2
 
 
 def test_a_draw_can_be_played():
     import jax
 
-    drawn, weights = prior.draw(TRACKS, TINY, 50, 2)
-    song = sample.play(model.init(jax.random.key(0), TINY), drawn, weights, TINY)
+    drawn, weights = prior.draw_song(TRACKS, TINY, 50, 2)
+    song = play(decoder.init(jax.random.key(0), TINY), drawn, weights, TINY)
     assert song.notes.dtype == NOTE
 
 
 def test_songs_of_one_row_are_mixed_as_they_stand():
     settings = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, knot_steps=0))
     known = [track(seed, settings) for seed in range(3)]
-    drawn, weights = prior.draw(known, settings, 40, 0)
+    drawn, weights = prior.draw_song(known, settings, 40, 0)
     assert {voice.name for voice in drawn} == {one.name for one in known}
     assert all(voice.rows.shape == (1, 24) for voice in drawn)
     np.testing.assert_allclose(weights.sum(0), 1)
@@ -92,15 +96,15 @@ def test_songs_of_one_row_are_mixed_as_they_stand():
 
 def test_one_song_is_too_few():
     with pytest.raises(ValueError, match="perturb"):
-        prior.draw(TRACKS[:1], TINY, 10, 0)
+        prior.draw_song(TRACKS[:1], TINY, 10, 0)
     with pytest.raises(ValueError, match="there are 1"):
-        prior.rank(SONGS, SONGS[:1])
+        novelty.rank(SONGS, SONGS[:1])
     with pytest.raises(ValueError, match="one at least"):
-        prior.too_close(SONGS[0], [])
+        novelty.nearest_passage(SONGS[0], [])
 
 
 def test_smooth_has_variance_1_and_its_length_scale():
-    found = prior.smooth(np.random.default_rng(0), 400, 60, 5.0)
+    found = prior.smooth_noise(np.random.default_rng(0), 400, 60, 5.0)
     assert found.shape == (400, 60)
     assert found.var() == pytest.approx(1, abs=0.05)
     assert (found[:, :-5] * found[:, 5:]).mean() == pytest.approx(np.exp(-0.5), abs=0.06)
@@ -123,15 +127,15 @@ def test_a_song_ranks_above_its_ruins():
     onsets["end"] = onsets["onset"] + rng.permutation(real["end"] - real["onset"])
     noise["pitch"] = np.clip(real["pitch"] + rng.integers(-2, 3, len(real)), 0, 127)
     candidates = [pitches, onsets, real, noise, np.empty(0, NOTE)]
-    order = prior.rank(candidates, SONGS)
+    order = novelty.rank(candidates, SONGS)
     assert order[0] == 2
     assert order[-1] == 4  # silence
     assert sorted(order) == list(range(5))
-    assert prior.scores(candidates, SONGS)[2] > -1
+    assert novelty.scores(candidates, SONGS)[2] > -1
 
 
 def test_rank_does_not_hear_the_key():
-    here, there = prior.scores([piece(20), piece(20, shift=3)], SONGS)
+    here, there = novelty.scores([piece(20), piece(20, shift=3)], SONGS)
     assert here == pytest.approx(there)
 
 
@@ -142,7 +146,7 @@ def test_a_copied_passage_is_found_wherever_it_stands(shift):
     copy["end"] -= 10
     copy["pitch"] += shift % 256
     own = piece(30, seconds=10)
-    near = prior.too_close(np.concatenate([own, copy]), SONGS)
+    near = novelty.nearest_passage(np.concatenate([own, copy]), SONGS)
     assert near.too_close
     assert near.song == 3
     assert near.likeness > 0.95
@@ -150,12 +154,12 @@ def test_a_copied_passage_is_found_wherever_it_stands(shift):
 
 
 def test_another_piece_is_no_copy():
-    near = prior.too_close(piece(31), [SONGS[1], piece(32)])
-    assert 0 < near.likeness <= prior.COPY_LIKENESS
+    near = novelty.nearest_passage(piece(31), [SONGS[1], piece(32)])
+    assert 0 < near.likeness <= novelty.COPY_LIKENESS
     assert not near.too_close
 
 
 def test_a_few_notes_are_no_copy():
-    assert prior.too_close(SONGS[0][:5], SONGS) == (0, 0.0, 0.0, 0.0)
-    assert prior.too_close(np.empty(0, NOTE), SONGS).likeness == 0
-    assert prior.too_close(SONGS[0], [np.empty(0, NOTE)]).likeness == 0
+    assert novelty.nearest_passage(SONGS[0][:5], SONGS) == (0, 0.0, 0.0, 0.0)
+    assert novelty.nearest_passage(np.empty(0, NOTE), SONGS).likeness == 0
+    assert novelty.nearest_passage(SONGS[0], [np.empty(0, NOTE)]).likeness == 0

@@ -6,9 +6,10 @@ from conftest import SONGS, make_song
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemui_jax import metrics, rolls
-from nemui_jax.midi import NOTE, PEDAL
-from nemui_jax.rolls import GRID, TONICS
+from nemui_jax.data import pianoroll
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.music.key import TONICS, estimate_key, shift_to_common
+from nemui_jax.music.song import NOTE, PEDAL
 
 STEP = 0.05
 LOW, HIGH = 21, 108
@@ -16,9 +17,9 @@ LOW, HIGH = 21, 108
 
 def through_roll(notes: np.ndarray, shift: int = 0) -> np.ndarray:
     """Notes to a dense roll and back."""
-    grid = rolls.quantise(notes, STEP, shift)
-    roll = rolls.to_roll(grid, int(grid["end"].max()) + 1, LOW, HIGH)
-    return rolls.to_notes(rolls.from_roll(roll, LOW), STEP, shift)
+    grid = pianoroll.quantize(notes, STEP, shift)
+    roll = pianoroll.to_roll(grid, int(grid["end"].max()) + 1, LOW, HIGH)
+    return pianoroll.to_notes(pianoroll.from_roll(roll, LOW), STEP, shift)
 
 
 def assert_kept(notes: np.ndarray, again: np.ndarray) -> None:
@@ -83,30 +84,30 @@ def test_of_two_notes_on_a_cell_the_louder_stays():
 
 
 def test_grid_of_plain_notes():
-    grid = rolls.quantise(make_song([(0.5, 0.76, 60, 80), (0.12, 0.2, 64, 70)]).notes, STEP, shift=-3)
+    grid = pianoroll.quantize(make_song([(0.5, 0.76, 60, 80), (0.12, 0.2, 64, 70)]).notes, STEP, shift=-3)
     assert grid[["step", "end", "pitch", "velocity"]].tolist() == [(2, 4, 61, 70), (10, 15, 57, 80)]
     np.testing.assert_allclose(grid["timing"], [0.4, 0.0], atol=1e-6)
 
 
 def test_roll_of_plain_notes():
-    grid = np.array([(1, 3, 60, 127, 0.25), (3, 4, 62, 0, -0.5)], GRID)
-    roll = rolls.to_roll(grid, 5, 60, 62)
+    grid = np.array([(1, 3, 60, 127, 0.25), (3, 4, 62, 0, -0.5)], pianoroll.GRID)
+    roll = pianoroll.to_roll(grid, 5, 60, 62)
     expected = np.zeros((5, 4, 3), np.float32)
-    expected[1, rolls.ONSET, 0] = expected[3, rolls.ONSET, 2] = 1
-    expected[1:3, rolls.FRAME, 0] = expected[3, rolls.FRAME, 2] = 1
-    expected[1, rolls.VELOCITY, 0] = 1
-    expected[1, rolls.TIMING, 0], expected[3, rolls.TIMING, 2] = 0.25, -0.5
+    expected[1, pianoroll.ONSET, 0] = expected[3, pianoroll.ONSET, 2] = 1
+    expected[1:3, pianoroll.FRAME, 0] = expected[3, pianoroll.FRAME, 2] = 1
+    expected[1, pianoroll.VELOCITY, 0] = 1
+    expected[1, pianoroll.TIMING, 0], expected[3, pianoroll.TIMING, 2] = 0.25, -0.5
     np.testing.assert_array_equal(roll, expected)
 
 
 def test_no_notes():
     none = np.empty(0, NOTE)
-    grid = rolls.quantise(none, STEP)
+    grid = pianoroll.quantize(none, STEP)
     assert len(grid) == 0
-    assert not rolls.to_roll(grid, 3, LOW, HIGH).any()
-    assert not rolls.pack(grid, 3, LOW, HIGH).any()
-    assert len(rolls.from_roll(np.zeros((3, 4, 88), np.float32), LOW)) == 0
-    assert len(rolls.to_notes(grid, STEP)) == 0
+    assert not pianoroll.to_roll(grid, 3, LOW, HIGH).any()
+    assert not pianoroll.pack_bits(grid, 3, LOW, HIGH).any()
+    assert len(pianoroll.from_roll(np.zeros((3, 4, 88), np.float32), LOW)) == 0
+    assert len(pianoroll.to_notes(grid, STEP)) == 0
 
 
 def test_the_shift_is_taken_back():
@@ -116,22 +117,22 @@ def test_the_shift_is_taken_back():
 
 
 def test_pitches_outside_midi_move_by_octaves():
-    grid = np.array([(index, index + 1, pitch, 64, 0.0) for index, pitch in enumerate((2, 124, 60))], GRID)
-    assert rolls.to_notes(grid, STEP, 5)["pitch"].tolist() == [9, 119, 55]
-    assert rolls.to_notes(grid, STEP, -6)["pitch"].tolist() == [8, 118, 66]
-    assert rolls.to_notes(grid, STEP, np.array([5, 0, -1]))["pitch"].tolist() == [9, 124, 61]
+    grid = np.array([(index, index + 1, pitch, 64, 0.0) for index, pitch in enumerate((2, 124, 60))], pianoroll.GRID)
+    assert pianoroll.to_notes(grid, STEP, 5)["pitch"].tolist() == [9, 119, 55]
+    assert pianoroll.to_notes(grid, STEP, -6)["pitch"].tolist() == [8, 118, 66]
+    assert pianoroll.to_notes(grid, STEP, np.array([5, 0, -1]))["pitch"].tolist() == [9, 124, 61]
 
 
 def test_onsets_are_not_negative():
-    notes = rolls.to_notes(np.array([(0, 1, 60, 64, -0.4)], GRID), STEP)
+    notes = pianoroll.to_notes(np.array([(0, 1, 60, 64, -0.4)], pianoroll.GRID), STEP)
     assert notes["onset"].tolist() == [0.0]
 
 
 def test_cells_count_from_one_half():
     roll = np.zeros((4, 4, 1), np.float32)
-    roll[:, rolls.FRAME, 0] = 0.6, 0.6, 0.4, 0.9
-    roll[0, rolls.ONSET], roll[3, rolls.ONSET] = 0.51, 0.49
-    assert rolls.from_roll(roll, 60)[["step", "end"]].tolist() == [(0, 2)]
+    roll[:, pianoroll.FRAME, 0] = 0.6, 0.6, 0.4, 0.9
+    roll[0, pianoroll.ONSET], roll[3, pianoroll.ONSET] = 0.51, 0.49
+    assert pianoroll.from_roll(roll, 60)[["step", "end"]].tolist() == [(0, 2)]
 
 
 ROWS = st.lists(
@@ -152,8 +153,8 @@ def song_of(rows):
 def test_grid_properties(rows):
     """One note a cell, one voice a pitch, every note in the song's steps; the dense roll and the bits agree."""
     song = song_of(rows)
-    grid = rolls.quantise(song.notes, STEP)
-    steps = rolls.steps_of(song, STEP)
+    grid = pianoroll.quantize(song.notes, STEP)
+    steps = pianoroll.count_steps(song, STEP)
     assert (grid["end"] > grid["step"]).all()
     assert grid["end"].max() <= steps
     assert np.abs(grid["timing"]).max() <= 0.5 + 1e-5
@@ -161,11 +162,11 @@ def test_grid_properties(rows):
     struck = {(round(note["onset"] / STEP), int(note["pitch"])) for note in song.notes}
     assert struck == set(grid[["step", "pitch"]].tolist())  # every cell that was struck, and no other
 
-    roll = rolls.to_roll(grid, steps, LOW, HIGH)
-    assert roll[:, rolls.FRAME].sum() == (grid["end"] - grid["step"]).sum()
-    bits = np.unpackbits(rolls.pack(grid, steps, LOW, HIGH), axis=-1, count=HIGH - LOW + 1, bitorder="little")
-    np.testing.assert_array_equal(bits, roll[:, [rolls.ONSET, rolls.FRAME]])
-    np.testing.assert_array_equal(rolls.from_roll(roll, LOW), grid)
+    roll = pianoroll.to_roll(grid, steps, LOW, HIGH)
+    assert roll[:, pianoroll.FRAME].sum() == (grid["end"] - grid["step"]).sum()
+    bits = np.unpackbits(pianoroll.pack_bits(grid, steps, LOW, HIGH), axis=-1, count=HIGH - LOW + 1, bitorder="little")
+    np.testing.assert_array_equal(bits, roll[:, [pianoroll.ONSET, pianoroll.FRAME]])
+    np.testing.assert_array_equal(pianoroll.from_roll(roll, LOW), grid)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -179,22 +180,22 @@ def test_a_second_round_trip_changes_nothing(rows):
 
 
 def pedal_through_shares(moves: list[tuple], steps: int) -> np.ndarray:
-    return rolls.to_pedal(rolls.quantise_pedal(np.array(moves, PEDAL), steps, STEP), STEP)
+    return pianoroll.to_pedal(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, STEP), STEP)
 
 
 def test_share_of_a_step():
     moves = np.array([(0.07, 127), (0.16, 0), (0.21, 64), (0.22, 63)], PEDAL)  # steps are centred on their times
-    share = rolls.quantise_pedal(moves, 6, STEP)
+    share = pianoroll.quantize_pedal(moves, 6, STEP)
     np.testing.assert_allclose(share, [0, 0.1, 1, 0.7, 0.2, 0], atol=1e-9)
 
 
 def test_pedal_of_no_moves():
-    assert not rolls.quantise_pedal(np.empty(0, PEDAL), 4, STEP).any()
-    assert len(rolls.to_pedal(np.zeros(4), STEP)) == 0
+    assert not pianoroll.quantize_pedal(np.empty(0, PEDAL), 4, STEP).any()
+    assert len(pianoroll.to_pedal(np.zeros(4), STEP)) == 0
 
 
 def test_pedal_held_to_the_end():
-    np.testing.assert_allclose(rolls.quantise_pedal(np.array([(0.0, 127)], PEDAL), 4, STEP), [0.5, 1, 1, 1])
+    np.testing.assert_allclose(pianoroll.quantize_pedal(np.array([(0.0, 127)], PEDAL), 4, STEP), [0.5, 1, 1, 1])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -204,8 +205,8 @@ def test_pedal_moves_return_to_a_millisecond(gaps, noise):
     times = np.cumsum(gaps)
     moves = [(time, 127 if index % 2 == 0 else 0) for index, time in enumerate(times)]
     steps = int(times[-1] / STEP) + 4
-    share = np.round(rolls.quantise_pedal(np.array(moves, PEDAL), steps, STEP) * 255) / 255
-    again = rolls.to_pedal(share, STEP)
+    share = np.round(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, STEP) * 255) / 255
+    again = pianoroll.to_pedal(share, STEP)
     assert again["value"].tolist() == [value for _, value in moves]
     np.testing.assert_allclose(again["time"], times, atol=1e-3)
 
@@ -221,7 +222,7 @@ def test_pulses_shorter_than_a_step_cost_no_more_than_they_last(pulses, lifts):
     steps = int(time / STEP) + 8
     again = pedal_through_shares(moves, steps)
     seconds = steps * STEP - STEP / 2
-    wrong = (1 - metrics.pedal_agreement(np.array(moves, PEDAL), again, seconds)) * seconds
+    wrong = (1 - note_metrics.pedal_agreement(np.array(moves, PEDAL), again, seconds)) * seconds
     assert wrong <= sum(length for _, length in pulses) + 1e-6
 
 
@@ -229,7 +230,7 @@ def test_pulses_shorter_than_a_step_cost_no_more_than_they_last(pulses, lifts):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_pedal_events_are_in_order(shares):
     """Whatever a decoder says, down and up take turns, in time."""
-    events = rolls.to_pedal(np.array(shares), STEP)
+    events = pianoroll.to_pedal(np.array(shares), STEP)
     assert (events["time"] >= 0).all()
     assert (np.diff(events["time"]) >= 0).all()
     assert events["value"].tolist() == [127 if index % 2 == 0 else 0 for index in range(len(events))]
@@ -254,24 +255,24 @@ def cadence(scale: tuple[int, ...], tonic: int) -> np.ndarray:
 @pytest.mark.parametrize(("scale", "ending"), [(MAJOR, ""), (MINOR, "m")])
 def test_key_of_a_cadence(scale, ending, tonic):
     notes = cadence(scale, tonic)
-    key = rolls.estimate_key(notes)
+    key = estimate_key(notes)
     assert key == TONICS[(54 + tonic) % 12] + ending
-    shift = rolls.shift_to_common(key)
+    shift = shift_to_common(key)
     assert -6 <= shift <= 5
     notes["pitch"] += shift % 12
-    assert rolls.estimate_key(notes) == "C" + ending
+    assert estimate_key(notes) == "C" + ending
 
 
 def test_a_key_is_told_by_time_and_not_by_the_number_of_notes():
     long = [(index * 2.0, index * 2.0 + 2.0, pitch) for index, pitch in enumerate((60, 64, 67, 72))]
     short = [(8 + index * 0.01, 8.01 + index * 0.01, 61 + index % 2 * 5) for index in range(40)]
-    assert rolls.estimate_key(make_song(long + short).notes) == "C"
+    assert estimate_key(make_song(long + short).notes) == "C"
 
 
 def test_key_of_nothing():
-    assert rolls.estimate_key(np.empty(0, NOTE)) == "C"
-    assert rolls.estimate_key(make_song([(0, 1, 60 + pitch) for pitch in range(12)]).notes) == "C"
+    assert estimate_key(np.empty(0, NOTE)) == "C"
+    assert estimate_key(make_song([(0, 1, 60 + pitch) for pitch in range(12)]).notes) == "C"
 
 
 def test_shift_takes_the_shorter_way():
-    assert [rolls.shift_to_common(key) for key in ("C", "Cm", "G", "F", "Bbm", "F#", "Ebm")] == [0, 0, 5, -5, 2, -6, -3]
+    assert [shift_to_common(key) for key in ("C", "Cm", "G", "F", "Bbm", "F#", "Ebm")] == [0, 0, 5, -5, 2, -6, -3]

@@ -10,35 +10,54 @@ import numpy as np
 import pytest
 from conftest import SONGS, call, make_song
 
-from nemui_jax import checkpoint, config, evaluate, latents, metrics, midi, runs, sample
-from nemui_jax.midi import Song
-from nemui_jax.sample import Decoded, Density, Voice
+from nemui_jax import config
+from nemui_jax.data import layout
+from nemui_jax.evaluation import note_metrics, report
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import Song
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import read_run
+from nemui_jax.sampling.blend import latent_weights, mix_weights, morph_weights
+from nemui_jax.sampling.decode import Decoded, latent_tracks
+from nemui_jax.sampling.play import play, play_back
+from nemui_jax.sampling.select import (
+    RESTRIKE_STEPS,
+    WINDOW_BLOCKS,
+    DecodedSong,
+    Density,
+    held_probability,
+    measure_density,
+    mix_expression,
+    select_by_density,
+    select_by_threshold,
+    top_k_per_window,
+)
 
 
 @pytest.fixture(scope="module")
 def known(trained):
     """Configuration, weights and tracks of the trained run."""
-    run = runs.read(trained.path)
+    run = read_run(trained.path)
     params, table = checkpoint.restore_model(run, checkpoint.whole_step(run)[0])
-    return run.config, params, sample.tracks(run.corpus(), table, run.config)
+    return run.config, params, latent_tracks(run.corpus(), table, run.config)
 
 
 def made(trained, tmp_path: Path, *arguments: object) -> Song:
     answer = call("sample", "--run", trained.path, *arguments, "--out", tmp_path / "out.mid")
     assert answer.code == 0, answer.err
-    return midi.read(tmp_path / "out.mid")
+    return midi_reader.read(tmp_path / "out.mid")
 
 
 def onset_f1(source: Song, played: Song, start: float = 0.0, end: float = np.inf) -> float:
     parts = [song.notes[(song.notes["onset"] >= start) & (song.notes["onset"] < end)] for song in (source, played)]
-    return metrics.note_scores(*parts).onset.f1
+    return note_metrics.note_scores(*parts).onset.f1
 
 
 # Weights
 
 
 def test_morph_weights_rest_at_each_song_and_move_evenly_between():
-    weights = sample.morph_weights(3, 101)
+    weights = morph_weights(3, 101)
     assert weights.sum(0) == pytest.approx(np.ones(101))
     assert [weights[song, block] for song, block in ((0, 0), (0, 4), (1, 50), (1, 47), (2, 96), (2, 100))] == [1] * 6
     steps = np.abs(np.diff(weights[0]))
@@ -47,31 +66,31 @@ def test_morph_weights_rest_at_each_song_and_move_evenly_between():
 
 def test_eased_weights_keep_their_sum_and_songs_alone():
     weights = np.array([[1, 0.75, 0.5, 0], [0, 0.25, 0.5, 1]])
-    eased = sample.ease(weights)
+    eased = latent_weights(weights)
     assert eased.sum(0) == pytest.approx(np.ones(4))
     assert eased[:, [0, 2, 3]] == pytest.approx(weights[:, [0, 2, 3]])
     assert 0.25 < eased[1, 1] < 0.5
     beyond = np.array([[1.5], [-0.5]])
-    assert sample.ease(beyond) is beyond
+    assert latent_weights(beyond) is beyond
 
 
 # Choosing cells
 
 
 def test_likeliest_takes_the_counted_cells_of_each_window():
-    values = np.random.default_rng(0).random((2 * sample.WINDOW, 5))
-    counts = np.zeros(2 * sample.WINDOW)
-    counts[[0, 3, sample.WINDOW]] = 2, 1, 7
-    chosen = sample.likeliest(values, counts, sample.WINDOW)
-    first, second = chosen[: sample.WINDOW], chosen[sample.WINDOW :]
+    values = np.random.default_rng(0).random((2 * WINDOW_BLOCKS, 5))
+    counts = np.zeros(2 * WINDOW_BLOCKS)
+    counts[[0, 3, WINDOW_BLOCKS]] = 2, 1, 7
+    chosen = top_k_per_window(values, counts, WINDOW_BLOCKS)
+    first, second = chosen[:WINDOW_BLOCKS], chosen[WINDOW_BLOCKS:]
     assert (first.sum(), second.sum()) == (3, 7)
-    assert values[: sample.WINDOW][first].min() > values[: sample.WINDOW][~first].max()
+    assert values[:WINDOW_BLOCKS][first].min() > values[:WINDOW_BLOCKS][~first].max()
 
 
 def test_a_note_sounds_as_long_as_its_frames_have_since_its_onset():
     frame = np.array([[0.9], [0.2], [0.8], [0.7], [0.9]])
     struck = np.array([[True], [False], [False], [True], [False]])
-    assert sample.holding(struck, frame)[:, 0] == pytest.approx([1, 0.2, 0.2, 1, 0.9])
+    assert held_probability(struck, frame)[:, 0] == pytest.approx([1, 0.2, 0.2, 1, 0.9])
 
 
 def flat(config_: config.Config, blocks: int, **cells: float) -> Decoded:
@@ -92,15 +111,15 @@ def test_flat_probabilities_give_the_parents_density_and_no_restrikes():
         one.onset[::every, 30:33] = 0.99
         one.frame[:, 30:33] = 0.99
         parents.append(one)
-    assert len(sample.plain(mixed, settings)[0]) == 0
-    weights = sample.mix_weights([0.5, 0.5], 16)
-    voices = [Voice(parent, sample.density(parent, settings)) for parent in parents]
-    grid, _ = sample.calibrated(mixed, voices, weights, np.zeros(16, bool), settings)
-    onsets = [sample.density(parent, settings).onsets.sum() for parent in parents]
+    assert len(select_by_threshold(mixed, settings)[0]) == 0
+    weights = mix_weights([0.5, 0.5], 16)
+    voices = [DecodedSong(parent, measure_density(parent, settings)) for parent in parents]
+    grid, _ = select_by_density(mixed, voices, weights, np.zeros(16, bool), settings)
+    onsets = [measure_density(parent, settings).onsets.sum() for parent in parents]
     assert len(grid) == pytest.approx(np.mean(onsets), rel=0.05)
     for pitch in np.unique(grid["pitch"]):
         steps = np.sort(grid["step"][grid["pitch"] == pitch])
-        assert (np.diff(steps) > sample.RESTRIKE).all()
+        assert (np.diff(steps) > RESTRIKE_STEPS).all()
 
 
 def test_density_counts_onsets_sounding_cells_and_pedal():
@@ -109,7 +128,7 @@ def test_density_counts_onsets_sounding_cells_and_pedal():
     one.onset[3, 10] = one.onset[20, 10] = 1
     one.frame[3:7, 10] = 1
     one.pedal[:5] = 0.8
-    found = sample.density(one, settings)
+    found = measure_density(one, settings)
     expected = Density(np.array([1, 1]), np.array([4, 1]), np.array([5, 0]))
     for column, wanted in zip(found, expected, strict=True):
         assert column.tolist() == wanted.tolist()
@@ -120,7 +139,7 @@ def test_a_mixed_note_is_played_as_its_song_plays_it_at_the_loudness_of_both():
     loud, soft = flat(settings, 4, velocity=0.8), flat(settings, 4, velocity=0.4)
     loud.onset[::8, 5] = soft.onset[::8, 9] = 1
     loud.velocity[0, 5] = 0.9
-    velocity, _ = sample.expression([loud, soft], np.full((2, 64, 1), 0.5), 128)
+    velocity, _ = mix_expression([loud, soft], np.full((2, 64, 1), 0.5), 128)
     assert velocity[8, 9] == pytest.approx(0.6, abs=0.02)
     assert velocity[0, 5] == pytest.approx(velocity[8, 5] + 0.1, abs=0.01)
     assert velocity[8, 20] == pytest.approx(0.6, abs=0.02)
@@ -139,7 +158,7 @@ def test_a_mix_is_as_full_as_its_songs(trained, tmp_path):
     played = made(trained, tmp_path, "--mix", "a chorale:0.5,rubato:0.5")
     songs = [SONGS[name]() for name in ("a chorale.mid", "rubato.mid")]
     parents, seconds = [song.notes for song in songs], min(song.seconds for song in songs)
-    assert metrics.density_ratio(played.notes, parents, [0.5, 0.5], 0.0, seconds) == pytest.approx(1, abs=0.1)
+    assert note_metrics.density_ratio(played.notes, parents, [0.5, 0.5], 0.0, seconds) == pytest.approx(1, abs=0.1)
 
 
 def test_a_morph_begins_and_ends_as_its_songs(trained, tmp_path):
@@ -153,7 +172,7 @@ def test_a_morph_begins_and_ends_as_its_songs(trained, tmp_path):
 def test_variations_leave_their_song_the_more_noise_there_is(trained, tmp_path):
     source = SONGS["rubato.mid"]()
     likeness = [
-        metrics.likeness(made(trained, tmp_path, "--perturb", f"rubato:{noise}").notes, source.notes)
+        note_metrics.likeness(made(trained, tmp_path, "--perturb", f"rubato:{noise}").notes, source.notes)
         for noise in (0, 1, 5)
     ]
     assert likeness[0] == 1
@@ -183,7 +202,7 @@ def test_key_program_length_and_temperature(trained, tmp_path):
     assert moved.program == 11
     drawn = made(trained, tmp_path, "--mix", "0:0.5,1:0.5", "--temperature", 2)
     assert len(drawn.notes) == pytest.approx(len(plain.notes), rel=0.2)
-    assert metrics.likeness(drawn.notes, plain.notes) < 1
+    assert note_metrics.likeness(drawn.notes, plain.notes) < 1
     longer = made(trained, tmp_path, "--mix", "0:0.5,1:0.5", "--seconds", 20)
     assert 15 < longer.seconds < 20.01
 
@@ -222,7 +241,7 @@ def stranger() -> Song:
 
 
 def test_a_file_can_stand_where_a_song_does(trained, tmp_path):
-    midi.write(stranger(), tmp_path / "stranger.mid")
+    midi_writer.write(stranger(), tmp_path / "stranger.mid")
     before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
     answer = call(
         "sample", "--run", trained.path, "--mix", f"0:0.5,{tmp_path}/stranger.mid:0.5", "--out", tmp_path / "o"
@@ -234,18 +253,18 @@ def test_a_file_can_stand_where_a_song_does(trained, tmp_path):
 
 def test_add_teaches_a_song_and_keeps_the_others(trained, tmp_path):
     shutil.copytree(trained.path, tmp_path / "run")
-    midi.write(stranger(), tmp_path / "stranger.mid")
+    midi_writer.write(stranger(), tmp_path / "stranger.mid")
     answer = call("add", "--file", tmp_path / "stranger.mid", "--run", tmp_path / "run")
     assert answer.code == 0, answer.err
     songs = json.loads(call("songs", "--json", "--run", tmp_path / "run").out)
     assert [song["name"] for song in songs][-1] == "stranger"
-    old, new = runs.read(trained.path), runs.read(tmp_path / "run")
+    old, new = read_run(trained.path), read_run(tmp_path / "run")
     tables = [checkpoint.restore_table(run, checkpoint.whole_step(run)[0]) for run in (old, new)]
     np.testing.assert_array_equal(tables[1][: old.rows], tables[0])
     assert len(tables[1]) == new.rows > old.rows
     for index, source in enumerate([*(make() for make in SONGS.values()), stranger()]):
         call("sample", "--run", tmp_path / "run", "--song", index, "--out", tmp_path / "out.mid")
-        assert onset_f1(source, midi.read(tmp_path / "out.mid")) > 0.9
+        assert onset_f1(source, midi_reader.read(tmp_path / "out.mid")) > 0.9
     again = call("add", "--file", tmp_path / "stranger.mid", "--run", tmp_path / "run")
     assert (again.code, "knows it already, as song 3" in again.err) == (2, True)
 
@@ -266,11 +285,11 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
 
 def test_judge_knows_a_copy_from_a_mix():
     first, second, third = (make().notes for make in SONGS.values())
-    copy = evaluate.judge(first, [first, second], third, 0.0, 5.0)
+    copy = report.judge(first, [first, second], third, 0.0, 5.0)
     assert copy["likeness_first"] == copy["onset_density"] == 1
     assert copy["rest_ratio"] == 0
     both = np.sort(np.concatenate([first[::2], second[::2]]), order=["onset", "pitch"])
-    found = evaluate.judge(both, [first, second], third, 0.5, 5.0)
+    found = report.judge(both, [first, second], third, 0.5, 5.0)
     assert min(found["likeness_first"], found["likeness_second"]) > 0.3
     assert found["of_both"] == 1
 
@@ -278,7 +297,7 @@ def test_judge_knows_a_copy_from_a_mix():
 def test_a_cross_fade_has_notes_of_both_by_weight(known):
     settings, params, tracks = known
     songs = [track.source for track in tracks]
-    play = evaluate.baselines(params, songs, settings)["cross-fade"]
+    play = report.baselines(params, songs, settings)["cross-fade"]
     assert play(tracks[:2], 0.0, 10).notes.tolist() == songs[0].notes.tolist()
     assert play(tracks[:2], 1.0, 10).notes.tolist() == songs[1].notes.tolist()
     half = play(tracks[:2], 0.5, 10).notes
@@ -287,20 +306,18 @@ def test_a_cross_fade_has_notes_of_both_by_weight(known):
 
 def test_a_short_song_starts_again(known):
     settings, params, tracks = known
-    blocks = 3 * latents.count_queries(tracks[0].steps, settings.model)
-    played = sample.play(params, tracks[:1], np.ones((1, blocks)), settings)
+    blocks = 3 * layout.count_blocks(tracks[0].steps, settings.model)
+    played = play(params, tracks[:1], np.ones((1, blocks)), settings)
     assert len(played.notes) == pytest.approx(3 * len(tracks[0].source.notes), rel=0.1)
 
 
 def test_one_song_alone_is_recall_whatever_is_beside_it(known):
     settings, params, tracks = known
     blocks = 20
-    weights = np.concatenate(
-        [sample.mix_weights([1.0, 0.0], blocks // 2), sample.mix_weights([0.5, 0.5], blocks // 2)], 1
-    )
+    weights = np.concatenate([mix_weights([1.0, 0.0], blocks // 2), mix_weights([0.5, 0.5], blocks // 2)], 1)
     half = blocks // 2 * settings.model.block_steps * settings.roll.step_seconds
-    played = sample.play(params, tracks[:2], weights, settings)
-    alone = sample.recall(params, tracks[0], settings)
+    played = play(params, tracks[:2], weights, settings)
+    alone = play_back(params, tracks[0], settings)
     before = [song.notes[song.notes["onset"] < half - 0.05][["onset", "pitch"]].tolist() for song in (played, alone)]
     assert before[0] == before[1]
 
@@ -311,8 +328,8 @@ def test_settings_of_the_original(songs_folder, tmp_path):
     assert answer.code == 0, answer.err
     answer = call("sample", "--run", tmp_path / "run", "--mix", "0:0.5,1:0.5", "--out", tmp_path / "mix.mid")
     assert answer.code == 0, answer.err
-    assert runs.read(tmp_path / "run").rows == len(SONGS)
-    assert dataclasses.asdict(runs.read(tmp_path / "run").config)["preset"] == "original"
+    assert read_run(tmp_path / "run").rows == len(SONGS)
+    assert dataclasses.asdict(read_run(tmp_path / "run").config)["preset"] == "original"
 
 
 # The grid of beats
@@ -334,8 +351,8 @@ def on_beats(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("beats")
     (folder / "songs").mkdir()
     tune = [60, 64, 67, 62, 65, 69, 59, 62, 67] * 4
-    midi.write(waltz(0.4, tune), folder / "songs/fast.mid")
-    midi.write(waltz(0.8, [pitch - 12 for pitch in tune[3:] + tune[:3]]), folder / "songs/slow.mid")
+    midi_writer.write(waltz(0.4, tune), folder / "songs/fast.mid")
+    midi_writer.write(waltz(0.8, [pitch - 12 for pitch in tune[3:] + tune[:3]]), folder / "songs/slow.mid")
     answer = call("train", "--dir", folder / "songs", "--run", folder / "run", "--grid", "beats")
     assert answer.code == 0, answer.err
     return folder
@@ -344,13 +361,13 @@ def on_beats(tmp_path_factory) -> Path:
 def written(folder: Path, *arguments: str) -> Song:
     answer = call("sample", "--run", folder / "run", "--out", folder / "out.mid", *arguments)
     assert answer.code == 0, answer.err
-    return midi.read(folder / "out.mid")
+    return midi_reader.read(folder / "out.mid")
 
 
 def test_songs_learned_in_beats_come_back_in_seconds(on_beats):
     for name in ("fast", "slow"):
-        source, song = midi.read(on_beats / f"songs/{name}.mid"), written(on_beats, "--song", name)
-        scores = metrics.note_scores(source.notes, song.notes)
+        source, song = midi_reader.read(on_beats / f"songs/{name}.mid"), written(on_beats, "--song", name)
+        scores = note_metrics.note_scores(source.notes, song.notes)
         assert scores.onset.f1 == scores.offset.f1 == 1
         np.testing.assert_allclose(song.notes["onset"], source.notes["onset"], atol=0.005)
         np.testing.assert_allclose(song.tempos["quarter_seconds"], source.tempos["quarter_seconds"], rtol=1e-3)
@@ -374,7 +391,7 @@ def test_seconds_of_a_mix_in_beats_are_seconds(on_beats):
 def test_a_performance_that_ignores_its_tempo_is_named(tmp_path):
     rng = np.random.default_rng(1)
     rows = [(float(onset), float(onset) + 0.2, 60 + index % 12) for index, onset in enumerate(rng.uniform(0, 20, 60))]
-    midi.write(make_song(rows), tmp_path / "free.mid")
+    midi_writer.write(make_song(rows), tmp_path / "free.mid")
     answer = call("train", "--dir", tmp_path, "--run", tmp_path / "run", "--grid", "beats", "--steps", "50")
     assert "free.mid" in answer.out
     assert "do not follow its tempo" in answer.out

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from conftest import TINY, call
 
-from nemui_jax import dataset, runs, stream, train
-from nemui_jax.stream import Shards
+from nemui_jax.data import cache, dataset, layout
+from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.training import batches, sharded
+from nemui_jax.training.step import init_state
 
 STEPS = 400
 
@@ -26,19 +28,19 @@ def settings(corpus):
 
 
 @pytest.fixture(scope="module")
-def shards(corpus, settings, tmp_path_factory) -> Shards:
-    groups = stream.split(corpus, settings, memory=1.0)
-    return stream.write(corpus, groups, settings, tmp_path_factory.mktemp("shards") / "own")
+def shards(corpus, settings, tmp_path_factory) -> sharded.Shards:
+    groups = sharded.split_corpus(corpus, settings, memory=1.0)
+    return sharded.write_shards(corpus, groups, settings, tmp_path_factory.mktemp("shards") / "own")
 
 
 def begin(corpus, settings):
-    return train.init(jax.random.key(0), dataset.count_rows(corpus.entries, settings), settings)
+    return init_state(jax.random.key(0), layout.count_corpus_rows(corpus.lengths, settings), settings)
 
 
 def go_on(state, shards, settings, total=STEPS, hurry=lambda: False):
     """The state at the end, and all losses."""
     losses = []
-    for reached, part in stream.loop(state, shards, jax.random.key(0), total, settings, hurry):
+    for reached, part in sharded.train_loop_sharded(state, shards, jax.random.key(0), total, settings, hurry):
         state = reached
         losses += part.tolist()
     return state, losses
@@ -46,25 +48,25 @@ def go_on(state, shards, settings, total=STEPS, hurry=lambda: False):
 
 @pytest.mark.parametrize("memory", [1.0, 2e4, 5e4, 1e5, 1e12])
 def test_groups_are_all_songs_in_order(corpus, settings, memory):
-    groups = stream.split(corpus, settings, memory)
+    groups = sharded.split_corpus(corpus, settings, memory)
     assert list(itertools.chain(*groups)) == [0, 1, 2]
     assert all(len(group) for group in groups)
-    assert (len(groups) == 1) == (stream.needed(corpus, settings) <= stream.FILL * memory)
+    assert (len(groups) == 1) == (sharded.bytes_needed(corpus, settings) <= sharded.FILL * memory)
     assert len(groups) == 3 or memory > 1
 
 
 def test_what_is_needed_is_what_arrays_take(corpus, settings):
-    data, _ = train.load(corpus, settings)
+    data, _ = batches.load_data(corpus, settings)
     state = begin(corpus, settings)
-    rows = dataset.count_rows(corpus.entries, settings)
+    rows = layout.count_corpus_rows(corpus.lengths, settings)
     table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt.mu, state.latents_opt.nu))
     real = table + sum(leaf.nbytes for leaf in jax.tree.leaves((data.rolls, data.queries)))
-    assert stream.needed(corpus, settings) == pytest.approx(real, rel=0.15)
+    assert sharded.bytes_needed(corpus, settings) == pytest.approx(real, rel=0.15)
 
 
 def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):
     whole = dataset.pack(corpus, settings)
-    brought = [stream.bring(shards, number) for number in range(3)]
+    brought = [sharded.load_shard(shards, number) for number in range(3)]
     assert len({str(jax.tree.map(np.shape, data)) for data in brought}) == 1  # one compiled step serves all
     for number, data in enumerate(brought):
         rolls, queries = shards.music[number]
@@ -75,7 +77,7 @@ def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):
         first, last = np.asarray(data.rolls.note_start)[[0, -1]]
         assert last - first == corpus.entries[number].notes - corpus.entries[number].merged
     np.testing.assert_array_equal(np.concatenate([rolls.bits for rolls, _ in shards.music]), whole.bits)
-    assert shards.rows[-1][1] == dataset.count_rows(corpus.entries, settings)
+    assert shards.rows[-1][1] == layout.count_corpus_rows(corpus.lengths, settings)
 
 
 def test_a_shard_changes_its_rows_alone(corpus, settings, shards):
@@ -89,12 +91,14 @@ def test_a_shard_changes_its_rows_alone(corpus, settings, shards):
 
 
 def test_a_run_that_is_cut_off_goes_on_as_if_it_were_not(corpus, settings, shards, monkeypatch):
-    for module in (train, stream):
-        monkeypatch.setattr(module, "CHUNK", 10)
+    for module in ("step", "sharded"):
+        monkeypatch.setattr(f"nemui_jax.training.{module}.CHUNK", 10)
     settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, batch_windows=2))
-    assert shards.visit_steps(settings.train) > train.CHUNK
+    assert shards.visit_steps(settings.train) > 10
     whole, losses = go_on(begin(corpus, settings), shards, settings)
-    chunks = stream.loop(begin(corpus, settings), shards, jax.random.key(0), STEPS, settings, hurry=lambda: True)
+    chunks = sharded.train_loop_sharded(
+        begin(corpus, settings), shards, jax.random.key(0), STEPS, settings, hurry=lambda: True
+    )
     state, found = next(chunks)
     assert len(found) == 10  # in the middle of a visit
     chunks.close()
@@ -111,8 +115,8 @@ def test_the_command_learns_in_turns(songs_folder, tmp_path):
     assert np.mean([song["onset"] for song in known]) > 0.95
     again = call("sample", "--run", tmp_path / "run", "--song", 1, "--out", tmp_path / "out.mid")
     assert again.code == 0, again.err
-    assert [row["step"] for row in runs.metrics(runs.read(tmp_path / "run"))][-1] == 900
-    assert not list((dataset.cache_folder() / "shards").iterdir())
+    assert [row["step"] for row in read_log(read_run(tmp_path / "run"))][-1] == 900
+    assert not list((cache.cache_folder() / "shards").iterdir())
 
 
 def test_minutes_are_refused(songs_folder, tmp_path):

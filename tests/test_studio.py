@@ -25,7 +25,8 @@ pytest.importorskip("websockets", reason="needs the extra studio")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from nemui_jax import midi, sample
+from nemui_jax.music import midi_reader
+from nemui_jax.sampling.select import WINDOW_BLOCKS
 from nemui_jax.studio import server
 from nemui_jax.studio.guard import MAX_BODY
 from nemui_jax.studio.piece import Player, Recipe, read_recipe
@@ -113,7 +114,7 @@ def test_order_covers_every_block_once_and_begins_where_it_is_heard(place):
         order = place.studio.player.order(count, at)
         assert sorted(block for start, stop in order for block in range(start, stop)) == list(range(count))
         assert order[0][0] <= min(at, count - 1) < order[0][1]
-        assert all(start % sample.WINDOW == 0 for start, _ in order)
+        assert all(start % WINDOW_BLOCKS == 0 for start, _ in order)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_random_songs_say_what_they_are_made_of(place):
 
 def test_a_piece_as_a_file(place):
     answer = place.ask("/piece.mid", "POST", json.dumps(HALF))
-    song = midi.parse(answer.body)
+    song = midi_reader.parse(answer.body)
     expected = place.studio.player.whole(read_recipe(HALF, 3))
     assert len(song.notes) == len(expected.notes)
     assert place.studio.fingerprint.encode() in answer.body

@@ -20,7 +20,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 if not CHROMIUM:
     pytest.skip("needs chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
 
-from nemui_jax import midi  # noqa: E402
+from nemui_jax.music import midi_reader  # noqa: E402
 from nemui_jax.studio import server  # noqa: E402
 
 FLAGS = """
@@ -167,7 +167,7 @@ def test_a_written_link_gives_exact_weights(page, address):
 def test_a_download_is_the_music(page):
     with page.expect_download() as caught:
         page.click("#take-mid")
-    song = midi.read(caught.value.path())
+    song = midi_reader.read(caught.value.path())
     assert len(song.notes) == len(page.evaluate(NOTES))
     with page.expect_download() as caught:
         page.click("#take-wav")

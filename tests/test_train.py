@@ -10,18 +10,32 @@ import optax
 import pytest
 from conftest import SMALLEST, TINY
 
-from nemui_jax import config, dataset, latents, losses, metrics, model, rolls, sample, train
+from nemui_jax import config
 from nemui_jax.config import Config, ModelConfig, TrainConfig
-from nemui_jax.dataset import Corpus
-from nemui_jax.model import Block
-from nemui_jax.sample import Track
-from nemui_jax.train import Data, TrainState
+from nemui_jax.data import dataset, layout, pianoroll
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.model import decoder, latents, losses
+from nemui_jax.sampling.decode import LatentTrack
+from nemui_jax.sampling.play import play_back
+from nemui_jax.training import batches
+from nemui_jax.training.step import (
+    ROWS,
+    TrainState,
+    default_steps,
+    init_state,
+    learning_rate_share,
+    make_optimizer,
+    steps_in_time,
+    train_loop,
+    train_step,
+    train_steps,
+)
 
 KEY_SEED = 3
 
 
 @pytest.fixture(scope="module")
-def corpus(songs_folder) -> Corpus:
+def corpus(songs_folder) -> dataset.Corpus:
     return dataset.load(songs_folder, SMALLEST.roll)[0]
 
 
@@ -32,18 +46,20 @@ def small(corpus) -> Config:
 
 
 @pytest.fixture(scope="module")
-def loaded(corpus, small) -> tuple[Data, int]:
-    return train.load(corpus, small)
+def loaded(corpus, small) -> tuple[batches.Data, int]:
+    return batches.load_data(corpus, small)
 
 
-def begin(data: Data, settings: Config) -> TrainState:
-    return train.init(jax.random.key(KEY_SEED), int(data.queries.next_row.max()) + 1, settings)
+def begin(data: batches.Data, settings: Config) -> TrainState:
+    return init_state(jax.random.key(KEY_SEED), int(data.queries.next_row.max()) + 1, settings)
 
 
-def go_on(state: TrainState, loaded: tuple[Data, int], settings: Config, length: int) -> tuple[TrainState, np.ndarray]:
+def go_on(
+    state: TrainState, loaded: tuple[batches.Data, int], settings: Config, length: int
+) -> tuple[TrainState, np.ndarray]:
     """Trains `length` steps of 100."""
     data, most = loaded
-    state, found = train.steps(
+    state, found = train_steps(
         state, data, jax.random.key(KEY_SEED), jnp.int32(100), config=settings, most=most, length=length
     )
     return state, np.asarray(found)
@@ -67,7 +83,7 @@ def without_rate(settings: Config, **others) -> Config:
 # Batches
 
 
-shuffle = jax.jit(train.shuffle, static_argnames="count")
+shuffle = jax.jit(batches.shuffle, static_argnames="count")
 
 
 def one_pass(seed: int, count: int, turn: int = 0) -> np.ndarray:
@@ -98,17 +114,17 @@ def test_a_batch_is_windows_of_neighbours(loaded):
     data, _ = loaded
     settings = TrainConfig(batch_windows=5, window_blocks=3)
     count = len(data.queries.step)
-    batch = jax.jit(partial(train.draw, config=settings))(jax.random.key(0), jnp.int32(4), data.queries)
+    batch = jax.jit(partial(batches.sample_batch, config=settings))(jax.random.key(0), jnp.int32(4), data.queries)
     starts = np.asarray(shuffle(jax.random.key(0), np.arange(20, 25, dtype=np.uint32), count=count))
     index = np.minimum(starts[:, None].astype(int) + np.arange(3), count - 1).ravel()
     for column, whole in zip(batch, data.queries, strict=True):
         np.testing.assert_array_equal(column, np.asarray(whole)[index])
 
 
-def music_of(loaded: tuple[Data, int], settings: Config, count: int | None = None) -> losses.Target:
+def music_of(loaded: tuple[batches.Data, int], settings: Config, count: int | None = None) -> losses.Target:
     """The music of the first queries, on the host."""
     data, most = loaded
-    of_blocks = jax.jit(partial(train.targets, config=settings, most=most))
+    of_blocks = jax.jit(partial(batches.make_targets, config=settings, most=most))
     return on_host(of_blocks(data.rolls, jnp.asarray(np.asarray(data.queries.step)[:count])))
 
 
@@ -117,26 +133,28 @@ def test_targets_are_the_music(corpus, small, loaded):
     block, low, high = small.model.block_steps, small.roll.low, small.roll.high
     dense, pedals = [], []
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        steps = latents.count_queries(entry.steps, small.model) * block
-        dense.append(rolls.to_roll(dataset.grid_of(song, entry, small.roll), steps, low, high))
-        pedals.append(rolls.quantise_pedal(song.pedal, steps, small.roll.step_seconds))
+        steps = layout.count_blocks(entry.steps, small.model) * block
+        dense.append(pianoroll.to_roll(dataset.grid_of(song, entry, small.roll), steps, low, high))
+        pedals.append(pianoroll.quantize_pedal(song.pedal, steps, small.roll.step_seconds))
     shape = (-1, block)
     roll = np.concatenate(dense).reshape(*shape, 4, high - low + 1)
     target = music_of(loaded, small)
-    np.testing.assert_array_equal(target.onset, roll[:, :, rolls.ONSET])
-    np.testing.assert_array_equal(target.frame, roll[:, :, rolls.FRAME])
+    np.testing.assert_array_equal(target.onset, roll[:, :, pianoroll.ONSET])
+    np.testing.assert_array_equal(target.frame, roll[:, :, pianoroll.FRAME])
     np.testing.assert_allclose(target.pedal, np.concatenate(pedals).reshape(shape), atol=0.003)
-    counts = roll[:, :, rolls.ONSET].sum((1, 2))
+    counts = roll[:, :, pianoroll.ONSET].sum((1, 2))
     assert most == counts.max()
     np.testing.assert_array_equal(np.sum(target.note_mask, 1), counts)
     for query in range(len(roll)):
         there = target.note_mask[query] == 1
         step, column = target.note_step[query][there], target.note_column[query][there]
-        assert roll[query, step, rolls.ONSET, column].all()
+        assert roll[query, step, pianoroll.ONSET, column].all()
         np.testing.assert_allclose(
-            target.note_velocity[query][there], roll[query, step, rolls.VELOCITY, column], rtol=1e-6
+            target.note_velocity[query][there], roll[query, step, pianoroll.VELOCITY, column], rtol=1e-6
         )
-        np.testing.assert_allclose(target.note_timing[query][there], roll[query, step, rolls.TIMING, column], rtol=1e-6)
+        np.testing.assert_allclose(
+            target.note_timing[query][there], roll[query, step, pianoroll.TIMING, column], rtol=1e-6
+        )
 
 
 # Losses
@@ -155,7 +173,9 @@ def test_loss_by_hand(small, loaded):
     target = music_of(loaded, small, 7)
     rng = np.random.default_rng(0)
     shape = target.frame.shape
-    block = Block(*rng.normal(size=(4, *shape)).astype(np.float32), rng.normal(size=shape[:2]).astype(np.float32))
+    block = decoder.Block(
+        *rng.normal(size=(4, *shape)).astype(np.float32), rng.normal(size=shape[:2]).astype(np.float32)
+    )
     expected = bernoulli_nats(block.onset, target.onset).sum() + bernoulli_nats(block.frame, target.frame).sum()
     expected += losses.PEDAL_WEIGHT * bernoulli_nats(block.pedal, target.pedal).sum()
     assert target.note_mask.sum() > 3
@@ -167,14 +187,14 @@ def test_loss_by_hand(small, loaded):
             velocity += (block.velocity[place] - target.note_velocity[query, note]) ** 2
             timing += (block.timing[place] - target.note_timing[query, note]) ** 2
     expected += losses.VELOCITY_WEIGHT * velocity + losses.TIMING_WEIGHT * timing
-    found = losses.loss(Block(*map(jnp.asarray, block)), jax.device_put(target), small.train)
+    found = losses.loss(decoder.Block(*map(jnp.asarray, block)), jax.device_put(target), small.train)
     assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
 
 
 def test_squared_loss_is_of_frames_alone(loaded, small):
     target = music_of(loaded, small, 7)
     frame = np.random.default_rng(0).normal(size=target.frame.shape).astype(np.float32)
-    found = losses.loss(Block(frame=jnp.asarray(frame)), jax.device_put(target), TrainConfig(loss="squared"))
+    found = losses.loss(decoder.Block(frame=jnp.asarray(frame)), jax.device_put(target), TrainConfig(loss="squared"))
     assert float(found) == pytest.approx(np.mean((frame - target.frame) ** 2), rel=1e-5)
 
 
@@ -192,7 +212,7 @@ def test_decode_by_hand():
         model=ModelConfig(block_steps=2, knot_steps=4, latent_size=3, hidden_size=5, hidden_layers=2, rejoin=(1,)),
     )
     rng = np.random.default_rng(0)
-    params = jax.eval_shape(lambda key: model.init(key, settings), jax.random.key(0))
+    params = jax.eval_shape(lambda key: decoder.init(key, settings), jax.random.key(0))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
     latent, time = np.array([0.3, -1.0, 2.0], np.float32), 0.25
     angle = 2 * np.pi * np.arange(1, 3) * time  # two harmonics: up to half the step rate
@@ -204,30 +224,30 @@ def test_decode_by_hand():
         hidden = hidden @ np.asarray(weights["kernel"]) + np.asarray(weights["bias"])
         hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
     flat = hidden @ np.asarray(params["params"]["heads"]["kernel"]) + np.asarray(params["params"]["heads"]["bias"])
-    block = model.decode(params, jnp.asarray(latent), jnp.float32(time), settings)
+    block = decoder.decode(params, jnp.asarray(latent), jnp.float32(time), settings)
     assert [head.shape for head in block] == [(2, 3)] * 4 + [(2,)]
     np.testing.assert_allclose(np.concatenate([np.ravel(head) for head in block]), flat, rtol=1e-4, atol=1e-4)
 
 
 def test_cells_are_rare_before_training(small):
-    block = model.decode(model.init(jax.random.key(0), small), jnp.zeros(4), jnp.zeros(()), small)
+    block = decoder.decode(decoder.init(jax.random.key(0), small), jnp.zeros(4), jnp.zeros(()), small)
     assert sigmoid(np.asarray(block.onset)).mean() < 0.02
     assert sigmoid(np.asarray(block.frame)).mean() < 0.05
 
 
 def test_a_query_does_not_depend_on_its_batch(small):
-    params = model.init(jax.random.key(0), small)
+    params = decoder.init(jax.random.key(0), small)
     latent, time = jax.random.normal(jax.random.key(1), (6, 4)), jnp.linspace(0, 0.9, 6)
-    decode = jax.vmap(partial(model.decode, config=small), (None, 0, 0))
+    decode = jax.vmap(partial(decoder.decode, config=small), (None, 0, 0))
     together = decode(params, latent, time)
-    alone = model.decode(params, latent[2], time[2], small)
+    alone = decoder.decode(params, latent[2], time[2], small)
     for head, head_alone in zip(together, alone, strict=True):
         np.testing.assert_allclose(head[2], head_alone, rtol=1e-5, atol=1e-6)
 
 
 def test_original_preset():
     settings = config.preset("original")
-    params = jax.eval_shape(lambda key: model.init(key, settings), jax.random.key(0))["params"]
+    params = jax.eval_shape(lambda key: decoder.init(key, settings), jax.random.key(0))["params"]
     shapes = {name: layer["kernel"].shape for name, layer in params.items()}
     joined = 32 + 2 * 128
     assert shapes == {
@@ -239,19 +259,19 @@ def test_original_preset():
         "hidden_5": (512, 512),
         "heads": (512, 128),
     }
-    assert latents.count_rows(12345, settings.model) == 1
-    block = jax.eval_shape(partial(model.decode, config=settings), {"params": params}, jnp.zeros(32), jnp.zeros(()))
+    assert layout.count_song_rows(12345, settings.model) == 1
+    block = jax.eval_shape(partial(decoder.decode, config=settings), {"params": params}, jnp.zeros(32), jnp.zeros(()))
     assert block.frame.shape == (1, 128)
     assert (block.onset, block.velocity, block.timing, block.pedal) == (None,) * 4
 
 
 def test_fourier_features_are_fixed():
     settings = config.preset("original").model
-    features = np.asarray(model.time_features(jnp.float32(0.3), settings))
-    again = np.asarray(jax.jit(partial(model.time_features, config=settings))(jnp.float32(0.3)))
+    features = np.asarray(decoder.time_features(jnp.float32(0.3), settings))
+    again = np.asarray(jax.jit(partial(decoder.time_features, config=settings))(jnp.float32(0.3)))
     np.testing.assert_allclose(features, again, atol=1e-3)
     np.testing.assert_allclose(features[:128] ** 2 + features[128:] ** 2, 1, rtol=1e-5)
-    slope = jax.jacfwd(partial(model.time_features, config=settings))(jnp.float32(0.0))[:128] / (2 * np.pi)
+    slope = jax.jacfwd(partial(decoder.time_features, config=settings))(jnp.float32(0.0))[:128] / (2 * np.pi)
     assert 50 < float(jnp.std(slope)) < 80  # 128 draws of standard deviation 64
     assert len(np.unique(slope)) == 128
 
@@ -279,7 +299,9 @@ def test_rows_outside_the_batch_stay(loaded, small):
     settings = small
     state = go_on(begin(data, settings), loaded, settings, 10)[0]
     before = on_host(state)
-    batch = jax.jit(partial(train.draw, config=settings.train))(jax.random.key(KEY_SEED), before.step, data.queries)
+    batch = jax.jit(partial(batches.sample_batch, config=settings.train))(
+        jax.random.key(KEY_SEED), before.step, data.queries
+    )
     batch = on_host(batch)
     after = on_host(go_on(state, loaded, settings, 1)[0])
     inside = np.zeros(len(before.latents), bool)
@@ -305,15 +327,15 @@ def test_lazy_update_equals_a_dense_one(loaded, small):
     settings = without_rate(small, batch_windows=size)
     key = jax.random.key(KEY_SEED)
     state = begin(data, settings)
-    adam = train.optimiser(settings.train)
+    adam = make_optimizer(settings.train)
     table, params = jnp.array(state.latents), jax.tree.map(jnp.array, state.params)
     opts = adam.init(params), adam.init(table)
 
     def cost(params, table, index):
         query = jax.tree.map(lambda column: column[index], data.queries)
-        latent = latents.read(table[query.row], table[query.next_row], query.time)
-        block = jax.vmap(partial(model.decode, config=settings), (None, 0, 0))(params, latent, query.time)
-        return losses.loss(block, train.targets(data.rolls, query.step, settings, most), settings.train)
+        latent = latents.interpolate(table[query.row], table[query.next_row], query.time)
+        block = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))(params, latent, query.time)
+        return losses.loss(block, batches.make_targets(data.rolls, query.step, settings, most), settings.train)
 
     @jax.jit
     def dense_step(learned, opts, index):
@@ -352,7 +374,7 @@ def test_ten_steps_and_ten_are_twenty(loaded, small):
 def test_another_key_is_another_training(loaded, small):
     data, most = loaded
     runs = [
-        train.steps(begin(data, small), data, jax.random.key(seed), jnp.int32(100), config=small, most=most, length=10)[
+        train_steps(begin(data, small), data, jax.random.key(seed), jnp.int32(100), config=small, most=most, length=10)[
             1
         ]
         for seed in (0, 0, 1)
@@ -364,64 +386,66 @@ def test_another_key_is_another_training(loaded, small):
 def test_a_step_is_compiled_once(loaded, small):
     data, most = loaded
     state = go_on(begin(data, small), loaded, small, 10)[0]
-    compiled = train.steps._cache_size()
+    compiled = train_steps._cache_size()
     for total in (100, 200):
         key = jax.random.key(total)
-        state, _ = train.steps(state, data, key, jnp.int32(total), config=small, most=most, length=10)
-    assert train.steps._cache_size() == compiled
+        state, _ = train_steps(state, data, key, jnp.int32(total), config=small, most=most, length=10)
+    assert train_steps._cache_size() == compiled
 
 
 def test_loop_ends_its_chunks_at_the_same_steps(loaded, small, monkeypatch):
-    monkeypatch.setattr(train, "CHUNK", 10)
+    monkeypatch.setattr("nemui_jax.training.step.CHUNK", 10)
     data, most = loaded
     key = jax.random.key(KEY_SEED)
 
     def run(state: TrainState, total: int):
-        found = [(on_host(state), part) for state, part in train.loop(state, data, key, total, small, most)]
+        found = [(on_host(state), part) for state, part in train_loop(state, data, key, total, small, most)]
         return [int(state.step) for state, _ in found], found[-1][0], np.concatenate([part for _, part in found])
 
     whole_steps, whole, whole_losses = run(begin(data, small), 25)
     assert whole_steps == [10, 20, 25]
     assert len(whole_losses) == 25
-    state = next(train.loop(begin(data, small), data, key, 25, small, most))[0]
+    state = next(train_loop(begin(data, small), data, key, 25, small, most))[0]
     steps, again, found = run(state, 25)
     assert steps == [20, 25]
     assert_equal_bits(again, whole)
     np.testing.assert_array_equal(found, whole_losses[10:])
-    assert list(train.loop(again, data, key, 25, small, most)) == []
+    assert list(train_loop(again, data, key, 25, small, most)) == []
 
 
 def test_rate():
     settings = TrainConfig()
-    rates = [float(train.rate(jnp.int32(step), jnp.int32(1000), settings)) for step in (0, 25, 50, 500, 1000, 1500)]
+    rates = [
+        float(learning_rate_share(jnp.int32(step), jnp.int32(1000), settings)) for step in (0, 25, 50, 500, 1000, 1500)
+    ]
     assert rates[0] == 0
     assert rates[1] == pytest.approx(0.5, rel=0.01)
     assert rates[2] > 0.99
     assert rates[3] == pytest.approx(0.505, rel=0.01)
     assert rates[4:] == pytest.approx([0.01, 0.01], rel=1e-3)
-    assert float(train.rate(jnp.int32(0), jnp.int32(9), TrainConfig(constant_rate=True))) == 1
+    assert float(learning_rate_share(jnp.int32(0), jnp.int32(9), TrainConfig(constant_rate=True))) == 1
 
 
 def test_default_length_is_whole_chunks_by_the_amount_of_music():
     settings = TrainConfig(batch_windows=10, window_blocks=2, passes=40.0, least_steps=120)
-    assert train.default_steps(1, settings) == 150
-    assert train.default_steps(10_000, settings) == 20_000
-    assert train.default_steps(100_000, settings) == 200_000
+    assert default_steps(1, settings) == 150
+    assert default_steps(10_000, settings) == 20_000
+    assert default_steps(100_000, settings) == 200_000
 
 
 def test_steps_in_a_time_are_whole_chunks(loaded, small, monkeypatch):
-    monkeypatch.setattr(train, "CHUNK", 10)
+    monkeypatch.setattr("nemui_jax.training.step.CHUNK", 10)
     data, most = loaded
-    found = train.steps_in(1.0, begin(data, small), data, jax.random.key(0), small, most)
-    assert found >= train.CHUNK
-    assert found % train.CHUNK == 0
+    found = steps_in_time(1.0, begin(data, small), data, jax.random.key(0), small, most)
+    assert found >= 10
+    assert found % 10 == 0
 
 
 def test_ranks_are_joined_on_purpose(loaded, small):
     data, most = loaded
     state = begin(data, small)
     with jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(partial(train.step, config=small, most=most), state, data, jax.random.key(0), jnp.int32(1))
+        jax.eval_shape(partial(train_step, config=small, most=most), state, data, jax.random.key(0), jnp.int32(1))
 
 
 # What is learned
@@ -430,19 +454,19 @@ def test_ranks_are_joined_on_purpose(loaded, small):
 def test_a_song_comes_back_note_for_note(corpus):
     """The promise: whole songs, with dynamics, timing and pedal."""
     settings = dataset.fit_pitches(TINY, corpus)
-    data, most = train.load(corpus, settings)
-    chunks = list(train.loop(begin(data, settings), data, jax.random.key(0), 550, settings, most))
+    data, most = batches.load_data(corpus, settings)
+    chunks = list(train_loop(begin(data, settings), data, jax.random.key(0), 550, settings, most))
     state, values = chunks[-1][0], np.concatenate([part for _, part in chunks])
     assert len(values) == 550
     assert values[-50:].mean() < values[:50].mean() / 20
     start = 0
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        rows = latents.count_rows(entry.steps, settings.model)
-        track = Track(entry.name, np.asarray(state.latents[start : start + rows]), entry.steps, entry.shift, song)
+        rows = layout.count_song_rows(entry.steps, settings.model)
+        track = LatentTrack(entry.name, np.asarray(state.latents[start : start + rows]), entry.steps, entry.shift, song)
         start += rows
-        played = sample.recall(state.params, track, settings)
-        scores = metrics.note_scores(song.notes, played.notes)
+        played = play_back(state.params, track, settings)
+        scores = note_metrics.note_scores(song.notes, played.notes)
         assert (scores.onset.f1, scores.offset.f1, scores.velocity.f1) == (1, 1, 1)
         assert scores.onset_error_seconds < 0.004
-        assert metrics.pedal_agreement(song.pedal, played.pedal, song.seconds) > 0.98
-    assert -(-start // train.ROWS) * train.ROWS == len(state.latents)
+        assert note_metrics.pedal_agreement(song.pedal, played.pedal, song.seconds) > 0.98
+    assert -(-start // ROWS) * ROWS == len(state.latents)

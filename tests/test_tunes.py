@@ -5,10 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nemui_jax import midi, tunes
-from nemui_jax.tunes import MAX_SHIFT_SECONDS, TUNES, Tune, parse_voice, song, write_all
+from nemui_jax.music import midi_reader, tunes
 
-SONGS = {tune.name: song(tune) for tune in TUNES}
+SONGS = {tune.name: tunes.song(tune) for tune in tunes.TUNES}
 TOP_NOTES = {  # the first notes of a voice, by tune and voice
     ("prelude-in-c", 0): [67, 72, 76, 67, 72, 76],
     ("minuet-in-g", 0): [74, 67, 69, 71, 72, 74, 67, 67],
@@ -21,20 +20,20 @@ TOP_NOTES = {  # the first notes of a voice, by tune and voice
 }
 
 
-def make(*voices: str, **others) -> Tune:
-    return Tune("test", "Test", "", "none", (4, 4), 120.0, voices, **{"roll": 0.0, **others})
+def make(*voices: str, **others) -> tunes.Tune:
+    return tunes.Tune("test", "Test", "", "none", (4, 4), 120.0, voices, **{"roll": 0.0, **others})
 
 
 def notes(text: str, **others) -> list[tuple]:
-    found, _ = parse_voice(make(text, **others), 0)
+    found, _ = tunes.parse_voice(make(text, **others), 0)
     return [(note.pitch, note.start, note.length) for note in found]
 
 
 def levels(text: str) -> list[float]:
-    return [note.level for note in parse_voice(make(text), 0)[0]]
+    return [note.level for note in tunes.parse_voice(make(text), 0)[0]]
 
 
-@pytest.mark.parametrize("tune", TUNES, ids=lambda tune: tune.name)
+@pytest.mark.parametrize("tune", tunes.TUNES, ids=lambda tune: tune.name)
 def test_tune_is_playable(tune):
     found = SONGS[tune.name]
     rows = found.notes
@@ -68,18 +67,18 @@ def test_no_note_overlaps_itself():
 
 
 def test_tunes_are_various():
-    assert len(TUNES) >= 12
-    assert len({tune.name for tune in TUNES}) == len(TUNES)
-    assert len({tune.style for tune in TUNES}) >= 4
-    assert len({tune.meter for tune in TUNES}) >= 4
-    assert len({tune.program for tune in TUNES}) >= 3
-    assert 2 * sum(bool(tune.pedal) for tune in TUNES) >= len(TUNES)
+    assert len(tunes.TUNES) >= 12
+    assert len({tune.name for tune in tunes.TUNES}) == len(tunes.TUNES)
+    assert len({tune.style for tune in tunes.TUNES}) >= 4
+    assert len({tune.meter for tune in tunes.TUNES}) >= 4
+    assert len({tune.program for tune in tunes.TUNES}) >= 3
+    assert 2 * sum(bool(tune.pedal) for tune in tunes.TUNES) >= len(tunes.TUNES)
 
 
 @pytest.mark.parametrize(("name", "voice"), TOP_NOTES)
 def test_first_notes_are_those_of_the_work(name, voice):
-    tune = next(tune for tune in TUNES if tune.name == name)
-    first = [note.pitch for note in parse_voice(tune, voice)[0]]
+    tune = next(tune for tune in tunes.TUNES if tune.name == name)
+    first = [note.pitch for note in tunes.parse_voice(tune, voice)[0]]
     assert first[: len(TOP_NOTES[name, voice])] == TOP_NOTES[name, voice]
 
 
@@ -128,12 +127,12 @@ def test_dynamics_and_hairpins():
     assert levels("!p C4:4 !< C4 C4 !f C4") == pytest.approx([45, 45, 63, 81], abs=0.01)
     assert levels("!f C4:4 !> C4 C4 !p C4") == pytest.approx([81, 81, 63, 45], abs=0.01)
     assert levels("C4:2^ C4")[0] > levels("C4:2 C4")[0]
-    loud, soft = (song(make(f"!{mark} [ C4:4 ]x4")).notes["velocity"].mean() for mark in ("f", "p"))
+    loud, soft = (tunes.song(make(f"!{mark} [ C4:4 ]x4")).notes["velocity"].mean() for mark in ("f", "p"))
     assert loud - soft == pytest.approx(81 - 45, abs=1)
 
 
 def test_articulation():
-    rows = song(make("C4:4 D4:4' %50 E4 F4")).notes
+    rows = tunes.song(make("C4:4 D4:4' %50 E4 F4")).notes
     assert (rows["end"] - rows["onset"]).tolist() == pytest.approx([0.475, 0.225, 0.25, 0.25], abs=0.016)
 
 
@@ -156,50 +155,50 @@ def test_articulation():
 )
 def test_mistakes_are_named(text, what):
     with pytest.raises(ValueError, match=f"^test, voice 2, .*{what}"):
-        song(make("C4:1 | C4:1 | C4:1", text))
+        tunes.song(make("C4:1 | C4:1 | C4:1", text))
 
 
 def test_wrong_bar_of_a_real_tune_is_named():
-    tune = TUNES[1]
+    tune = tunes.TUNES[1]
     broken = replace(tune, voices=(tune.voices[0].replace("| D5:4 G4 G4 |", "| D5:4 G4 |", 1), tune.voices[1]))
     with pytest.raises(ValueError, match=f"{tune.name}, voice 1, bar 2: lasts 1/2"):
-        song(broken)
+        tunes.song(broken)
 
 
 def test_voices_of_different_length_are_refused():
     with pytest.raises(ValueError, match="test: the voices last 1, 2"):
-        song(make("C4:1", "C4:1 | C4"))
+        tunes.song(make("C4:1", "C4:1 | C4"))
 
 
 def test_unisons_are_one_note_and_long_notes_are_cut():
-    rows = song(make("C4:1", "C4:2 C4")).notes
+    rows = tunes.song(make("C4:1", "C4:2 C4")).notes
     assert rows["pitch"].tolist() == [60, 60]
     assert rows["end"][0] == rows["onset"][1]
 
 
 def test_timing_stays_close_to_the_score_and_is_repeatable():
     tune = make("[ C4:8 D4 E4 F4 ]x2 | [ C4:8 D4 E4 F4 ]x2", tempos=((2, 60.0),))
-    rows = song(tune).notes
+    rows = tunes.song(tune).notes
     places = np.concatenate([np.arange(8) * 0.25, 2 + np.arange(8) * 0.5])
     shifts = rows["onset"] - places
-    assert 0.001 < np.abs(shifts).max() <= MAX_SHIFT_SECONDS
-    assert np.array_equal(rows, song(tune).notes)
-    assert song(tune).tempos.tolist() == [(0.0, 0.5), (2.0, 1.0)]
+    assert 0.001 < np.abs(shifts).max() <= tunes.MAX_SHIFT_SECONDS
+    assert np.array_equal(rows, tunes.song(tune).notes)
+    assert tunes.song(tune).tempos.tolist() == [(0.0, 0.5), (2.0, 1.0)]
 
 
 def test_pedal_and_pickup():
-    found = song(make("C4:4 | C4:1 | D4", pickup=Fraction(1, 4), pedal="half"))
+    found = tunes.song(make("C4:4 | C4:1 | D4", pickup=Fraction(1, 4), pedal="half"))
     assert found.meters.tolist() == [(0.0, 1, 4), (0.5, 4, 4)]
     assert found.pedal["value"].tolist() == [127, 0, 127, 0, 127, 0, 127, 0]
     assert found.pedal["time"][:3].tolist() == pytest.approx([0.57, 1.51, 1.57])
 
 
 def test_write_all(tmp_path):
-    paths = write_all(tmp_path / "new" / "folder")
+    paths = tunes.write_all(tmp_path / "new" / "folder")
     assert paths == sorted(paths)
     assert [path.name for path in paths[:2]] == ["01-prelude-in-c.mid", "02-minuet-in-g.mid"]
-    for tune, path in zip(TUNES, paths, strict=True):
-        read, made = midi.read(path), SONGS[tune.name]
+    for tune, path in zip(tunes.TUNES, paths, strict=True):
+        read, made = midi_reader.read(path), SONGS[tune.name]
         assert path.name.endswith(f"-{tune.name}.mid")
         assert len(read.notes) == len(made.notes)
         by_pitch = [np.sort(found.notes[["pitch", "onset"]], order=["pitch", "onset"]) for found in (read, made)]

@@ -22,7 +22,9 @@ from conftest import ROOT, SMALLEST, call, chorale, make_song
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2
 
-from nemui_jax import midi, runs, watch
+from nemui_jax.cli import monitor
+from nemui_jax.music import midi_reader
+from nemui_jax.runs.run import read_log, read_run
 
 
 def masked(data: bytes) -> int:
@@ -79,7 +81,7 @@ def watched(songs_folder, tmp_path_factory) -> Path:
 
 
 def test_figures_are_those_of_the_log(watched):
-    log, found = runs.metrics(runs.read(watched)), scalars(read_events(watched / "tensorboard"))
+    log, found = read_log(read_run(watched)), scalars(read_events(watched / "tensorboard"))
     for name in ("loss", "recall"):
         assert found[name] == pytest.approx({row["step"]: row[name] for row in log if name in row})
     assert set(found["music_steps_per_second"]) == {50, 100, 150, 200}
@@ -87,7 +89,7 @@ def test_figures_are_those_of_the_log(watched):
 
 
 def test_learning_rates_rise_and_fall(watched):
-    found, settings = scalars(read_events(watched / "tensorboard")), runs.read(watched).config.train
+    found, settings = scalars(read_events(watched / "tensorboard")), read_run(watched).config.train
     for name, peak in (("weights", settings.weight_rate), ("rows", settings.row_rate)):
         values = [found[f"learning_rate/{name}"][step] for step in (50, 100, 150, 200)]
         shares = [0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * (step - 1) / 200)) for step in (50, 100, 150, 200)]
@@ -95,19 +97,19 @@ def test_learning_rates_rise_and_fall(watched):
 
 
 def test_pictures_of_the_first_song(watched):
-    run = runs.read(watched)
+    run = read_run(watched)
     found = pictures(read_events(watched / "tensorboard"))
-    assert list(found) == [row["step"] for row in runs.metrics(run) if "recall" in row]
+    assert list(found) == [row["step"] for row in read_log(run) if "recall" in row]
     source = run.song(0)
     pitches = int(source.notes["pitch"].max()) - int(source.notes["pitch"].min()) + 1
     for picture in found.values():
-        assert picture.shape[0] >= pitches * watch.PITCH_PIXELS
-        assert picture.shape[1] == pytest.approx(source.seconds / watch.PIXEL_SECONDS, abs=2)
+        assert picture.shape[0] >= pitches * monitor.PITCH_PIXELS
+        assert picture.shape[1] == pytest.approx(source.seconds / monitor.PIXEL_SECONDS, abs=2)
 
 
 def test_events_after_the_step_gone_on_from_are_purged(watched, tmp_path):
-    run = runs.read(watched)
-    with watch.watching(run, 150, tmp_path, None) as seen:
+    run = read_run(watched)
+    with monitor.monitoring(run, 150, tmp_path, None) as seen:
         seen.show({"step": 200, "loss": 0.5}, None)
     first, *rest = (event for event in read_events(tmp_path) if not event.file_version)
     assert (first.step, first.session_log.status) == (151, event_pb2.SessionLog.START)
@@ -116,7 +118,7 @@ def test_events_after_the_step_gone_on_from_are_purged(watched, tmp_path):
 
 def test_watching_changes_nothing_learned(songs_folder, watched, tmp_path):
     call("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 200, settings=SMALLEST)
-    other, known = (runs.metrics(runs.read(path)) for path in (tmp_path / "run", watched))
+    other, known = (read_log(read_run(path)) for path in (tmp_path / "run", watched))
     assert [row["loss"] for row in other] == [row["loss"] for row in known]
     assert sorted(item.name for item in (tmp_path / "run").iterdir()) == sorted(
         item.name for item in watched.iterdir() if item.name != "tensorboard"
@@ -138,33 +140,33 @@ def test_without_the_extra_nothing_begins(songs_folder, tmp_path, monkeypatch, m
 
 def at(picture: np.ndarray, seconds: float, pitch: int, top: int) -> tuple[int, ...]:
     """The colour of a pitch at a time, in a picture whose highest pitch is `top`."""
-    return tuple(picture[(top - pitch) * watch.PITCH_PIXELS, round(seconds / watch.PIXEL_SECONDS)].tolist())
+    return tuple(picture[(top - pitch) * monitor.PITCH_PIXELS, round(seconds / monitor.PIXEL_SECONDS)].tolist())
 
 
 def test_an_image_marks_what_is_missed_and_extra():
     song = make_song([(0.0, 0.5, 60, 127), (1.0, 1.5, 62, 127), (1.0, 1.5, 64, 1)])
     other = make_song([(0.0, 0.5, 60, 127), (1.0, 1.5, 64, 1), (2.0, 2.5, 61, 127)])
-    picture = watch.image(song, other, 60.0)
-    assert picture.shape == (5 * watch.PITCH_PIXELS, 50, 3)
+    picture = monitor.image(song, other, 60.0)
+    assert picture.shape == (5 * monitor.PITCH_PIXELS, 50, 3)
     assert at(picture, 0.0, 60, 64) == (200, 200, 200)
-    assert at(picture, 1.0, 62, 64) == watch._MISSED
-    assert at(picture, 2.0, 61, 64) == watch._EXTRA
-    assert at(picture, 0.0, 64, 64) == watch._PANEL
+    assert at(picture, 1.0, 62, 64) == monitor._MISSED
+    assert at(picture, 2.0, 61, 64) == monitor._EXTRA
+    assert at(picture, 0.0, 64, 64) == monitor._PANEL
     assert sum(at(picture, 1.0, 64, 64)) < 0.7 * 600  # softer
     assert 0 < sum(at(picture, 0.3, 60, 64)) < 0.7 * 600  # after its onset
 
 
 def test_an_image_of_the_start():
     song = make_song([(0.0, 9.0, 60), (1.0, 1.5, 62), (8.0, 8.5, 72)])
-    assert watch.image(song, song, 2.0).shape == (3 * watch.PITCH_PIXELS, 40, 3)
-    assert watch.image(song, song, 60.0).shape == (13 * watch.PITCH_PIXELS, 180, 3)
+    assert monitor.image(song, song, 2.0).shape == (3 * monitor.PITCH_PIXELS, 40, 3)
+    assert monitor.image(song, song, 60.0).shape == (13 * monitor.PITCH_PIXELS, 180, 3)
 
 
 def test_an_image_of_nothing_and_of_one_side():
     nothing = make_song([])
-    assert watch.image(nothing, nothing, 60.0).shape == (1, 1, 3)
-    colours = watch.image(chorale(), nothing, 60.0).reshape(-1, 3)
-    notes = colours[(colours != watch._PANEL).any(axis=1)] / watch._MISSED
+    assert monitor.image(nothing, nothing, 60.0).shape == (1, 1, 3)
+    colours = monitor.image(chorale(), nothing, 60.0).reshape(-1, 3)
+    notes = colours[(colours != monitor._PANEL).any(axis=1)] / monitor._MISSED
     assert len(notes) > 100
     np.testing.assert_allclose(notes, np.repeat(notes[:, :1], 3, axis=1), atol=0.02)  # one hue
 
@@ -193,7 +195,7 @@ def test_a_profile_of_too_few_steps(songs_folder, tmp_path):
 
 
 def test_chunks_are_passed_on(watched):
-    seen = watch.Watch(runs.read(watched))
+    seen = monitor.Monitor(read_run(watched))
     assert list(seen.chunks(iter("abc"))) == ["a", "b", "c"]
     assert list(seen.chunks(iter(""))) == []
 
@@ -213,7 +215,7 @@ def test_training_as_json(songs_folder, tmp_path):
     answer = call(*flags, settings=SMALLEST)
     told = json.loads(answer.out)
     assert "files used" in answer.err
-    log, recalls = runs.metrics(runs.read(tmp_path / "run")), json.loads((tmp_path / "run/recall.json").read_text())
+    log, recalls = read_log(read_run(tmp_path / "run")), json.loads((tmp_path / "run/recall.json").read_text())
     assert (told["step"], told["total"], told["done"], told["songs"]) == (100, 100, True, 3)
     assert told["loss"] == log[-1]["loss"]
     for name in ("onset", "offset", "velocity", "pedal"):
@@ -236,7 +238,7 @@ def test_samples_as_json(trained, tmp_path):
     told = json.loads(answer.out)
     assert [(piece["kind"], piece["seed"]) for piece in told] == [("mix", 5), ("mix", 6)]
     for piece in told:
-        song = midi.read(Path(piece["path"]))
+        song = midi_reader.read(Path(piece["path"]))
         assert piece["notes"] == len(song.notes)
         assert piece["seconds"] == pytest.approx(song.seconds, abs=0.01)
         assert [Path(path).suffix for path in piece["also"]] == [".png"]
@@ -283,9 +285,9 @@ def test_plots_of_a_run_without_log_or_recalls(watched, tmp_path):
 
 def test_plots_without_the_extra(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name == "nemui_jax.plots" or name.startswith("matplotlib.")]:
+    for name in [name for name in sys.modules if name == "nemui_jax.outputs.plots" or name.startswith("matplotlib.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("nemui_jax.plots", raising=False)
+    monkeypatch.delattr("nemui_jax.outputs.plots", raising=False)
     answer = call("plots", "--run", trained.path, "--out", tmp_path / "pictures")
     assert answer.code == 2
     assert "pip install 'nemui-jax[plots]'" in answer.err
@@ -318,7 +320,7 @@ def test_completion_of_commands_and_flags(tmp_path):
 
 def test_completion_of_names_of_songs(trained, tmp_path):
     line = f"run.py sample --run {trained.path} "
-    names = {entry.name for entry in runs.read(trained.path).entries}
+    names = {entry.name for entry in read_run(trained.path).entries}
     assert len(names) == 3
     assert {name.replace("\\ ", " ") for name in completions(f"{line}--song ", tmp_path)} == names
     assert completions(f"{line}--mix rub", tmp_path) == {"rubato"}
@@ -326,7 +328,7 @@ def test_completion_of_names_of_songs(trained, tmp_path):
     assert completions(f"run.py sample --run {tmp_path} --song ", tmp_path) == set()
 
 
-@pytest.mark.parametrize("path", ["run.py", "nemui_jax/cli.py"])
+@pytest.mark.parametrize("path", ["run.py", "nemui_jax/cli/main.py"])
 def test_shells_know_that_it_completes(path):
     assert b"PYTHON_ARGCOMPLETE_OK" in (ROOT / path).read_bytes()[:1024]
 

@@ -11,7 +11,7 @@ from conftest import call, make_song
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from nemui_jax import midi
+from nemui_jax.music import midi_reader, midi_writer
 
 TICK = 1.1e-3  # seconds: times are kept to less than a millisecond
 
@@ -44,7 +44,7 @@ def by_symusic(path: Path) -> list[tuple]:
 
 
 def by_us(path: Path) -> list[tuple]:
-    song = midi.read(path)
+    song = midi_reader.read(path)
     assert song.warnings == ()
     return song.notes[["onset", "end", "pitch", "velocity"]].tolist()
 
@@ -109,6 +109,6 @@ def test_any_song(tmp_path_factory, rows, pedal, tempos, meters):
         tempos=sorted(tempos),
         meters=sorted(meters),
     )
-    midi.write(song, path, "of any notes")
+    midi_writer.write(song, path, "of any notes")
     assert_read_alike(path)
     assert len(by_us(path)) == len(song.notes)

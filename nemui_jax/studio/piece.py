@@ -17,10 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax import latents, midi, model, prior, rolls, sample
 from nemui_jax.config import BEAT_STEPS, Config
-from nemui_jax.midi import TEMPO, Song
-from nemui_jax.sample import Decoded, Track, Voice
+from nemui_jax.data import layout, pianoroll
+from nemui_jax.model import decoder
+from nemui_jax.music.song import TEMPO, Song, cut_song
+from nemui_jax.sampling import prior
+from nemui_jax.sampling.blend import blend_latents, is_single, shift_per_block
+from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents
+from nemui_jax.sampling.play import play
+from nemui_jax.sampling.select import WINDOW_BLOCKS, DecodedSong, decode_song, select_by_density, select_by_threshold
 
 MAX_SONGS = 8  # that one piece is made of
 MAX_MOMENTS = 256  # of a drawn path
@@ -45,10 +50,10 @@ class Recipe:
 class Piece(NamedTuple):
     """A recipe with its latents read: what is needed to decode any stretch of it."""
 
-    tracks: Sequence[Track]
+    tracks: Sequence[LatentTrack]
     weights: Float[np.ndarray, "song block"]
     latent: Float[np.ndarray, "block latent"]
-    voices: Sequence[Voice]
+    voices: Sequence[DecodedSong]
     shifts: np.ndarray  # of each block
     noise: float
 
@@ -86,7 +91,7 @@ def read_recipe(data: Any, count: int) -> Recipe:
 class Player:
     """A run's decoder and songs, those brought in included. Its methods may be called from several threads."""
 
-    def __init__(self, params: model.Params, tracks: Sequence[Track], config: Config, unit: Any):
+    def __init__(self, params: decoder.Params, tracks: Sequence[LatentTrack], config: Config, unit: Any):
         self.params, self.unit, self._roll = params, unit, config.roll
         if config.roll.grid == "beats":  # one tempo for all, so that every block is as long
             quarters = [quarter for track in tracks for quarter in track.source.tempos["quarter_seconds"][:1]]
@@ -95,7 +100,7 @@ class Player:
             config = dataclasses.replace(config, roll=dataclasses.replace(self._roll, grid="seconds"))
         self.config = config
         self.tracks = [dataclasses.replace(track, source=self.steady(track.source)) for track in tracks]
-        self._voices: OrderedDict[Any, Voice] = OrderedDict()
+        self._voices: OrderedDict[Any, DecodedSong] = OrderedDict()
         self._lock = threading.Lock()
 
     def steady(self, song: Song) -> Song:
@@ -103,17 +108,17 @@ class Player:
         if self._roll.grid == "seconds":
             return song
         tempos = np.array([(0.0, self._roll.step_seconds * BEAT_STEPS)], TEMPO)
-        return dataclasses.replace(rolls.on_grid(song, self._roll), tempos=tempos)
+        return dataclasses.replace(pianoroll.on_grid(song, self._roll), tempos=tempos)
 
     def blocks(self, seconds: float) -> int:
         """Blocks that cover so many seconds."""
         return max(math.ceil(seconds / self.config.block_seconds - 1e-9), 1)
 
-    def parts(self, recipe: Recipe) -> tuple[Sequence[Track], Float[np.ndarray, "song block"]]:
+    def parts(self, recipe: Recipe) -> tuple[Sequence[LatentTrack], Float[np.ndarray, "song block"]]:
         """The tracks of a piece and their weights, block by block."""
         blocks = self.blocks(recipe.seconds)
         if recipe.random:
-            return prior.draw(self.tracks, self.config, blocks, recipe.seed)
+            return prior.draw_song(self.tracks, self.config, blocks, recipe.seed)
         moments = np.array(recipe.weights)
         place = np.linspace(0, 1, blocks) if blocks > 1 else np.zeros(1)
         at = np.linspace(0, 1, len(moments))
@@ -125,17 +130,17 @@ class Player:
         """Makes a recipe ready to be decoded stretch by stretch."""
         tracks, weights = self.parts(recipe)
         blocks, noise = weights.shape[1], prior.NOISE if recipe.random else recipe.noise
-        latent = sample.blend(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
+        latent = blend_latents(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
         keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
         voices = [self._voice(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
-        return Piece(tracks, weights, latent, voices, sample.shifts_of(tracks, weights, recipe.shift), noise)
+        return Piece(tracks, weights, latent, voices, shift_per_block(tracks, weights, recipe.shift), noise)
 
-    def _voice(self, key: Any, track: Track, blocks: int) -> Voice:
+    def _voice(self, key: Any, track: LatentTrack, blocks: int) -> DecodedSong:
         with self._lock:
             if key in self._voices:
                 self._voices.move_to_end(key)
                 return self._voices[key]
-        voice = sample.voice(self.params, track, blocks, self.config)
+        voice = decode_song(self.params, track, blocks, self.config)
         with self._lock:
             self._voices[key] = voice
             while len(self._voices) > KEPT:
@@ -143,25 +148,25 @@ class Player:
         return voice
 
     def decode(self, latent: np.ndarray, time: np.ndarray) -> Decoded:
-        return sample.decode(self.params, latent, time, self.config)
+        return decode_latents(self.params, latent, time, self.config)
 
     def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW) to `last`, in seconds of the piece."""
         block, step_seconds = self.config.model.block_steps, self.config.roll.step_seconds
         count = piece.weights.shape[1]
-        start, stop = max(first - sample.WINDOW, 0), min(last + sample.WINDOW, count)
-        latent, time = piece.latent[start:stop], latents.times(count, self.config.model)[start:stop]
+        start, stop = max(first - WINDOW_BLOCKS, 0), min(last + WINDOW_BLOCKS, count)
+        latent, time = piece.latent[start:stop], layout.block_times(count, self.config.model)[start:stop]
         weights, decoded = piece.weights[:, start:stop], self.decode(latent, time)
-        alone = sample.one_alone(weights) & (piece.noise == 0)
+        alone = is_single(weights) & (piece.noise == 0)
         if self.config.train.loss == "squared" or alone.all():
-            grid, pedal = sample.plain(decoded, self.config)
+            grid, pedal = select_by_threshold(decoded, self.config)
         else:
             voices = [voice.part(start, stop) for voice in piece.voices]
-            grid, pedal = sample.calibrated(decoded, voices, weights, alone, self.config)
+            grid, pedal = select_by_density(decoded, voices, weights, alone, self.config)
         grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
         shifts = piece.shifts[start:stop][grid["step"] // block]
-        notes = rolls.to_notes(grid, step_seconds, shifts)
-        moves = rolls.to_pedal(np.asarray(pedal)[: (last - start) * block], step_seconds)
+        notes = pianoroll.to_notes(grid, step_seconds, shifts)
+        moves = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], step_seconds)
         for events, names in ((notes, ("onset", "end")), (moves, ("time",))):
             for name in names:
                 events[name] += start * self.config.block_seconds
@@ -172,8 +177,8 @@ class Player:
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches that cover `count` blocks, the one that `from_block` lies in first, then on and round."""
-        windows = max(round(STRETCH_SECONDS / self.config.block_seconds / sample.WINDOW), 1) * sample.WINDOW
-        first = min(max(from_block, 0), count - 1) // sample.WINDOW * sample.WINDOW
+        windows = max(round(STRETCH_SECONDS / self.config.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
+        first = min(max(from_block, 0), count - 1) // WINDOW_BLOCKS * WINDOW_BLOCKS
         edges = [first, *range(first + windows, count, 2 * windows), count]
         ahead = list(itertools.pairwise(edges))
         behind = [(start, min(start + 2 * windows, first)) for start in range(0, first, 2 * windows)]
@@ -182,7 +187,7 @@ class Player:
     def whole(self, recipe: Recipe) -> Song:
         """The piece as a song, as the command line would write it."""
         tracks, weights = self.parts(recipe)
-        song = sample.play(
+        song = play(
             self.params,
             tracks,
             weights,
@@ -192,10 +197,10 @@ class Player:
             unit=self.unit,
             seed=recipe.seed,
         )
-        return midi.cut(song, recipe.seconds)
+        return cut_song(song, recipe.seconds)
 
     def recall(self, index: int) -> Song:
         """A song by itself, in the common key."""
         track = self.tracks[index]
-        blocks = latents.count_queries(track.steps, self.config.model)
-        return sample.play(self.params, [track], np.ones((1, blocks)), self.config, shift=0)
+        blocks = layout.count_blocks(track.steps, self.config.model)
+        return play(self.params, [track], np.ones((1, blocks)), self.config, shift=0)

@@ -27,11 +27,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nemui_jax import audio, checkpoint, dataset, fit, latents, midi, runs, sample
-from nemui_jax.midi import Song
-from nemui_jax.runs import Run
+from nemui_jax.data import dataset, layout
+from nemui_jax.evaluation import report
+from nemui_jax.files import escape
+from nemui_jax.model import latents
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import Song
+from nemui_jax.outputs import audio
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import Run, read_run
+from nemui_jax.sampling.decode import latent_track, latent_tracks
+from nemui_jax.sampling.select import WINDOW_BLOCKS
 from nemui_jax.studio.guard import Bucket, Guard, Http
 from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
+from nemui_jax.training import finetune
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
@@ -103,7 +112,7 @@ class Studio:
         weights = tuple([1 / count] * count)
         songs = tuple(first_songs(self.player)[:count])
         piece = self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
-        self.player.stretch(piece, 0, min(sample.WINDOW, piece.weights.shape[1]))
+        self.player.stretch(piece, 0, min(WINDOW_BLOCKS, piece.weights.shape[1]))
 
     def describe(self, index: int) -> dict[str, Any]:
         """A song, as the page knows it."""
@@ -112,7 +121,7 @@ class Studio:
             "index": index,
             "name": track.name,
             "seconds": round(track.steps * self.player.config.roll.step_seconds, 2),
-            "turn": latents.turn(track.steps, self.player.config.model),
+            "turn": layout.blocks_until_repeat(track.steps, self.player.config.model),
             "key": self.keys[index],
             "shift": track.shift,
             "guest": index >= self.learned,
@@ -272,7 +281,7 @@ async def take_away(request: Request) -> Response:
         async with studio.rendering:
             return Response(await in_thread(_wav, song), media_type="audio/wav")
     made = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
-    return Response(midi.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
+    return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
 
 
 def _wav(song: Song) -> bytes:
@@ -292,7 +301,7 @@ async def bring(request: Request) -> Response:
     if studio.bringing.locked():
         return Response("one song at a time; wait for the other", 429)
     name = PurePosixPath(request.query_params.get("name", "")[:120].replace("\\", "/")).stem or "song"
-    return StreamingResponse(_bringing(studio, midi.escape(name), await request.body()), media_type="text/plain")
+    return StreamingResponse(_bringing(studio, escape(name), await request.body()), media_type="text/plain")
 
 
 async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str]:
@@ -318,10 +327,12 @@ async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str
 
 def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
     player = studio.player
-    song = player.steady(midi.parse(data, MAX_SECONDS))
+    song = player.steady(midi_reader.parse(data, MAX_SECONDS))
     # A made-up path: nothing is read from it but the name.
     entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
-    track, recall = fit.fit(player.params, song, entry, player.config, seed=0, progress=progress)
+    rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
+    track = latent_track(entry, song, rows)
+    recall = report.note_f1(player.params, track, player.config)
     player.tracks.append(track)
     studio.keys.append(entry.key)
     return len(player.tracks) - 1, recall
@@ -385,12 +396,12 @@ def app(studio: Studio, port: int) -> Guard:
 
 def load(path: Path) -> Studio:
     """The studio of a trained run. RunError or StudioError if there is none."""
-    run: Run = runs.read(path)
+    run: Run = read_run(path)
     step, _ = checkpoint.whole_step(run)
     if step is None:
         raise StudioError(f"{path}: nothing learned yet; train it first")
     params, table = checkpoint.restore_model(run, step)
-    tracks = sample.tracks(run.corpus(), table, run.config)
+    tracks = latent_tracks(run.corpus(), table, run.config)
     player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))
     keys = [entry.key for entry in run.entries]
     return Studio(player, path.name, shlex.quote(str(path)), run.fingerprint(step), keys)

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from nemui_jax import dataset, midi, tunes
 from nemui_jax.config import RollConfig
-from nemui_jax.midi import MidiError
+from nemui_jax.data import dataset
+from nemui_jax.errors import MidiError
+from nemui_jax.music import midi_reader, midi_writer, tunes
 
 SECONDS = 10.0
 Mutation = Callable[[bytes, bytes, random.Random], bytes]
@@ -56,11 +57,11 @@ def mutant(seeds: list[bytes], rng: random.Random) -> bytes:
 
 def survives(data: bytes) -> None:
     try:
-        song = midi.parse(data)
+        song = midi_reader.parse(data)
     except MidiError:
         return
     dataset.describe(song, Path("a.mid"), "", RollConfig())
-    assert len(midi.parse(midi.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
+    assert len(midi_reader.parse(midi_writer.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
 
 
 def main(tries: int | None = None, seed: int = 0) -> None:

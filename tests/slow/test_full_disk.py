@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from conftest import SMALLEST, TINY, Answer, finish, start
 
-from nemui_jax import checkpoint, midi, runs
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import read_run
 
 TOTAL = 1000
 
@@ -77,7 +79,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_p
     assert answer.code == 1, answer
     assert answer.err.count("\n") == 1, answer.err
     assert "No space left on device" in answer.err
-    step, damaged = checkpoint.whole_step(runs.read(run))
+    step, damaged = checkpoint.whole_step(read_run(run))
     assert step is not None and 100 <= step < TOTAL
     assert damaged == []
     assert {path.name.removesuffix(".json") for path in (run / "checkpoints").iterdir()} <= {str(step), str(step - 50)}
@@ -86,7 +88,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_p
     again = train(songs_folder, run)
     assert (again.code, again.err) == (0, "")
     assert f"goes on after step {step:,} of 1,000" in again.out
-    states = [checkpoint.restore(runs.read(path), TOTAL) for path in (run, tmp_path / "clean")]
+    states = [checkpoint.restore(read_run(path), TOTAL) for path in (run, tmp_path / "clean")]
     for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(leaf, other)
     recalls = [json.loads((path / "recall.json").read_text()) for path in (run, tmp_path / "clean")]
@@ -112,7 +114,7 @@ def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_pa
     process = saved_100(songs_folder, run, monkeypatch)
     answer = finish(limited(process, 100))
     told_in_one_line(answer, 1, "File too large")
-    step, damaged = checkpoint.whole_step(runs.read(run))
+    step, damaged = checkpoint.whole_step(read_run(run))
     assert step is not None and 100 <= step < TOTAL
     assert damaged == []
     again = train(songs_folder, run)
@@ -157,7 +159,7 @@ def test_a_full_cache_is_in_nobody_s_way(songs_folder, disk, tmp_path, monkeypat
 def test_a_read_only_disk(trained, songs_folder, disk, tmp_path):
     """Runs there can be played, not trained."""
     shutil.copytree(trained.path, disk / "run")
-    midi.write(midi.read(songs_folder / "rubato.mid"), disk / "out.mid")
+    midi_writer.write(midi_reader.read(songs_folder / "rubato.mid"), disk / "out.mid")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     for run in ("run", "new", "deep/new"):
         told_in_one_line(train(songs_folder, disk / run), 2, "cannot be written (Read-only file system); name another")
@@ -165,7 +167,7 @@ def test_a_read_only_disk(trained, songs_folder, disk, tmp_path):
         told_in_one_line(sample(trained.path, out), 1, "Read-only file system")
     answer = sample(disk / "run", tmp_path / "a.mid")
     assert (answer.code, answer.err) == (0, "")
-    assert len(midi.read(tmp_path / "a.mid").notes)
+    assert len(midi_reader.read(tmp_path / "a.mid").notes)
 
 
 def test_a_file_where_a_folder_should_be(songs_folder, tmp_path):

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from conftest import SMALLEST, Answer, finish, make_song, start
 
-from nemui_jax import checkpoint, midi, runs
+from nemui_jax.music import midi_writer
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import read_log, read_run
 
 TOTAL = 1000
 KILLS, STOPS, LINES, ADDS = 50, 20, 20, 10
@@ -80,10 +82,10 @@ def leftovers(run: Path) -> list[str]:
 def assert_same_end(path: Path, other: Path) -> None:
     """Weights, rows, moments and step bit for bit; the log without its clock; recalls."""
     ends = []
-    for run in (runs.read(path), runs.read(other)):
+    for run in (read_run(path), read_run(other)):
         step, damaged = checkpoint.whole_step(run)
         assert (step, damaged) == (TOTAL, [])
-        log = [{name: value for name, value in row.items() if name != "seconds"} for row in runs.metrics(run)]
+        log = [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(run)]
         ends.append((checkpoint.restore(run, step), log, json.loads((run.path / "recall.json").read_text())))
     (state, log, recalls), (other_state, other_log, other_recalls) = ends
     assert (log, recalls) == (other_log, other_recalls)
@@ -145,8 +147,8 @@ def test_add_killed_at_any_moment(clean, tmp_path, seed):
     """kill -9 once the new song is kept, which is just before it counts: the run knows it whole, or not at all."""
     path, new = tmp_path / "run", tmp_path / "new.mid"
     shutil.copytree(clean.path, path)
-    midi.write(make_song([(0.2 * step, 0.2 * step + 0.15, 60 + step % 7, 80) for step in range(20)]), new)
-    old, known = runs.read(path), sorted(path.glob("songs/*"))
+    midi_writer.write(make_song([(0.2 * step, 0.2 * step + 0.15, 60 + step % 7, 80) for step in range(20)]), new)
+    old, known = read_run(path), sorted(path.glob("songs/*"))
     table = checkpoint.restore_table(old, TOTAL)
     process = start("add", "--file", new, "--run", path)
     while process.poll() is None and sorted(path.glob("songs/*")) == known:
@@ -155,13 +157,13 @@ def test_add_killed_at_any_moment(clean, tmp_path, seed):
     process.kill()
     process.communicate()
     assert size(path) <= 2 * clean.bytes
-    run = runs.read(path)
+    run = read_run(path)
     step, damaged = checkpoint.whole_step(run)
     assert (step, damaged) == (run.total, [])
     np.testing.assert_array_equal(checkpoint.restore_table(run, run.total)[: old.rows], table)
     answer = finish(start("add", "--file", new, "--run", path))
     assert answer.code == (0 if len(run.entries) == len(old.entries) else 2), answer
-    assert len(runs.read(path).entries) == len(old.entries) + 1
+    assert len(read_run(path).entries) == len(old.entries) + 1
     assert leftovers(path) == []
 
 
@@ -185,7 +187,7 @@ def test_told_to_stop_at_any_moment(songs_folder, clean, tmp_path, number, seed,
     step = re.search(r"^stopped after step ([\d,]+), which is saved; .*\n\Z", answer.out, re.M)
     if step:
         assert answer.err == ""
-        assert checkpoint.whole_step(runs.read(run)) == (int(step[1].replace(",", "")), [])
+        assert checkpoint.whole_step(read_run(run)) == (int(step[1].replace(",", "")), [])
     else:
         assert answer.err == "nemui: stopped\n" or f"saved {TOTAL}\n" in answer.out
     if run.exists():
@@ -209,10 +211,10 @@ def test_what_is_told_to_be_saved_is(songs_folder, tmp_path, seed):
     process.kill()
     process.communicate()
     assert len(said) == wanted
-    found = runs.read(run)
+    found = read_run(run)
     step, damaged = checkpoint.whole_step(found)
     assert damaged == []
     assert step in (said[-1], said[-1] + 50)  # the next one may be whole by now
     assert int(checkpoint.restore(found, said[-1]).step) == said[-1]
-    logged = [row["step"] for row in runs.metrics(found)]
+    logged = [row["step"] for row in read_log(found)]
     assert logged[: said[-1] // 50] == list(range(50, said[-1] + 1, 50))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import SMALLEST, finish, make_song, start
 
-from nemui_jax import dataset, midi
 from nemui_jax.config import RollConfig
+from nemui_jax.data import dataset
+from nemui_jax.music import midi_writer
 
 FILES = 10_000
 FIRST_SECONDS, AGAIN_SECONDS = 120.0, 60.0  # on two shared cores; measured 8.3 and 7.0
@@ -20,7 +21,7 @@ FIRST_SECONDS, AGAIN_SECONDS = 120.0, 60.0  # on two shared cores; measured 8.3 
 def folder(tmp_path_factory) -> Path:
     """Each file is another song of some seconds."""
     folder = tmp_path_factory.mktemp("large")
-    whole = midi.encode(make_song([(beat * 0.25, beat * 0.25 + 0.2, 60 + beat * 5 % 17) for beat in range(40)]))
+    whole = midi_writer.encode(make_song([(beat * 0.25, beat * 0.25 + 0.2, 60 + beat * 5 % 17) for beat in range(40)]))
     place = whole.index(b"\x90") + 2  # of the first note's velocity
     for number in range(FILES):
         (folder / f"{number // 100:03d}").mkdir(exist_ok=True)

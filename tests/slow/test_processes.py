@@ -9,8 +9,9 @@ from pathlib import Path
 
 from conftest import TINY, finish, start
 
-from nemui_jax import checkpoint, runs
 from nemui_jax.config import Config
+from nemui_jax.runs import checkpoint
+from nemui_jax.runs.run import read_run
 
 
 def together(folder: Path, run: Path, settings: Config, port: int) -> list[subprocess.Popen[str]]:
@@ -42,7 +43,7 @@ def test_two_processes_train_are_killed_go_on_and_are_sampled(songs_folder, tmp_
     for process in first:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    saved, _ = checkpoint.whole_step(runs.read(run))
+    saved, _ = checkpoint.whole_step(read_run(run))
     assert saved is not None
 
     again = [finish(process) for process in together(songs_folder, run, TINY, free_port())]

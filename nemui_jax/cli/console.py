@@ -1,0 +1,120 @@
+"""What all commands share on a terminal: errors, results, tables, bars, lengths of time, reports."""
+
+import contextlib
+import glob
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from nemui_jax.data import cache, dataset
+from nemui_jax.files import escape
+
+
+class _Output(NamedTuple):
+    """What stdout is, while what is printed goes elsewhere, and whether it is for JSON alone."""
+
+    stdout: TextIO
+    json: bool
+
+
+_output: ContextVar[_Output | None] = ContextVar("hush", default=None)
+
+
+@contextlib.contextmanager
+def redirected(quiet: bool, json: bool) -> Iterator[None]:
+    """Keeps what is printed from stdout, but for results: `quiet` drops it, else `json` sends it to stderr."""
+    if not quiet and not json:
+        yield
+        return
+    token = _output.set(_Output(sys.stdout, json))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if quiet else sys.stderr):
+        try:
+            yield
+        finally:
+            _output.reset(token)
+
+
+def print_result(path: Path, told: str = "") -> None:
+    """Tells where a result is in some words; with --quiet its path alone."""
+    hush = _output.get()
+    if hush is not None and not hush.json:
+        print(path, file=hush.stdout, flush=True)
+    else:
+        print(told or path, flush=True)
+
+
+def print_json(result: Any) -> None:
+    """The result of a command as JSON."""
+    hush = _output.get()
+    print(json.dumps(result, indent=1), file=hush.stdout if hush else sys.stdout, flush=True)
+
+
+def print_reports(reports: Sequence[dataset.FileReport]) -> None:
+    for report in reports:
+        if report.reason:
+            print(f"not used  {escape(report.path)}: {report.reason}")
+        elif report.remarks:
+            print(f"used      {escape(report.path)}: {'; '.join(report.remarks)}")
+    used = [report.entry for report in reports if report.entry]
+    seconds, notes = sum((entry.seconds for entry in used), 0.0), sum(entry.notes for entry in used)
+    print(f"{len(used)} of {len(reports)} files used: {duration(seconds)} of music, {notes:,} notes")
+
+
+def milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Any]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    console = Console()
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def start_jax() -> None:
+    """Settings that JAX reads when it is imported: programs compiled once are kept in the user's cache."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.cache_folder() / "programs"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+    warnings.showwarning = partial(_mend_programs, warnings.showwarning)
+
+
+def _mend_programs(show: Callable[..., None], message: Warning | str, *others: Any, **named: Any) -> None:
+    """Shows a warning, but for those on JAX's cache: a program cut off there is deleted, to be compiled anew."""
+    told = re.match(r"Error (?:reading|writing) persistent compilation cache entry for '([\w<>]+)'", str(message))
+    if told is None:
+        show(message, *others, **named)
+        return
+    for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{glob.escape(told[1])}-*"):
+        path.unlink(missing_ok=True)
+
+
+def console() -> Console:
+    """Prints tables as wide as the terminal; names are printed as they are, with brackets and colons."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
+
+
+def one_line(name: str) -> Text:
+    """A name in a table: cut where there is no room. Columns of numbers should be `no_wrap`, so that names give way."""
+    return Text(name, no_wrap=True, overflow="ellipsis")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 59.9 s, 12:34 or 1:23:45."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,50 @@
+"""`export` and `plots`: a run for other programs and for the eye."""
+
+import argparse
+from functools import partial
+
+import numpy as np
+
+from nemui_jax import api
+from nemui_jax.cli import console
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.runs.run import read_log, read_scores
+
+
+def plots(args: argparse.Namespace) -> None:
+    """Draws a run: how it was trained, where its songs lie, and the recall of the one that it knows worst."""
+    known = api.load(args.run, partial(print, flush=True))
+    run, draw = known.run, api.import_plots()
+    console.start_jax()
+    from nemui_jax.sampling.decode import latent_tracks
+    from nemui_jax.sampling.play import play_back
+
+    tracks, recalls = latent_tracks(run.corpus(), known.table, run.config), read_scores(run)
+    if not all(recalls):  # its training was stopped
+        recalls = [note_metrics.recall(track.source, play_back(known.params, track, run.config)) for track in tracks]
+    worst = min(range(len(tracks)), key=lambda song: (recalls[song]["onset"], recalls[song]["offset"]))
+    track, song_of_row = tracks[worst], np.repeat(np.arange(len(tracks)), np.diff(run.row_starts))
+    title = f"{track.name}: recall {recalls[worst]['onset']:.4f}, the least of {len(tracks)} songs"
+    figures = {
+        "map": draw.latent_map(np.asarray(known.table), song_of_row, [track.name for track in tracks]),
+        "recall": draw.recall(track.source, play_back(known.params, track, run.config), title=title),
+    }
+    if log := [row for row in read_log(run) if "loss" in row]:
+        figures = {"curve": draw.curve(log)} | figures
+    folder = args.out or run.path / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        draw.save(figure, folder / f"{name}.png")
+        console.print_result(folder / f"{name}.png")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Writes a run's weights, rows and decoder for programs that do not have this package."""
+    from nemui_jax.outputs import export
+
+    run = api.load(args.run, print)
+    export.import_safetensors()
+    console.start_jax()
+    folder = args.out or run.run.path / "export"
+    for path in export.write(folder, run.params, run.table, run.config, run.run.entries, run.fingerprint):
+        console.print_result(path)

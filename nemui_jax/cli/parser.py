@@ -1,0 +1,220 @@
+"""Arguments, as the commands take them. No NumPy and no JAX here, so that help and wrong usage answer at once."""
+
+import argparse
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+DEFAULT_RUN = Path("runs/default")
+LONGEST = 4 * 3600.0  # seconds
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments as a command takes them. Where a shell asks what could come next, answers that and ends."""
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell's completion, that of the extra
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+    return parser.parse_args(arguments)
+
+
+class WrongUsage(ValueError):
+    """Arguments that do not parse."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WrongUsage(f"{message} (see: {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="run.py",
+        description="Neural Music Interpolation: your songs, and all that lies between them.",
+        epilog="The tab key completes commands, flags and names of songs: pip install 'nemui-jax[completion]', "
+        'then eval "$(register-python-argcomplete nemui)"; for python run.py: activate-global-python-argcomplete',
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, text: str, example: str, quiet: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: python run.py {example}")
+        sub.set_defaults(command=name)
+        sub.add_argument(
+            "--run", type=Path, default=DEFAULT_RUN, metavar="DIR", help=f"the run (default: {DEFAULT_RUN})"
+        )
+        if quiet:
+            sub.add_argument("--quiet", action="store_true", help="print errors, and where results are, alone")
+        return sub
+
+    def longest(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--max-seconds", type=_positive(float), default=LONGEST, metavar="L", help="longest song that is read"
+        )
+
+    train = command("train", "learn a folder of MIDI songs", "train --dir midis/")
+    train.add_argument("--dir", type=Path, required=True, help="folder with MIDI files, read recursively")
+    train.add_argument(
+        "--steps", type=_positive(int), metavar="N", help="optimiser steps (default: by the amount of music)"
+    )
+    train.add_argument("--minutes", type=_positive(float), metavar="M", help="train for about this long instead")
+    train.add_argument("--lr", type=_positive(float), metavar="RATE", help="peak learning rate (default: 0.01)")
+    train.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    train.add_argument(
+        "--grid",
+        choices=("seconds", "beats"),
+        default="seconds",
+        help="beats: learn in quarter notes, for files whose tempo maps are real, so that mixes fall on the beat",
+    )
+    train.add_argument("--preset", choices=("default", "original"), default="default", help="original: NeMuI of 2021")
+    train.add_argument("--fresh", action="store_true", help="start again; what the run holds is moved aside")
+    longest(train)
+    train.add_argument(
+        "--device-memory",
+        type=_positive(float),
+        metavar="GIB",
+        help="room for music and latents on the device (default: as it says); more than that takes turns",
+    )
+    hosts = train.add_argument_group("several processes, on one host or many, each with this command")
+    hosts.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where the first process listens; auto: as SLURM, TPU or k8s tell"
+    )
+    hosts.add_argument("--num-processes", type=_positive(int), metavar="N", help="how many there are")
+    hosts.add_argument("--process-id", type=_positive(int, zero=True), metavar="I", help="which one this is, from 0")
+    train.add_argument(
+        "--tensorboard",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="DIR",
+        help="figures and pictures for TensorBoard (default: in the run; extra: tensorboard)",
+    )
+    train.add_argument(
+        "--profile", type=Path, nargs="?", const=True, metavar="DIR", help="profile some steps (default: in the run)"
+    )
+    train.add_argument("--json", action="store_true", help="print what came of it as a JSON object, and nothing else")
+
+    songs = command("songs", "list the songs of a run", "songs", quiet=False)
+    songs.add_argument("--json", action="store_true", help="as a JSON list")
+
+    sample = command("sample", "write songs and what lies between them as MIDI", "sample --mix 0:0.5,3:0.5")
+    what = sample.add_mutually_exclusive_group(required=True)
+    for flag, metavar, text in (
+        ("--song", "SONGS", "play learned songs back: 3, or 0,3, or all, or part of a name"),
+        ("--mix", "WEIGHTS", "mix songs by weight: 0:0.5,3:0.5"),
+        ("--morph", "SONGS", "travel from song to song: 0,3 or 0,3,5"),
+        ("--perturb", "SONG:NOISE", "variations of a song: 0:0.1"),
+    ):
+        what.add_argument(flag, metavar=metavar, help=text).completer = _song_names  # type: ignore[attr-defined]
+    what.add_argument("--random", action="store_true", help="new songs in the manner of the run's")
+    sample.add_argument("--count", type=_positive(int), metavar="N", help="variations or new songs (default: 1)")
+    sample.add_argument("--best", type=_positive(int), metavar="N", help="write only the best of the new songs")
+    sample.add_argument("--out", type=Path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
+    longest(sample)
+    sample.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    sample.add_argument("--seconds", type=_positive(float, most=LONGEST), metavar="L", help="length of the output")
+    sample.add_argument(
+        "--temperature",
+        type=_positive(float, zero=True),
+        default=0.0,
+        metavar="T",
+        help="draw onsets (0: take the likeliest)",
+    )
+    sample.add_argument(
+        "--path",
+        choices=("line", "norm", "sphere"),
+        default="line",
+        help="the way between latents (default: line; sphere: two songs only)",
+    )
+    sample.add_argument("--key", help="key of the output: Eb, F#m, or a song (default: the heaviest song's)")
+    sample.add_argument(
+        "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
+    )
+
+    sample.add_argument("--wav", action="store_true", help="write the sound too")
+    sample.add_argument("--png", action="store_true", help="write a picture too (extra: plots)")
+    sample.add_argument("--soundfont", type=Path, metavar="FILE", help="for --wav (extra: audio; default: one found)")
+
+    sample.add_argument("--json", action="store_true", help="print what was written as a JSON list, and nothing else")
+
+    plots = command(
+        "plots", "draw a run: its training, a map of its songs, what it knows worst", "plots --out pictures/"
+    )
+    plots.add_argument("--out", type=Path, metavar="DIR", help="where pictures go (default: plots in the run)")
+
+    evaluate = command("evaluate", "measure recall, mixes and their style", "evaluate --json figures.json")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    evaluate.add_argument("--original", type=Path, metavar="DIR", help="a run of --preset original to compare with")
+    longest(evaluate)
+    evaluate.add_argument("--held-out", type=Path, metavar="DIR", help="songs that the run has not seen")
+
+    export = command(
+        "export", "write weights, rows and decoder for other programs (extra: export)", "export --out exported/"
+    )
+    export.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: export in the run)")
+
+    fetch = command("fetch", "bring songs to learn", "fetch maestro --out midis/ --composer Chopin")
+    fetch.add_argument("what", choices=("maestro", "demo"), help="MAESTRO v3.0.0, or the built-in tunes")
+    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    fetch.add_argument("--year", type=_years, metavar="YEARS", help="MAESTRO: only these, such as 2004,2006")
+    fetch.add_argument("--composer", metavar="NAMES", help="MAESTRO: only these, such as Chopin,Liszt")
+
+    add = command("add", "teach a finished run one more song", "add --file new.mid")
+    add.add_argument("--file", type=Path, required=True, help="a MIDI file")
+    longest(add)
+    add.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+
+    studio = command("studio", "a page in the browser on which to play between songs", "studio", quiet=False)
+    studio.add_argument("--port", type=_port, default=8765, help="port on this machine (default: 8765; 0: any)")
+    studio.add_argument("--no-browser", action="store_true", help="do not open the browser")
+
+    demo = command("demo", "all of it on the built-in tunes", "demo")
+    demo.set_defaults(run=Path("runs/demo"))
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
+    return parser
+
+
+def _song_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """What a shell may complete the beginning of songs to: the names of the run's songs, after the last comma."""
+    before, comma, _last = prefix.rpartition(",")
+    try:
+        entries = json.loads((parsed_args.run / "run.json").read_text())["songs"]
+        names = [entry["name"] for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [f"{before}{comma}{name}" for name in names if not {",", ":"} & set(name)]
+
+
+def _positive(kind: type, zero: bool = False, most: float = 1e12) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+        if not (0 < value <= most or (zero and value == 0)):
+            raise argparse.ArgumentTypeError(f"{text} is out of range")
+        return value
+
+    return convert
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+
+
+def _years(text: str) -> str:
+    if all(part.strip().isdecimal() for part in text.split(",")):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of years such as 2004,2006")
+
+
+def _program(text: str) -> int:
+    if text.isdecimal() and int(text) < 128:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a program from 0 to 127")

@@ -1,0 +1,18 @@
+"""`studio`: the page on which to play between songs."""
+
+import argparse
+
+from nemui_jax.cli import console
+from nemui_jax.errors import UsageError
+from nemui_jax.runs.run import read_run
+
+
+def studio(args: argparse.Namespace) -> None:
+    """Serves the page on which to play between songs, until interrupted."""
+    run = read_run(args.run)
+    console.start_jax()
+    try:
+        from nemui_jax.studio.server import serve
+    except ImportError as error:
+        raise UsageError(f"the studio needs its extra: pip install 'nemui-jax[studio]' ({error})") from error
+    serve(run.path, args.port, not args.no_browser)

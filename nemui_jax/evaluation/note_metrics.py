@@ -1,0 +1,306 @@
+"""How close one set of notes is to another: recall against the song, a mix against its parents.
+
+Conventions: notes are NOTE arrays (`midi.NOTE`), times in seconds, pitches MIDI numbers; a note's channel
+and program are ignored. What the music is like, rather than what it is close to, is measured in `style`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nemui_jax.data import pianoroll
+from nemui_jax.music.song import Song
+
+ONSET_SECONDS = 0.05  # tolerance of an onset, and the least tolerance of an end
+END_RATIO = 0.2  # tolerance of an end, as a share of the reference note's duration
+VELOCITY_TOLERANCE = 0.1  # of the reference's velocity range, after the best linear fit
+DECIMALS = 4  # mir_eval compares time distances rounded to 0.1 ms, so that 50 ms exactly is a hit
+STEP_SECONDS = 0.05  # grid of the likeness; onsets may be one step apart
+SHIFTS = range(-11, 12)  # transpositions that the likeness tries: as far as two keys may be apart, in semitones
+MARGIN = 12  # the largest transposition it takes
+
+
+@dataclass(frozen=True)
+class Score:
+    """Precision, recall and their harmonic mean, each 0 to 1; all 0 where there is nothing to match."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class NoteScores:
+    """How well estimated notes match reference notes; the fields are in order of strictness."""
+
+    onset: Score  # same pitch, onset within 50 ms
+    offset: Score  # also the end within 50 ms or 20 % of the reference's duration, the larger
+    velocity: Score  # also the velocity within 0.1 of the reference's range, after a linear fit
+    onset_error_seconds: float  # median |onset difference| over the notes matched by onset; nan without any
+
+
+def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
+    """Note precision, recall and F1 of an estimate, equal to those of mir_eval 0.8.
+
+    The measures are those of `mir_eval.transcription` and `mir_eval.transcription_velocity` (Raffel et al.
+    2014, "mir_eval"; Hawthorne et al. 2018, "Onsets and Frames") with their default tolerances. With no
+    notes on either side they are 0, as there. Unlike there, a note that ends where it starts is no error.
+    Where notes compete for a match, their order decides which velocities are compared, as there: pass both
+    sides sorted by onset, then pitch.
+    """
+    candidates = _candidates(reference, estimate)
+    onset_pairs = _matching(candidates)
+    end_distance = _distance(reference["end"][candidates[:, 0]], estimate["end"][candidates[:, 1]])
+    duration = (reference["end"] - reference["onset"])[candidates[:, 0]]
+    offset_pairs = _matching(candidates[end_distance <= np.maximum(END_RATIO * duration, ONSET_SECONDS)])
+    velocity_pairs = _with_close_velocity(offset_pairs, reference["velocity"], estimate["velocity"])
+
+    errors = np.abs(reference["onset"][onset_pairs[:, 0]] - estimate["onset"][onset_pairs[:, 1]])
+    sizes = len(reference), len(estimate)
+    return NoteScores(
+        onset=_score(len(onset_pairs), *sizes),
+        offset=_score(len(offset_pairs), *sizes),
+        velocity=_score(len(velocity_pairs), *sizes),
+        onset_error_seconds=float(np.median(errors)) if len(errors) else float("nan"),
+    )
+
+
+def recall(source: Song, played: Song) -> dict[str, float | None]:
+    """How well a song was played back: note F1 in three strictnesses, pedal, median onset error in seconds.
+
+    The error is None where no note is right.
+    """
+    scores = note_scores(source.notes, played.notes)
+    return {
+        "onset": scores.onset.f1,
+        "offset": scores.offset.f1,
+        "velocity": scores.velocity.f1,
+        "pedal": pedal_agreement(source.pedal, played.pedal, source.seconds),
+        "onset_error_seconds": scores.onset_error_seconds if scores.onset.f1 else None,
+    }
+
+
+def _score(hits: int, references: int, estimates: int) -> Score:
+    precision = hits / estimates if estimates else 0.0
+    recall = hits / references if references else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return Score(precision, recall, f1)
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.around(np.abs(first - second), DECIMALS)
+
+
+def _candidates(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """All pairs `[pair, (reference, estimate)]` of equal pitch and near onset, by reference, then estimate."""
+    if not len(reference) or not len(estimate):
+        return np.empty((0, 2), np.intp)
+    # One axis for both: a pitch's notes stand apart from the next pitch's by more than any song lasts.
+    latest = max(reference["onset"].max(), estimate["onset"].max())
+    earliest = min(reference["onset"].min(), estimate["onset"].min())
+    stride = latest - earliest + 1.0
+    order = np.lexsort((estimate["onset"], estimate["pitch"]))
+    places = (estimate["onset"] - earliest + stride * estimate["pitch"])[order]
+    centre = reference["onset"] - earliest + stride * reference["pitch"]
+    window = ONSET_SECONDS + 10.0**-DECIMALS  # more than any distance that rounds to the tolerance
+    first = np.searchsorted(places, centre - window, side="left")
+    count = np.searchsorted(places, centre + window, side="right") - first
+    references = np.repeat(np.arange(len(reference)), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    estimates = order[np.repeat(first, count) + within]
+    near = _distance(reference["onset"][references], estimate["onset"][estimates]) <= ONSET_SECONDS
+    pairs = np.stack([references[near], estimates[near]], axis=1)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _matching(pairs: np.ndarray) -> np.ndarray:
+    """A largest set of pairs in which no note occurs twice, sorted by reference.
+
+    Hopcroft and Karp (1973). Several matchings may be largest, and velocities are judged on one: vertices are
+    visited in the order in which mir_eval visits them, so that it is the same one.
+    """
+    neighbours: dict[int, list[int]] = {}
+    for reference, estimate in pairs.tolist():
+        neighbours.setdefault(estimate, []).append(reference)
+    partner: dict[int, int] = {}  # reference -> estimate
+    free: dict[int, None] = {}  # estimates without a partner, in order
+    for estimate, references in neighbours.items():
+        chosen = next((reference for reference in references if reference not in partner), None)
+        if chosen is None:
+            free[estimate] = None
+        else:
+            partner[chosen] = estimate
+    while free and _augment(neighbours, partner, free):
+        pass
+    return np.array(sorted(partner.items()), np.intp).reshape(-1, 2)
+
+
+def _augment(neighbours: dict[int, list[int]], partner: dict[int, int], free: dict[int, None]) -> bool:
+    """Lengthens the matching along disjoint shortest augmenting paths; False when there is none."""
+    came_from: dict[int, list[int]] = {}  # reference -> estimates of the layer before
+    reached_by: dict[int, int | None] = dict.fromkeys(free)  # estimate -> its partner, None for a free one
+    layer, open_ends = list(free), []
+    while layer and not open_ends:
+        reached: dict[int, list[int]] = {}
+        for estimate in layer:
+            for reference in neighbours[estimate]:
+                if reference not in came_from:
+                    reached.setdefault(reference, []).append(estimate)
+        came_from |= reached
+        open_ends = [reference for reference in reached if reference not in partner]
+        layer = [partner[reference] for reference in reached if reference in partner]
+        reached_by |= {partner[reference]: reference for reference in reached if reference in partner}
+
+    def trace(end: int) -> None:
+        """Walks back from a reference to a free estimate and, if it gets there, swaps partners on the way."""
+        path, chosen = [(end, iter(came_from.pop(end)))], []
+        while path:
+            estimate = next((estimate for estimate in path[-1][1] if estimate in reached_by), None)
+            if estimate is None:
+                path.pop()
+                del chosen[-1:]
+                continue
+            chosen.append(estimate)
+            before = reached_by.pop(estimate)
+            if before is None:
+                del free[estimate]
+                partner.update(zip((reference for reference, _ in path), chosen, strict=True))
+                return
+            path.append((before, iter(came_from.pop(before, ()))))
+
+    for reference in open_ends:
+        trace(reference)
+    return bool(open_ends)
+
+
+def _with_close_velocity(pairs: np.ndarray, reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """The pairs whose velocities agree once the estimate's are fitted to the reference's by least squares."""
+    if not len(pairs):
+        return pairs
+    velocity = reference.astype(float)
+    wanted = ((velocity - velocity.min()) / max(1.0, np.ptp(velocity)))[pairs[:, 0]]
+    given = estimate[pairs[:, 1]].astype(float)
+    slope, intercept = np.linalg.lstsq(np.stack([given, np.ones(len(given))], axis=1), wanted, rcond=None)[0]
+    return pairs[np.abs(slope * given + intercept - wanted) < VELOCITY_TOLERANCE]
+
+
+def pedal_agreement(reference: np.ndarray, estimate: np.ndarray, seconds: float) -> float:
+    """Share of the first `seconds` in which two PEDAL arrays agree on whether the sustain pedal is down.
+
+    The pedal is up before its first event. A stretch of no length agrees: 1.
+    """
+    if seconds <= 0:
+        return 1.0
+    inside = [pedal["time"][(pedal["time"] > 0) & (pedal["time"] < seconds)] for pedal in (reference, estimate)]
+    edges = np.concatenate([[0.0], np.sort(np.concatenate(inside)), [seconds]])
+    same = _pedal_down(reference, edges[:-1]) == _pedal_down(estimate, edges[:-1])
+    return float(np.diff(edges)[same].sum() / seconds)
+
+
+def _pedal_down(pedal: np.ndarray, times: np.ndarray) -> Bool[np.ndarray, " time"]:
+    down = np.concatenate([[False], pedal["value"] >= pianoroll.PEDAL_DOWN])
+    return down[np.searchsorted(pedal["time"], times, side="right")]
+
+
+def cell_f1(reference: Bool[np.ndarray, "step pitch"], estimate: Bool[np.ndarray, "_ _"]) -> float:
+    """F1 over the cells of two boolean rolls of one shape; 0 where they share none, as when both are empty."""
+    if reference.shape != estimate.shape:
+        raise ValueError(f"rolls of {reference.shape} and {estimate.shape} cells; cut or pad them to one shape")
+    hits = int(np.count_nonzero(reference & estimate))
+    return _score(hits, int(np.count_nonzero(reference)), int(np.count_nonzero(estimate))).f1
+
+
+def density_ratio(
+    mix: np.ndarray, parents: Sequence[np.ndarray], weights: Sequence[float], start: float = 0.0, end: float = np.inf
+) -> float:
+    """Onsets of a mix between `start` and `end` seconds over the weighted mean of its parents' in that time.
+
+    1 where both have none, infinite where only the parents have none. Weights are scaled to sum to 1.
+    """
+
+    def onsets(notes: np.ndarray) -> int:
+        return int(np.count_nonzero((notes["onset"] >= start) & (notes["onset"] < end)))
+
+    expected = float(np.average([onsets(parent) for parent in parents], weights=weights))
+    if expected == 0:
+        return float("inf") if onsets(mix) else 1.0
+    return onsets(mix) / expected
+
+
+@dataclass(frozen=True)
+class _Onsets:
+    """The cells of the 50 ms grid in which a note starts, each once, and those at most one step from them."""
+
+    step: Int[np.ndarray, " onset"]
+    pitch: Int[np.ndarray, " onset"]
+    reach: Bool[np.ndarray, "step pitch"]  # with a margin of 12 pitches, and a last row that nothing reaches
+
+    @classmethod
+    def of(cls, notes: np.ndarray) -> "_Onsets":
+        steps = np.floor(np.maximum(notes["onset"], 0) / STEP_SECONDS + 0.5).astype(np.intp)
+        cells = np.unique(steps * 128 + notes["pitch"])
+        step, pitch = np.divmod(cells, 128)
+        reach = np.zeros((step[-1] + 3 if len(step) else 1, 128 + 2 * MARGIN), bool)
+        for slack in (0, 1, -1):
+            reach[np.maximum(step + slack, 0), pitch + MARGIN] = True
+        return cls(step, pitch, reach)
+
+    def hits(self, other: "_Onsets", shifts: Int[np.ndarray, " shift"]) -> Int[np.ndarray, " shift"]:
+        """How many of these onsets, moved by each of the shifts, start within one step of another's."""
+        row = np.minimum(self.step, len(other.reach) - 1)
+        return np.count_nonzero(other.reach[row, self.pitch + MARGIN + shifts[:, None]], axis=1)
+
+    def likeness(self, other: "_Onsets", shifts: Int[np.ndarray, " shift"]) -> float:
+        if not len(self.step) or not len(other.step):
+            return 0.0
+        precision = self.hits(other, -shifts) / len(self.step)
+        recall = other.hits(self, shifts) / len(other.step)
+        return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+
+
+def likeness(first: np.ndarray, second: np.ndarray, shift: int | None = None) -> float:
+    """How alike the onsets of two pieces are, 0 to 1, wherever in pitch the second lies.
+
+    Onsets are rounded to the nearest 50 ms step. One is a hit if the other piece has an onset of its pitch at
+    most one step away, and likeness is the F1 of the two shares of hits, at the best of all
+    transpositions of the second piece by -11 to 11 semitones, or at `shift` semitones alone. Both pieces
+    start at 0 and count as a whole: cut them to the stretch that is to be compared. 0 if either is empty.
+    """
+    return _Onsets.of(first).likeness(_Onsets.of(second), _shifts(shift))
+
+
+def _shifts(shift: int | None) -> Int[np.ndarray, " shift"]:
+    if shift is not None and abs(shift) > MARGIN:
+        raise ValueError(f"shift of {shift} semitones; likeness compares within {MARGIN}")
+    return np.array(SHIFTS if shift is None else [shift])
+
+
+def step_distances(path: Sequence[np.ndarray], shift: int | None = 0) -> Float[np.ndarray, " step"]:
+    """1 - likeness between neighbours along a path of pieces, in their own keys unless `shift` is None."""
+    stops, shifts = [_Onsets.of(notes) for notes in path], _shifts(shift)
+    return np.array([1 - first.likeness(second, shifts) for first, second in pairwise(stops)])
+
+
+def evenness(path: Sequence[np.ndarray], shift: int | None = 0) -> float:
+    """The largest step distance along a path over the mean one: 1 is even, the number of steps one single leap.
+
+    A path that never moves is even.
+    """
+    distances = step_distances(path, shift)
+    return float(distances.max() / distances.mean()) if distances.any() else 1.0
+
+
+def nearest(notes: np.ndarray, songs: Sequence[np.ndarray]) -> tuple[int, float]:
+    """Index and likeness of the song most like some notes, of the same time and at the best transposition.
+
+    What a song plays later than a second after the last of the notes does not count against it.
+    """
+    if not songs:
+        raise ValueError("no songs to compare with; pass one at least")
+    last = float(notes["onset"].max()) + 1 if len(notes) else 0.0
+    onsets, shifts = _Onsets.of(notes), _shifts(None)
+    values = [onsets.likeness(_Onsets.of(song[song["onset"] <= last]), shifts) for song in songs]
+    return int(np.argmax(values)), max(values)

@@ -1,0 +1,310 @@
+"""What a run is worth: recall against the songs' files, mixes against their parents, sets of mixes against all songs.
+
+Everything is measured on notes as a written .mid gives them back, and parents on their source files over the same
+stretch. Results are plain data, fit for JSON.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax.config import Config
+from nemui_jax.data import layout, pianoroll
+from nemui_jax.evaluation import note_metrics, style
+from nemui_jax.evaluation.language_model import LanguageModel
+from nemui_jax.model import decoder, latents
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.song import NOTE, Song, cut_notes
+from nemui_jax.sampling.arrange import arrange_song
+from nemui_jax.sampling.blend import mix_weights, morph_weights
+from nemui_jax.sampling.decode import LatentTrack, decode_latents, track_on_grid
+from nemui_jax.sampling.play import play, play_back
+from nemui_jax.sampling.select import select_by_threshold
+
+PAIRS = 24
+WEIGHTS = (0.25, 0.5, 0.75)
+PATH = 11  # weights along the path from one song to the other
+SECONDS = 90.0  # the longest stretch looked at
+CLEARLY = 1.5  # how many times as like its parents as a song that is none a mix must be
+Player = Callable[[Sequence[LatentTrack], float, int], Song]  # two tracks, the weight of the second, blocks
+
+
+def evaluate(
+    params: decoder.Params,
+    tracks: Sequence[LatentTrack],
+    songs: Sequence[Song],
+    config: Config,
+    original: Player | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """All figures of a run of at least two songs; of one song there is nothing but recall.
+
+    `original` plays mixes of a run made with `--preset original`, as one more baseline. `progress(done, of)`.
+    """
+    result: dict[str, Any] = {"recall": recalls(params, tracks, songs, config)}
+    pairs = draw_pairs(len(tracks))
+    if not pairs:
+        return result
+    # What lies between songs is judged in the time of the grid, where beats of unlike length are alike.
+    songs = [pianoroll.on_grid(song, config.roll) for song in songs]
+    tracks = [track_on_grid(track, config) for track in tracks]
+    config = dataclasses.replace(config, roll=dataclasses.replace(config.roll, grid="seconds"))
+    chance, mixes, paths, sets = np.random.default_rng(1), [], [], {}
+    language = LanguageModel.fit([song.notes for song in songs])
+    players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
+    for done, pair in enumerate(pairs):
+        parents = [tracks[index] for index in pair]
+        seconds = min(SECONDS, *(songs[index].seconds for index in pair))
+        blocks = int(np.ceil(seconds / config.block_seconds))
+        others = [index for index in range(len(tracks)) if index not in pair]
+        third = songs[chance.choice(others)].notes if others else np.empty(0, NOTE)
+        strangers = [cut_notes(songs[index].notes, seconds) for index in others]
+        path = {
+            weight: written_part(mix(params, parents, weight, blocks, config), seconds)
+            for weight in sorted({*WEIGHTS, *np.linspace(0, 1, PATH).tolist()})
+        }
+        sources = [cut_notes(songs[index].notes, seconds) for index in pair]
+        mixes += [
+            judge(path[weight], sources, cut_notes(third, seconds), weight, seconds)
+            | {"likeness_nearest_other": note_metrics.nearest(path[weight], strangers)[1] if strangers else 0.0}
+            for weight in WEIGHTS
+        ]
+        paths.append(
+            {
+                "evenness": evenness([path[weight] for weight in np.linspace(0, 1, PATH).tolist()], parents),
+                "end": min(note_metrics.note_scores(sources[i], path[float(i)]).onset.f1 for i in (0, 1)),
+                "morph_end": morph_ends(params, parents, [songs[index] for index in pair], config),
+            }
+        )
+        made = {"mix": path[0.5]} | {
+            name: written_part(play(parents, 0.5, blocks), seconds) for name, play in players.items()
+        }
+        for name, notes in made.items():
+            sets.setdefault(name, []).append((notes, seconds, pair))
+        progress(done + 1, len(pairs))
+    result["mixes"] = {str(weight): summary([row for row in mixes if row["weight"] == weight]) for weight in WEIGHTS}
+    result["path"] = {
+        "evenness": mean([row["evenness"] for row in paths]),
+        "worst_step": max(row["evenness"] for row in paths),
+        "worst_end": min(row["end"] for row in paths),
+        "worst_morph_end": min(row["morph_end"] for row in paths),
+    }
+    result["sets"] = compare_sets(sets, songs, language, config)
+    return result
+
+
+def recalls(
+    params: decoder.Params, tracks: Sequence[LatentTrack], songs: Sequence[Song], config: Config
+) -> list[dict[str, Any]]:
+    """Recall of each song (`metrics.recall`), and under `ceiling` what its grid alone would allow."""
+    found = []
+    for track, song in zip(tracks, songs, strict=True):
+        step_seconds, gridded = config.roll.step_seconds, pianoroll.on_grid(song, config.roll)
+        grid = pianoroll.quantize(gridded.notes, step_seconds)
+        share = pianoroll.quantize_pedal(gridded.pedal, track.steps, step_seconds)
+        best = Song(pianoroll.to_notes(grid, step_seconds), pianoroll.to_pedal(share, step_seconds))
+        best = pianoroll.off_grid(best, pianoroll.step_times(song, track.steps, config.roll), config.roll)
+        played = written(play_back(params, track, config))
+        found.append(
+            {"name": track.name, **note_metrics.recall(song, played), "ceiling": note_metrics.recall(song, best)}
+        )
+    return found
+
+
+def note_f1(params: decoder.Params, track: LatentTrack, config: Config) -> float:
+    """How well a track plays its song back: note F1 of onsets, 0 to 1."""
+    return note_metrics.note_scores(track.source.notes, play_back(params, track, config).notes).onset.f1
+
+
+def draw_pairs(songs: int) -> list[tuple[int, int]]:
+    """PAIRS pairs of songs, or all where there are fewer, always the same."""
+    every = list(combinations(range(songs), 2))
+    return [every[index] for index in np.random.default_rng(0).permutation(len(every))[:PAIRS]]
+
+
+def mix(params: decoder.Params, tracks: Sequence[LatentTrack], weight: float, blocks: int, config: Config) -> Song:
+    """Two tracks, the second at this weight."""
+    used = [(track, share) for track, share in zip(tracks, (1 - weight, weight), strict=True) if share]
+    weights = mix_weights([share for _, share in used], blocks)
+    return play(params, [track for track, _ in used], weights, config)
+
+
+def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> dict[str, Player]:
+    """What a mix must be better than, each as a function that plays one."""
+
+    def crossfade(common: bool) -> Player:
+        """Each note of either song with a probability of the song's weight, as in MusicVAE (Roberts et al., 2018)."""
+
+        def play(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
+            chance = np.random.default_rng(2)
+            first, second = tracks[0].source.notes, tracks[1].source.notes.copy()
+            shift = tracks[1].shift - tracks[0].shift if common else 0
+            second["pitch"] = np.clip(second["pitch"].astype(int) + shift, 0, 127)
+            kept = [first[chance.random(len(first)) >= weight], second[chance.random(len(second)) < weight]]
+            notes = np.concatenate(kept)
+            return Song(notes[np.lexsort((notes["pitch"], notes["onset"]))])
+
+        return play
+
+    def threshold(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
+        """Latents mixed linearly, cells over 0.5: what the original does with its mixes."""
+        stretches = np.stack([latents.read_track(track.rows, track.steps, blocks, config.model) for track in tracks])
+        weights = mix_weights([1 - weight, weight], blocks)
+        stretch = latents.mix_latents(stretches, weights)
+        grid, pedal = select_by_threshold(
+            decode_latents(params, stretch, layout.block_times(blocks, config.model), config), config
+        )
+        return arrange_song(tracks, weights, grid, pedal, config, None, None)
+
+    def nearest(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
+        """The learned song most like the mix: no mix at all, but music."""
+        seconds = min(blocks * config.block_seconds, SECONDS)
+        notes = cut_notes(mix(params, tracks, weight, blocks, config).notes, seconds)
+        return songs[note_metrics.nearest(notes, [cut_notes(song.notes, seconds) for song in songs])[0]]
+
+    return {
+        "cross-fade": crossfade(common=False),
+        "cross-fade, common key": crossfade(common=True),
+        "plain threshold of 0.5": threshold,
+        "nearest learned song": nearest,
+    }
+
+
+def judge(
+    notes: np.ndarray, parents: Sequence[np.ndarray], third: np.ndarray, weight: float, seconds: float
+) -> dict[str, float]:
+    """A mix against its two parents, at the weight of the second, and a song that is not one.
+
+    Over the weighted mean of the parents: onsets, polyphony, mean and spread of velocity; less that mean: the share of
+    time at rest. Scale consistency as it is, with the parents' mean. Likeness at the best transposition. As 1 or 0, so
+    that means are shares of mixes: `of_both`, likeness to each parent more than CLEARLY times that to the third, and
+    `dense_enough`, onsets within a tenth of the parents'. What the parents have none of is nan. See `style`, `metrics`.
+    """
+    found = style.style(notes, 0.0, seconds)
+    sources = [style.style(parent, 0.0, seconds) for parent in parents]
+
+    def expected(name: str) -> float:
+        return float((1 - weight) * sources[0][name] + weight * sources[1][name])
+
+    names = ("onset_density", "polyphony", "mean_velocity", "velocity_spread")
+    ratios = {name: float(found[name]) / expected(name) if expected(name) else float("nan") for name in names}
+    likeness = [note_metrics.likeness(notes, parent) for parent in parents]
+    unlike = note_metrics.likeness(notes, third)
+    return ratios | {
+        "weight": weight,
+        "rest_ratio": float(found["rest_ratio"]) - expected("rest_ratio"),
+        "scale_consistency": float(found["scale_consistency"]),
+        "parents_scale_consistency": expected("scale_consistency"),
+        "likeness_first": likeness[0],
+        "likeness_second": likeness[1],
+        "likeness_third": unlike,
+        "of_both": float(min(likeness) > CLEARLY * unlike),
+        "dense_enough": float(0.9 <= ratios["onset_density"] <= 1.1),
+    }
+
+
+def summary(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    """The mean of each figure over pairs."""
+    return {name: mean([row[name] for row in rows]) for name in rows[0] if name != "weight"}
+
+
+def evenness(path: Sequence[np.ndarray], parents: Sequence[LatentTrack]) -> float:
+    """The largest step over the mean one along a path, which turns from the first parent's key to the second's after
+    the middle; all are compared in the common key."""
+    half = len(path) // 2
+    return note_metrics.evenness([move(notes, parents[place > half].shift) for place, notes in enumerate(path)], 0)
+
+
+def morph_ends(params: decoder.Params, tracks: Sequence[LatentTrack], songs: Sequence[Song], config: Config) -> float:
+    """The lower of two note F1: of a morph's beginning against the first song and of its end against the last.
+
+    As far as the morph is one song alone, and the first plays for the first time.
+    """
+    blocks = layout.count_blocks(tracks[-1].steps, config.model)
+    weights = morph_weights(2, blocks)
+    notes = written(play(params, tracks, weights, config)).notes
+    # A block inside: an onset on the border may round into the part that moves.
+    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * config.block_seconds, songs[0].seconds)
+    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * config.block_seconds
+    first, last = songs[0].notes, songs[1].notes
+    parts = [
+        (first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
+        (last[last["onset"] > arrives], notes[notes["onset"] > arrives]),
+    ]
+    scores = [note_metrics.note_scores(*part) for part in parts]
+    return min((score.onset.f1 for score, part in zip(scores, parts, strict=True) if len(part[0])), default=1.0)
+
+
+def compare_sets(
+    sets: dict[str, list[tuple[np.ndarray, float, tuple[int, int]]]],
+    songs: Sequence[Song],
+    language: LanguageModel,
+    config: Config,
+) -> dict[str, dict[str, Any]]:
+    """Each set of pieces against the songs.
+
+    Per measure of style the overlapping area and the KL divergence of Yang and Lerch (2020), and their means; and the
+    language-model cost in bits a note, with a piece's songs left out of the model, as MusicVAE (Roberts et al., 2018)
+    judged interpolations. The songs themselves stand first, as played and with every onset on the grid, which alone
+    changes the cost. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
+    """
+    step_seconds = config.roll.step_seconds
+    played = [cut_notes(song.notes, SECONDS) for song in songs]
+    reference = [style.style(notes, 0.0, min(SECONDS, song.seconds)) for notes, song in zip(played, songs, strict=True)]
+    gridded = [pianoroll.quantize(notes, step_seconds) for notes in played]
+    for grid in gridded:
+        grid["timing"] = 0
+    even = [pianoroll.to_notes(grid, step_seconds) for grid in gridded]
+    found: dict[str, dict[str, Any]] = {
+        name: {"bits_a_note": mean([language.cost(notes, without=index) for index, notes in enumerate(pieces)])}
+        for name, pieces in (("songs", played), ("songs, on the grid", even))
+    }
+    for name, pieces in sets.items():
+        values = [style.style(notes, 0.0, seconds) for notes, seconds, _ in pieces]
+        compared = {
+            measure: style.compare(stack(reference, measure), stack(values, measure)) for measure in reference[0]
+        }
+        areas = {measure: one.overlapping_area for measure, one in compared.items()}
+        divergences = {measure: one.kl_divergence for measure, one in compared.items()}
+        found[name] = {
+            "overlapping_area": mean(list(areas.values())),
+            "kl_divergence": mean(list(divergences.values())),
+            "bits_a_note": mean([language.cost(notes, without=pair) for notes, _, pair in pieces]),
+            "onset_density": mean([value["onset_density"] for value in values]),
+            "rest_ratio": mean([value["rest_ratio"] for value in values]),
+            "scale_consistency": mean([value["scale_consistency"] for value in values]),
+            "overlapping_areas": areas,
+            "kl_divergences": divergences,
+        }
+    return found
+
+
+def stack(values: Sequence[dict[str, Any]], measure: str) -> Float[np.ndarray, "piece ..."]:
+    return np.stack([np.asarray(value[measure], float) for value in values])
+
+
+def mean(values: Sequence[Any]) -> float | None:
+    """The mean of what is a number; None if nothing is."""
+    numbers = [value for value in values if np.isfinite(value)]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def written(song: Song) -> Song:
+    """A song as its .mid file gives it back; one without notes is not written."""
+    return midi_reader.parse(midi_writer.encode(song)) if len(song.notes) else song
+
+
+def written_part(song: Song, seconds: float) -> np.ndarray:
+    """The notes of a song's first seconds, as a .mid file gives them back. Only they are written: it saves time."""
+    return cut_notes(written(Song(cut_notes(song.notes, seconds), tempos=song.tempos)).notes, seconds)
+
+
+def move(notes: np.ndarray, semitones: int) -> np.ndarray:
+    """Notes transposed."""
+    moved = notes.copy()
+    moved["pitch"] = np.clip(moved["pitch"].astype(int) + semitones, 0, 127)
+    return moved

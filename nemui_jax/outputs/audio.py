@@ -1,0 +1,308 @@
+"""Songs to sound: through a soundfont where there is one, else with a plain voice of strings and dampers.
+
+Conventions: a tone is `[channel, sample]` in float32 (left, right), what one key sounds like when it is held down;
+rendered samples are `[sample, channel]`, within -1 to 1. A voice says what the keys of an instrument sound like:
+`voice(program, pitch, seconds)` gives a function from velocity to tone, and a tone may be shorter than `seconds` where
+it has died away. All else is the same for every voice: level by velocity, dampers, pedal, room, loudness.
+
+The pedal is heard because notes are lengthened by it (`sustained`). symusic 0.5.9 plays a soundfont's samples but
+knows neither velocity levels nor releases nor the pedal, so it is asked for single tones only.
+"""
+
+import importlib.util
+import io
+import os
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax.data import pianoroll
+from nemui_jax.errors import MissingExtra, SoundfontError
+from nemui_jax.files import escape, write_bytes
+from nemui_jax.music.song import Song
+
+RATE = 44100  # samples a second
+RATES = (8000, 192_000)
+LOUDNESS_DB = -20.0  # level of every rendered song, dB below full scale; see `loudness`
+PEAK = 0.98  # no sample is further from 0
+TAIL_SECONDS = 2.0  # of damping and room after the last end
+RING_SECONDS = 6.0  # how long a pedal that is never lifted lasts after the last key is released
+ENDINGS = (".sf2", ".sf3")
+FOLDERS = tuple(
+    Path(folder)
+    for folder in (
+        "~/.local/share/soundfonts",
+        "~/.local/share/sounds/sf2",
+        "~/Library/Audio/Sounds/Banks",
+        "/usr/local/share/soundfonts",
+        "/usr/local/share/sounds/sf2",
+        "/usr/share/soundfonts",
+        "/usr/share/sounds/sf2",
+        "/usr/share/sounds/sf3",
+        "/opt/homebrew/share/soundfonts",
+        "/opt/homebrew/share/sounds/sf2",
+        "/Library/Audio/Sounds/Banks",
+    )
+)
+_LAYER = 8  # velocities that share a tone
+_DAMPER_SECONDS = 0.25  # from the release of a key to silence
+_KNEE = 0.7  # samples beyond it are bent towards PEAK
+_GATE_SECONDS = 0.4
+_FAVOURITES = ("default", "musescore_general", "generaluser", "fluidr3", "timgm")  # pianos and all other instruments
+Tone = Float[np.ndarray, "2 sample"]
+Key = Callable[[int], Tone]  # velocity -> tone
+Voice = Callable[[int, int, float], Key]  # program, pitch, seconds
+
+
+def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float[np.ndarray, "sample 2"]:
+    """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its notes sound.
+
+    Played with `soundfont`, else with what `find_soundfont` finds, else with a voice of its own, whose pitch is right
+    and whose timbre is a piano's whatever the program. The level is LOUDNESS_DB whatever the velocities; peaks are bent
+    towards PEAK and never reach 1. The same song, font and rate give the same samples.
+
+    Raises ValueError for a soundfont that is none and for a rate out of RATES, MissingExtra if a soundfont is named
+    but symusic is not installed.
+    """
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"a rate of {rate} samples a second; choose {RATES[0]} to {RATES[1]}")
+    soundfont = soundfont or find_soundfont()
+    samples = _play(sustained(song), _load(soundfont, rate) if soundfont else _strings(rate), rate)
+    _add_room(samples, rate)
+    _level(samples, rate)
+    return np.ascontiguousarray(samples.T)
+
+
+def find_soundfont() -> Path | None:
+    """The soundfont that `render` plays when none is named; None if there is none, or no symusic to play it.
+
+    The file that the variable SOUNDFONT names, else the best known, then the first by name, of those in the first of
+    FOLDERS that holds any. Raises ValueError where SOUNDFONT names no file.
+    """
+    if importlib.util.find_spec("symusic") is None:
+        return None
+    if named := os.environ.get("SOUNDFONT"):
+        if not Path(named).is_file():
+            raise SoundfontError(f"{escape(named)}: no such file; correct or unset the variable SOUNDFONT")
+        return Path(named)
+    for folder in FOLDERS:
+        fonts = [path for path in folder.expanduser().glob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+        if fonts:
+            return min(fonts, key=lambda path: (_rank(path), path.name))
+    return None
+
+
+def sustained(song: Song) -> np.ndarray:
+    """The notes of a song as they sound: `end` is where the damper falls, not where the key is released.
+
+    A note whose key is released while the pedal is down lasts until the pedal is up, or to the next onset on its
+    channel and pitch, where the same string is struck again.
+    """
+    notes = song.notes.copy()
+    if not len(notes):
+        return notes
+    down = np.concatenate([[False], song.pedal["value"] >= pianoroll.PEDAL_DOWN])
+    moves = np.searchsorted(song.pedal["time"], notes["end"], side="right")  # before the key is released
+    ups = np.append(song.pedal["time"][~down[1:]], song.seconds + RING_SECONDS)
+    lifted = ups[np.searchsorted(ups[:-1], notes["end"], side="right")]
+    notes["end"] = np.where(down[moves], np.minimum(lifted, song.seconds + RING_SECONDS), notes["end"])
+
+    order = np.lexsort((notes["onset"], notes["pitch"], notes["channel"]))
+    before, after = order[:-1], order[1:]
+    same = (notes["pitch"][before] == notes["pitch"][after]) & (notes["channel"][before] == notes["channel"][after])
+    before, after = before[same], after[same]
+    struck_again = np.maximum(notes["onset"][after], song.notes["end"][before])
+    notes["end"][before] = np.minimum(notes["end"][before], struck_again)
+    return notes
+
+
+def loudness(samples: Float[np.ndarray, "2 sample"], rate: int) -> float:
+    """Level in dB relative to full scale: the root mean square of both channels over blocks of 0.4 s, gated.
+
+    As in ITU-R BS.1770, blocks below -70 dB, and then those 10 dB below the mean of the rest, do not count, so that
+    rests do not make a song louder; unlike there, blocks do not overlap and no frequency is weighted. -inf for silence.
+    """
+    size = round(_GATE_SECONDS * rate)
+    starts = np.arange(0, samples.shape[1], size)
+    power = np.add.reduceat(np.einsum("cs,cs->s", samples, samples), starts, dtype=float) if len(starts) else starts
+    power = power / (2 * size)
+    power = power[power > 1e-7]
+    power = power[power > power.mean() / 10] if len(power) else power
+    return float(10 * np.log10(power.mean())) if len(power) else float("-inf")
+
+
+def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channel"], rate: int = RATE) -> None:
+    """Writes samples as a 16-bit PCM WAV file, which appears whole or not at all. Raises OSError.
+
+    Samples beyond -1 to 1 are clipped.
+    """
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
+    write_bytes(path, buffer.getvalue())
+
+
+def _play(notes: np.ndarray, voice: Voice, rate: int) -> Tone:
+    """The sum of all notes, each the tone of its key, as loud as its velocity says and damped at its end."""
+    last = notes["end"].max() if len(notes) else 0.0
+    samples = np.zeros((2, round((last + TAIL_SECONDS) * rate)), np.float32)
+    damper = _damper(rate)
+    for same in _groups(notes, "program", "pitch"):
+        longest = float((same["end"] - same["onset"]).max()) + _DAMPER_SECONDS
+        key = voice(int(same["program"][0]), int(same["pitch"][0]), longest)
+        for layer in np.unique(same["velocity"] // _LAYER):
+            tone = key(min(int(layer) * _LAYER + _LAYER // 2, 127))
+            for note in same[same["velocity"] // _LAYER == layer]:
+                start, stop = round(note["onset"] * rate), round(note["end"] * rate)
+                gain = np.float32((note["velocity"] / 127) ** 2)  # as soundfonts have it: 40 dB a decade
+                body, rest = tone[:, : stop - start], tone[:, stop - start : stop - start + len(damper)]
+                samples[:, start : start + body.shape[1]] += gain * body
+                samples[:, stop : stop + rest.shape[1]] += rest * (gain * damper[: rest.shape[1]])
+    return samples
+
+
+def _groups(notes: np.ndarray, *fields: str) -> Iterator[np.ndarray]:
+    """The notes that agree in some fields, group by group."""
+    notes = np.sort(notes, order=list(fields))
+    edges = np.flatnonzero(notes[list(fields)][1:] != notes[list(fields)][:-1]) + 1
+    return (group for group in np.split(notes, edges) if len(group))
+
+
+def _damper(rate: int) -> Float[np.ndarray, " sample"]:
+    """Gain after a key is released: by half each 40 ms, and smoothly to 0 at the end."""
+    time = np.arange(round(_DAMPER_SECONDS * rate)) / rate
+    return (0.5 ** (time / 0.04) * np.cos(np.pi / 2 * time / _DAMPER_SECONDS) ** 2).astype(np.float32)
+
+
+def _add_room(samples: Tone, rate: int) -> None:
+    """Adds, in place, the echo of a small hall: noise that dies away in a second, differently on each side.
+
+    Convolved by FFT, block by block from the last to the first, so that no block hears another's echo.
+    """
+    time = np.arange(round(1.0 * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal((2, len(time)))
+    noise = (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 2, axis=1)) / 3  # walls take the highs
+    echo = noise * np.exp(-time / 0.16) * np.clip(time / 0.012, 0, 1) * np.clip((1.0 - time) / 0.1, 0, 1)
+    echo *= 0.16 / np.sqrt((echo**2).sum(axis=1, keepdims=True))
+    size = 1 << (2 * len(time) - 1).bit_length()
+    spectrum = np.fft.rfft(echo.astype(np.float32), size)
+    block = size - len(time)
+    for start in reversed(range(0, samples.shape[1], block)):
+        wet = np.fft.irfft(np.fft.rfft(samples[:, start : start + block], size) * spectrum, size)
+        samples[:, start : start + size] += wet[:, : samples.shape[1] - start]
+
+
+def _level(samples: Tone, rate: int) -> None:
+    """Brings samples, in place, to LOUDNESS_DB, and bends what is beyond the knee towards PEAK."""
+    peak = np.abs(samples).max(initial=0)
+    if peak == 0:
+        return
+    samples /= peak  # so that the gate of the loudness is below the music, however soft
+    samples *= np.float32(10 ** ((LOUDNESS_DB - loudness(samples, rate)) / 20))
+    beyond = np.abs(samples) > _KNEE
+    excess = (np.abs(samples[beyond]) - _KNEE) / (PEAK - _KNEE)
+    samples[beyond] = np.sign(samples[beyond]) * (_KNEE + (PEAK - _KNEE) * np.tanh(excess))
+
+
+def _strings(rate: int) -> Voice:
+    """Stiff strings, two a partial: one loud and soon gone, one softer that rings on a little out of tune.
+
+    Partials are sharp by the string's stiffness (Fletcher and Rossing, "The Physics of Musical Instruments", chapter
+    12). High strings and high partials die sooner; a harder stroke has more of the high partials.
+    """
+
+    def press(program: int, pitch: int, seconds: float) -> Key:
+        base = 440 * 2 ** ((pitch - 69) / 12)
+        number = np.arange(1, 25)
+        stiffness = 3e-4 * 2 ** (max(pitch - 60, -18) / 8)
+        frequency = number * base * np.sqrt((1 + stiffness * number**2) / (1 + stiffness))
+        audible = frequency < min(0.45 * rate, max(10_000, 1.01 * base))
+        number, frequency = number[audible], frequency[audible]
+        die_seconds = 18 * 2 ** (min(33 - pitch, 0) / 18)  # until the first partial is down by 60 dB
+        decay = 6.9 / die_seconds * (1 + 0.15 * (number - 1))
+        count = round(min(seconds, 1.2 * die_seconds) * rate)
+        phase = 2.4 * number  # spread, so that the partials' peaks do not meet
+        partials = _ringing(frequency, 2 * decay, phase, count, rate)
+        partials *= 0.6
+        partials += 0.4 * _ringing(frequency * 1.0004, decay, phase, count, rate)
+        partials *= np.clip(np.arange(count) / (0.003 * rate), 0, 1, dtype=np.float32)
+        angle = np.pi / 4 * (1 + np.clip((pitch - 64) / 88, -0.5, 0.5))
+        sides = np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
+
+        def strike(velocity: int) -> Tone:
+            reach = 300 + 25 * velocity  # hertz above the first over which partials fall to 1 / e
+            strength = np.exp((frequency[:1] - frequency) / reach) * np.abs(np.sin(np.pi * number / 7.3)) / number
+            strength *= frequency / (frequency + 120)  # a soundboard is too small for the lowest
+            strength /= np.sqrt((strength**2).sum())
+            return sides * (strength.astype(np.float32) @ partials)
+
+        return strike
+
+    return press
+
+
+def _ringing(
+    frequency: Float[np.ndarray, " partial"],
+    decay: Float[np.ndarray, " partial"],
+    phase: Float[np.ndarray, " partial"],
+    count: int,
+    rate: int,
+) -> Float[np.ndarray, "partial sample"]:
+    """Sines that die away by `exp(-decay * seconds)`.
+
+    The powers of a complex number, as products of coarse and fine ones: far cheaper than a sine for every sample.
+    """
+    fine_count = 512
+    power = (2j * np.pi * frequency - decay)[:, None] / rate
+    coarse = np.exp(power * np.arange(0, count, fine_count) + 1j * phase[:, None])
+    fine = np.exp(power * np.arange(fine_count))
+    whole = coarse.astype(np.complex64)[:, :, None] * fine.astype(np.complex64)[:, None, :]
+    return whole.imag.reshape(len(frequency), coarse.shape[1] * fine_count)[:, :count]
+
+
+def _rank(path: Path) -> int:
+    name = path.name.lower()
+    return next((rank for rank, favourite in enumerate(_FAVOURITES) if name.startswith(favourite)), len(_FAVOURITES))
+
+
+def _load(path: Path, rate: int) -> Voice:
+    """The voice of a soundfont; a program that it does not have sounds like its program 0."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise SoundfontError(f"{escape(path)}: cannot be read: {error.strerror}") from error
+    if head[:4] != b"RIFF" or head[8:] != b"sfbk":
+        raise SoundfontError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
+    try:
+        # By name, because only some users have it, and because its annotations leave out what its factories make.
+        symusic: Any = importlib.import_module("symusic")
+    except ImportError as error:
+        raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'") from error
+    try:
+        player = symusic.Synthesizer(path, rate, 4)
+    except RuntimeError as error:
+        raise SoundfontError(f"{escape(path)}: is a damaged soundfont ({str(error).splitlines()[0]})") from error
+
+    def tone(program: int, pitch: int, velocity: int, seconds: float) -> Tone:
+        track = symusic.Track(program=program, ttype="second")
+        track.notes.append(symusic.Note(0.0, seconds, pitch, velocity, ttype="second"))
+        score = symusic.Score(0, "second")
+        score.tracks.append(track)
+        return np.ascontiguousarray(player.render(score, True), np.float32)
+
+    def press(program: int, pitch: int, seconds: float) -> Key:
+        def strike(velocity: int) -> Tone:
+            heard = tone(program, pitch, velocity, seconds)
+            return heard if heard.any() else tone(0, pitch, velocity, seconds)
+
+        return strike
+
+    return press

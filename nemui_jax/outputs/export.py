@@ -1,0 +1,100 @@
+"""A run for programs that do not have this package.
+
+weights.safetensors   the decoder's weights, by names such as `hidden_0.kernel`
+rows.safetensors      `rows`, [row latent]: the latent rows of all songs, one song after another
+decoder.jaxexport     a function of weights (as in the file), latents [query latent] and times [query], for any number
+                      of queries on CPU, CUDA and TPU, to a dictionary of heads [query step pitch], as `model.decode`
+export.json           configuration and songs; the metadata of both .safetensors have the same, each part as JSON text
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemui_jax.config import Config, to_json
+from nemui_jax.data import layout
+from nemui_jax.data.dataset import SongEntry
+from nemui_jax.errors import UsageError
+from nemui_jax.files import write_bytes
+
+if TYPE_CHECKING:
+    from nemui_jax.model.decoder import Params
+else:
+    Params = Any
+FORMAT = 1
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write(
+    folder: Path, params: Params, rows: Any, config: Config, entries: Sequence[SongEntry], fingerprint: str
+) -> list[Path]:
+    """Writes all four files, each whole or not at all; returns their paths. UsageError without the extra `export`."""
+    save = import_safetensors().save
+    import jax
+    import numpy as np
+
+    params, rows = jax.device_get((params, rows))
+    about = describe(config, entries, fingerprint)
+    metadata = {name: json.dumps(part) for name, part in about.items()}
+    contents = {
+        "weights.safetensors": save(flatten(params), metadata),
+        "rows.safetensors": save({"rows": np.asarray(rows)}, metadata),
+        "decoder.jaxexport": decoder(params, config),
+        "export.json": json.dumps(about, indent=1).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in contents.items():
+        write_bytes(folder / name, data)
+    return [folder / name for name in contents]
+
+
+def import_safetensors() -> Any:
+    """The module `safetensors.numpy`; UsageError says which extra is missing."""
+    try:
+        import flatbuffers  # noqa: F401 - jax.export writes with it
+        import safetensors.numpy
+    except ImportError as error:
+        raise UsageError(f"exporting needs the extra export: pip install 'nemui-jax[export]' ({error})") from error
+    return safetensors.numpy
+
+
+def describe(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> dict[str, Any]:
+    """What the numbers mean: the configuration, and the songs with the rows (`first_row`, `rows`) that are theirs."""
+    starts = layout.row_starts([entry.steps for entry in entries], config)
+    songs = [
+        dataclasses.asdict(entry)
+        | {"index": index, "first_row": starts[index], "rows": starts[index + 1] - starts[index]}
+        for index, entry in enumerate(entries)
+    ]
+    return {"format": FORMAT, "run": fingerprint, "config": json.loads(to_json(config)), "songs": songs}
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """Weights by names such as `hidden_0.kernel`."""
+    from flax.traverse_util import flatten_dict
+
+    return flatten_dict(params["params"], sep=".")
+
+
+def decoder(params: Params, settings: Config) -> bytes:
+    """The decoder, mapped over queries, as `jax.export.deserialize` reads it; it has a gradient too."""
+    import jax
+    import jax.numpy as jnp
+    from flax.traverse_util import unflatten_dict
+
+    from nemui_jax.model import decoder
+
+    def decode(weights, latent, time):
+        one = partial(decoder.decode, {"params": unflatten_dict(weights, sep=".")}, config=settings)
+        block = jax.vmap(one)(latent, time)
+        return {head: getattr(block, head) for head in settings.model.heads}
+
+    (query,) = jax.export.symbolic_shape("query")
+    latent = jax.ShapeDtypeStruct((query, settings.model.latent_size), jnp.float32)
+    time = jax.ShapeDtypeStruct((query,), jnp.float32)
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), flatten(params))
+    exported = jax.export.export(jax.jit(decode), platforms=PLATFORMS)(weights, latent, time)
+    return bytes(exported.serialize(vjp_order=1))
