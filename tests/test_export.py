@@ -84,7 +84,7 @@ def test_it_is_told_what_the_numbers_are(exported, trained):
 
 
 def test_it_goes_into_the_run_where_no_folder_is_named(trained, monkeypatch):
-    monkeypatch.setattr(export, "write", lambda run, folder: [folder])
+    monkeypatch.setattr(export, "write", lambda folder, *_: [folder])
     answer = call("export", "--run", trained.path)
     assert answer.out == f"{trained.path / 'export'}\n"
 
