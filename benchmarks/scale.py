@@ -26,6 +26,8 @@ from throughput import training, with_sizes
 
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
+from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT
+from nemui_jax.music.song import cut_song
 from nemui_jax.training import batches, distributed
 from nemui_jax.training.step import init_state, place_state, train_steps
 
@@ -36,8 +38,8 @@ ROOM = 0.7  # the share of free memory that all tables together may take
 def excerpts(folder: Path, seconds: float) -> tuple[Config, dataset.Corpus]:
     """The beginnings of a few songs, as a corpus."""
     settings, corpus = report.load(folder)
-    songs = [dataclasses.replace(song, notes=song.notes[song.notes["end"] < seconds]) for song in corpus.songs[:REAL]]
-    steps = round(seconds / settings.roll.step_seconds)
+    songs = [cut_song(song, seconds) for song in corpus.songs[:REAL]]
+    steps = round(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT)
     entries = [dataclasses.replace(entry, steps=steps) for entry in corpus.entries[: len(songs)]]
     return settings, dataset.Corpus(tuple(entries), tuple(songs))
 

@@ -50,8 +50,7 @@ class Contender:
         self.seconds, self.steps, self.checked, self.looking_seconds = 0.0, 0, 0.0, 0.0
         own = self.settings.roll
         rolled = [
-            pianoroll.to_roll(dataset.grid_of(song, entry, own), entry.steps, own.low, own.high)[:, pianoroll.FRAME]
-            > 0.5
+            pianoroll.to_roll(dataset.grid_of(song, entry), entry.steps, own.low, own.high)[:, pianoroll.FRAME] > 0.5
             for entry, song in zip(self.corpus.entries, self.corpus.songs, strict=True)
         ]
         self.cells = np.concatenate(rolled)
@@ -83,7 +82,7 @@ class Contender:
 
     def quality(self) -> dict[str, float]:
         """F1 of cells over all songs, and the mean of the songs' note F1."""
-        own, model = self.settings.roll, self.settings.model
+        model = self.settings.model
         cells, notes = [], []
         for track in latent_tracks(self.corpus, self.state.latents, self.settings):
             blocks = layout.count_blocks(track.steps, model)
@@ -93,7 +92,7 @@ class Contender:
             )
             decoded = decode_latents(self.state.params, stretch, times, self.settings)
             cells.append(decoded.frame[: track.steps] > 0.5)
-            found = pianoroll.to_notes(select_by_threshold(decoded, self.settings)[0], own.step_seconds, track.shift)
+            found = pianoroll.to_notes(select_by_threshold(decoded, self.settings)[0], track.clock, track.shift)
             notes.append(note_metrics.note_scores(track.source.notes, found).onset.f1)
         return {"cells": note_metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
 

@@ -29,7 +29,8 @@ from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
 from nemui_jax.model import latents
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import MAX_SECONDS, Song, cut_song
+from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT, steady_clock
+from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap, cut_song, retime
 from nemui_jax.runs.run import Run, read_run, read_scores
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ class Piece:
 
     def roll(self, step_seconds: float = 0.05) -> UInt8[np.ndarray, "step 128"]:
         """The velocity (1 to 127) of the note that sounds on each pitch at each step; 0 where none does."""
-        found = np.zeros((pianoroll.count_steps(self.song, step_seconds) + 1, 128), np.uint8)
-        for note in pianoroll.quantize(self.notes, step_seconds):
+        clock = TempoMap.steady(step_seconds * STEPS_PER_BEAT)
+        found = np.zeros((pianoroll.count_steps(self.seconds, clock) + 1, 128), np.uint8)
+        for note in pianoroll.quantize(self.notes, clock):
             found[note["step"] : note["end"], note["pitch"]] = note["velocity"]
         return found
 
@@ -265,25 +267,28 @@ class LoadedRun:
         seconds, sounds = given.get("seconds"), self._sounds(given)
         from nemui_jax.evaluation import novelty
         from nemui_jax.sampling import prior
+        from nemui_jax.sampling.arrange import mixed_clock
         from nemui_jax.sampling.play import play
 
         _check_sphere(sounds["path"], min(prior.SONGS_PER_DRAW, len(self.run.entries)))
         known = self._known(range(len(self.run.entries)), seed)
         tracks = _Tracks(known.track, len(self.run.entries))
-        on_grid = partial(pianoroll.on_grid, config=known.config.roll)  # a copy at another tempo is one too
-        sources = [on_grid(self.run.song(index)).notes for index in range(len(tracks))]
-        made, copies, unit = [], 0, known.unit()
+        steady = steady_clock()  # songs are compared at one tempo: a copy at another is one too
+        sources = [retime(track.source, track.clock, steady).notes for track in map(known.track, range(len(tracks)))]
+        made, compared, copies, unit = [], [], 0, known.unit()
         for drawn in range(seed, seed + RANDOM_TRIES * count):
             used, weights = _draw(tracks, known.config, seconds or RANDOM_SECONDS, drawn)
             song = play(known.params, used, weights, known.config, **sounds, noise=prior.NOISE, unit=unit, seed=drawn)
             song = dataclasses.replace(cut_song(song, seconds) if seconds else song, name=f"random {drawn}")
-            near = novelty.nearest_passage(on_grid(song).notes, sources)
+            at_one_tempo = retime(song, mixed_clock(used, weights, known.config), steady).notes
+            near = novelty.nearest_passage(at_one_tempo, sources)
             copies += near.too_close
             if not near.too_close:
                 provenance = self._provenance({"random": True, **given}, drawn, known.step)
                 name = self.run.entries[near.song].name
                 remark = f"nearest song {near.song} {name}, likeness {near.likeness:.2f}"
                 made.append(Piece(song, (), "new", provenance, remark))
+                compared.append(at_one_tempo)
             if len(made) == count:
                 break
         if copies:
@@ -292,7 +297,7 @@ class LoadedRun:
             raise Failed(
                 "no new song: all that were drawn are too like the run's, which are few or alike; try another --seed"
             )
-        return [made[index] for index in novelty.rank([on_grid(piece.song).notes for piece in made], sources)[:best]]
+        return [made[index] for index in novelty.rank(compared, sources)[:best]]
 
     def play(self, plans: Sequence[Plan], **options: Unpack[Options]) -> Iterator[Piece]:
         """What the plans ask for, one after another. `seed` is that of what is learned of files, once for all plans."""
@@ -302,8 +307,7 @@ class LoadedRun:
             self.tell("weights below 0 or above 1 go beyond the songs: expect the unexpected")
         for plan in plans:
             _check_sphere(sounds["path"], len(plan.songs))
-        from nemui_jax.sampling.arrange import count_blocks_in, mixed_step_times
-        from nemui_jax.sampling.decode import track_on_grid
+        from nemui_jax.sampling.arrange import count_blocks_in, mixed_clock
         from nemui_jax.sampling.play import play
 
         known = self._known([song for plan in plans for song in plan.songs], seed)
@@ -327,10 +331,8 @@ class LoadedRun:
                 voices=[known.voice(song, blocks) for song in plan.songs] if mixed else None,
             )
             provenance = self._provenance({**plan.recipe, **given}, plan.seed, known.step)
-            clock = mixed_step_times(tracks, weights, settings)
-            sources = [
-                pianoroll.off_grid(track_on_grid(track, settings).source, clock, settings.roll) for track in tracks
-            ]
+            clock = mixed_clock(tracks, weights, settings)
+            sources = [retime(track.source, track.clock, clock) for track in tracks]
             yield _piece(cut_song(song, seconds) if seconds else song, plan, tracks, sources, provenance)
 
     def _one(self, plan: Plan, options: Options) -> Piece:
@@ -530,9 +532,8 @@ def _draw(
     from nemui_jax.sampling.arrange import count_blocks_in
 
     draw = partial(prior.draw_song, tracks, settings, seed=seed)
-    blocks = max(math.ceil(seconds / settings.block_seconds), 1)
-    if settings.roll.grid == "beats":  # as many as last so long at the tempo of what is drawn
-        blocks = count_blocks_in(seconds, draw(blocks)[0], lambda count: draw(count)[1], settings)
+    first = max(math.ceil(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT / settings.model.block_steps), 1)
+    blocks = count_blocks_in(seconds, draw(first)[0], lambda count: draw(count)[1], settings)
     return draw(blocks)
 
 

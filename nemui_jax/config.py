@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PRESETS = ("default", "original")
-GRIDS = ("seconds", "beats")
-BEAT_STEPS = 12  # steps in a quarter note, where the grid is of beats: triplets and sixteenths fall on it
 
 
 @dataclass(frozen=True)
 class RollConfig:
     """How notes are laid on a grid."""
 
-    grid: str = "seconds"  # "beats": steps are shares of a quarter note, by each song's tempo map
-    step_seconds: float = 0.05  # length of one step; in beats that of a quarter note is BEAT_STEPS times this
+    grid: str = "auto"  # whose beats steps count: "auto", "beats" or "seconds"; see `music.clock`
     low: int = 21  # lowest and highest pitch of the grid, in the common key; set from the songs
     high: int = 108
     common_key: bool = True  # transpose every song to tonic C
@@ -62,11 +59,6 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    @property
-    def block_seconds(self) -> float:
-        """What a query answers, in the time of the grid."""
-        return self.model.block_steps * self.roll.step_seconds
-
 
 def preset(name: str) -> Config:
     """The configuration of this name.
@@ -79,7 +71,7 @@ def preset(name: str) -> Config:
     if name == "original":
         return Config(
             preset="original",
-            roll=RollConfig(low=0, high=127, common_key=False),
+            roll=RollConfig(grid="seconds", low=0, high=127, common_key=False),
             model=ModelConfig(
                 heads=("frame",),
                 block_steps=1,

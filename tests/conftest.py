@@ -17,7 +17,7 @@ from nemui_jax import config
 from nemui_jax.cli.main import main
 from nemui_jax.config import Config, ModelConfig, RollConfig, TrainConfig
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import METER, NOTE, PEDAL, SONG_NOTE, Part, Song, TempoMap, group_parts, pedal_controls
 
 RANK_PROMOTION = "raise"
 ROOT = Path(__file__).parent.parent
@@ -58,12 +58,29 @@ def caches(tmp_path_factory) -> Iterator[Path]:
 
 
 def make_song(rows: Sequence[tuple], **others) -> Song:
-    """A song from rows (onset, end, pitch[, velocity, channel, program]); events may be lists of rows."""
+    """A song from rows (onset, end, pitch[, velocity, channel, program]); events may be lists of rows.
+
+    `tempos` are (time, quarter_seconds), `pedal` is the first part's.
+    """
     default = (0.0, 0.5, 60, 80, 0, 0)
-    notes = np.array([(*row, *default[len(row) :]) for row in rows], NOTE)
-    kinds = {"pedal": PEDAL, "tempos": TEMPO, "meters": METER}
-    events = {name: np.array(others.pop(name), kind) for name, kind in kinds.items() if name in others}
-    return Song(np.sort(notes, order=["onset", "pitch", "end"]), **events, **others)
+    notes = np.array([(*row, *default[len(row) :]) for row in rows], SONG_NOTE)
+    parts = group_parts(notes) or (Part(np.empty(0, NOTE)),)
+    if pedal := others.pop("pedal", None):
+        moves = pedal_controls(np.array(pedal, PEDAL))
+        parts = (dataclasses.replace(parts[0], controls=moves), *parts[1:])
+    if tempos := others.pop("tempos", None):
+        others["tempo_map"] = tempo_map(tempos)
+    if "meters" in others:
+        others["meters"] = np.array(others["meters"], METER)
+    return Song(parts, **others)
+
+
+def tempo_map(tempos: Sequence[tuple[float, float]]) -> TempoMap:
+    """A tempo map from (time, quarter_seconds), of 120 bpm before the first."""
+    time, quarter = np.array(tempos, float).T
+    if time[0] > 0:
+        time, quarter = np.append(0.0, time), np.append(0.5, quarter)
+    return TempoMap(np.append(0.0, np.cumsum(np.diff(time) / quarter[:-1])), time, quarter)
 
 
 def chorale() -> Song:

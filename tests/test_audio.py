@@ -1,3 +1,4 @@
+import dataclasses
 import struct
 import sys
 import wave
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemui_jax.music.song import NOTE, PEDAL, Song
+from nemui_jax.music.song import PEDAL, SONG_NOTE, Song, group_parts, pedal_controls
 from nemui_jax.outputs import audio
 
 RATE = 22050
@@ -22,8 +23,9 @@ def no_fonts(monkeypatch):
 def make_song(*rows: tuple, pedal: list[tuple] | None = None) -> Song:
     """A song from rows (onset, end, pitch[, velocity, channel, program])."""
     default = (0.0, 0.5, 60, 80, 0, 0)
-    notes = np.array([(*row, *default[len(row) :]) for row in rows], NOTE)
-    return Song(notes, np.array(pedal or [], PEDAL))
+    parts = group_parts(np.array([(*row, *default[len(row) :]) for row in rows], SONG_NOTE))
+    controls = pedal_controls(np.array(pedal or [], PEDAL))
+    return Song((dataclasses.replace(parts[0], controls=controls), *parts[1:]) if parts else ())
 
 
 def level(samples: np.ndarray, start: float, end: float) -> float:

@@ -21,7 +21,7 @@ from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
 from nemui_jax import config
-from nemui_jax.data import dataset
+from nemui_jax.data import dataset, pianoroll
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
@@ -434,8 +434,8 @@ def assert_plays(source: Song, played: Song) -> None:
     assert note_metrics.note_scores(source.notes, played.notes).offset.f1 == 1
     assert note_metrics.pedal_agreement(source.pedal, played.pedal, source.seconds) > 0.98
     assert played.program == source.program
-    np.testing.assert_allclose(played.tempos["time"], source.tempos["time"], atol=1e-3)
-    np.testing.assert_allclose(played.tempos["quarter_seconds"], source.tempos["quarter_seconds"], rtol=1e-5)
+    np.testing.assert_allclose(played.tempo_map.seconds, source.tempo_map.seconds, atol=1e-3)
+    np.testing.assert_allclose(played.tempo_map.beat_seconds, source.tempo_map.beat_seconds, rtol=1e-5)
     np.testing.assert_allclose(played.meters["time"], source.meters["time"], atol=1e-3)
     for name in ("numerator", "denominator"):
         np.testing.assert_array_equal(played.meters[name], source.meters[name])
@@ -507,8 +507,9 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
     assert call("sample", "--run", trained.path, "--song", "chorale", "--out", out, "--seconds", 9).code == 0
     source, played = chorale(), midi_reader.read(out)
     again = played.notes[played.notes["onset"] > source.notes["onset"].max() + 0.1]
-    steps = dataset.describe(source, Path(), "", TINY.roll)[0].steps
-    turn = -(-steps // TINY.model.knot_steps) * TINY.model.knot_steps * TINY.roll.step_seconds
+    entry = dataset.describe(source, Path(), "", TINY.roll)[0]
+    steps = -(-entry.steps // TINY.model.knot_steps) * TINY.model.knot_steps
+    turn = pianoroll.seconds_at(steps, dataset.entry_clock(source, entry))
     expected = source.notes[source.notes["onset"] < 9 - turn]
     np.testing.assert_array_equal(np.sort(again["pitch"]), np.sort(expected["pitch"]))
     np.testing.assert_allclose(np.sort(again["onset"]), np.sort(expected["onset"]) + turn, atol=0.02)

@@ -19,7 +19,7 @@ from nemui_jax.config import RollConfig
 from nemui_jax.data import cache, dataset, layout, pianoroll
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import PEDAL, Text
 
 GRID = RollConfig()
 
@@ -44,9 +44,13 @@ def corpus(songs_folder) -> dataset.Corpus:
 def assert_same(corpus: dataset.Corpus, other: dataset.Corpus) -> None:
     assert corpus.entries == other.entries
     for song, again in zip(corpus.songs, other.songs, strict=True):
-        for name in ("notes", "pedal", "tempos", "meters"):
+        for part, other_part in zip(song.parts, again.parts, strict=True):
+            np.testing.assert_array_equal(part.notes, other_part.notes)
+            np.testing.assert_array_equal(part.controls, other_part.controls)
+            assert (part.program, part.channel, part.name) == (other_part.program, other_part.channel, other_part.name)
+        for name in ("tempo_map", "meters", "key_signatures"):
             np.testing.assert_array_equal(getattr(song, name), getattr(again, name))
-        assert (song.name, song.drums, song.warnings) == (again.name, again.drums, again.warnings)
+        assert (song.name, song.texts, song.warnings) == (again.name, again.texts, again.warnings)
 
 
 # What becomes of files
@@ -111,7 +115,7 @@ def test_every_file_is_accounted_for(tmp_path):
 def test_row_of_the_manifest(tmp_path):
     notes = [(0.0, 1.0, 57, 80, 0, 24), (0.0, 1.0, 60, 80, 0, 24), (1.0, 2.0, 64, 80, 1, 7), (1.01, 3.3, 64, 90, 0, 24)]
     song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24)])
-    entry, remarks = dataset.describe(song, tmp_path / "a tune.mid", "00ff", GRID)
+    entry, remarks = dataset.describe(song, tmp_path / "a tune.mid", "00ff", RollConfig(grid="seconds"))
     assert entry == dataset.SongEntry(
         name="a tune",
         path=str(tmp_path / "a tune.mid"),
@@ -122,9 +126,13 @@ def test_row_of_the_manifest(tmp_path):
         key="Am",
         shift=3,
         program=24,
+        clock="steady",
+        beats_per_quarter=1.0,
         merged=1,
     )
     assert remarks == ("1 notes share a cell of the grid with a louder one",)
+    on_beats, _ = dataset.describe(song, tmp_path / "a tune.mid", "00ff", GRID)
+    assert (on_beats.clock, on_beats.steps) == ("file", round(3.3 / 0.5 * 12) + 1)
     own_key = dataset.describe(song, tmp_path / "a tune.mid", "00ff", RollConfig(common_key=False))[0]
     assert (own_key.key, own_key.shift) == ("Am", 0)
 
@@ -275,12 +283,12 @@ def test_any_flipped_bit_of_a_stored_song(tmp_path):
         except ValueError:
             continue
         np.testing.assert_array_equal(again.notes, song.notes)  # a bit that says nothing
-        np.testing.assert_array_equal(again.tempos, song.tempos)
+        np.testing.assert_array_equal(again.tempo_map, song.tempo_map)
         assert again.name == song.name
 
 
 def test_stored_song_returns(tmp_path):
-    song = dataclasses.replace(rubato(), drums=7, warnings=("odd",), name="№ \u202e")
+    song = dataclasses.replace(rubato(), texts=(Text(1.0, "lyrics", "la"),), warnings=("odd",), name="№ \u202e")
     cache.save_song(tmp_path / "new" / "song.npz", song, "abc")
     again = cache.load_song(tmp_path / "new" / "song.npz", "abc")
     assert_same(dataset.Corpus((), (song,)), dataset.Corpus((), (again,)))
@@ -296,17 +304,15 @@ def test_no_pickle_is_read(tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "exploded"),))
 
-    song = rubato()
-    meta = np.array([Bomb()], object)
     with open(tmp_path / "song.npz", "wb") as file:
-        np.savez(file, meta=meta, notes=song.notes, pedal=song.pedal, tempos=song.tempos, meters=song.meters)
+        np.savez(file, meta=np.array([Bomb()], object), notes=rubato().parts[0].notes)
     with pytest.raises(ValueError, match=r"song\.npz"):
         cache.load_song(tmp_path / "song.npz", "abc")
     assert not (tmp_path / "exploded").exists()
 
 
 def test_arrays_of_another_kind(tmp_path):
-    wrong = Song(np.zeros(3, PEDAL), np.zeros(3, NOTE), np.zeros(1, TEMPO), np.zeros(1, METER))
+    wrong = dataclasses.replace(rubato(), meters=np.zeros(3, PEDAL))
     cache.save_song(tmp_path / "song.npz", wrong, "abc")
     with pytest.raises(ValueError, match="another kind"):
         cache.load_song(tmp_path / "song.npz", "abc")
@@ -351,10 +357,10 @@ def test_packed_rolls_are_the_songs(corpus, block):
     start = first = 0
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         steps = -(-entry.steps // block) * block
-        grid = dataset.grid_of(song, entry, settings.roll)
+        grid = dataset.grid_of(song, entry)
         roll = pianoroll.to_roll(grid, steps, low, high)
         np.testing.assert_array_equal(cells[start : start + steps], roll[:, [pianoroll.ONSET, pianoroll.FRAME]])
-        pedal = pianoroll.quantize_pedal(song.pedal, steps, settings.roll.step_seconds)
+        pedal = pianoroll.quantize_pedal(song.pedal, steps, dataset.entry_clock(song, entry))
         np.testing.assert_allclose(packed.pedal[start : start + steps] / 255, pedal, atol=0.5 / 255 + 1e-9)
         mine = slice(first, first + len(grid))
         np.testing.assert_array_equal(packed.note_step[mine], grid["step"] + start)

@@ -13,6 +13,7 @@ from nemui_jax.evaluation import note_metrics, report
 from nemui_jax.evaluation.language_model import LanguageModel
 from nemui_jax.model import decoder
 from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.clock import steady_clock
 from nemui_jax.music.song import NOTE, Song, cut_notes
 from nemui_jax.sampling.decode import LatentTrack
 
@@ -26,10 +27,15 @@ def scattered(seed: int, notes: int = 120, seconds: float = 12.0) -> Song:
 
 
 def track(song: Song, seed: int, shift: int = 0) -> LatentTrack:
-    steps = pianoroll.count_steps(song, SMALLEST.roll.step_seconds)
+    steps = pianoroll.count_steps(song.seconds, steady_clock())
     shape = (layout.count_song_rows(steps, SMALLEST.model), SMALLEST.model.latent_size)
     return LatentTrack(
-        f"song {seed}", np.random.default_rng(seed).normal(size=shape).astype(np.float32), steps, shift, song
+        f"song {seed}",
+        np.random.default_rng(seed).normal(size=shape).astype(np.float32),
+        steps,
+        shift,
+        song,
+        steady_clock(),
     )
 
 
@@ -207,7 +213,7 @@ def test_real_songs_overlap_with_songs_more_than_noise_does():
 
 
 def test_a_stretch_is_measured_as_written():
-    song = replace(scattered(3, seconds=30), tempos=rubato().tempos)
+    song = replace(scattered(3, seconds=30), tempo_map=rubato().tempo_map)
     part = report.written_part(song, 10.0)
     whole = cut_notes(midi_reader.parse(midi_writer.encode(song)).notes, 10.0)
     assert part["pitch"].tolist() == whole["pitch"].tolist()

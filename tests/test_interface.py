@@ -17,9 +17,10 @@ from nemui_jax.data import layout, pianoroll
 from nemui_jax.errors import RecipeError, RunError, UsageError
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import NOTE, Song, cut_song
+from nemui_jax.music.clock import choose_clock
+from nemui_jax.music.song import SONG_NOTE, Song, cut_song
 from nemui_jax.runs.run import Run
-from nemui_jax.sampling.arrange import mixed_step_times
+from nemui_jax.sampling.arrange import mixed_clock
 from nemui_jax.sampling.decode import LatentTrack
 
 
@@ -172,7 +173,7 @@ def test_a_piece_of_a_mix(run):
     piece = run.mix({0: 1, 2: 3}, seconds=5)
     assert piece.kind == "mix"
     assert piece.notes is piece.song.notes
-    assert piece.notes.dtype == NOTE
+    assert piece.notes.dtype == SONG_NOTE
     assert piece.seconds == piece.song.seconds <= 5
     assert [parent.name for parent in piece.parents] == ["a chorale 0.25", "rubato 0.75"]
     assert all(parent.seconds <= piece.seconds for parent in piece.parents)
@@ -196,7 +197,7 @@ def test_a_roll_has_each_note_at_its_velocity():
     assert roll[:, 61].tolist()[:6] == [0, 0, 0, 0, 127, 0]
     assert not np.delete(roll, [60, 61], axis=1).any()
     assert piece.roll(0.1)[:, 60].tolist()[:4] == [50, 99, 99, 0]
-    assert not nemui.Piece(Song(np.empty(0, NOTE)), (), "mix", "").roll().any()
+    assert not nemui.Piece(Song(()), (), "mix", "").roll().any()
 
 
 def test_sound(run, tmp_path):
@@ -290,12 +291,14 @@ def test_a_new_song_in_beats_lasts_as_long_as_it_should(quarter_seconds):
     for index in range(2):
         notes = [(quarter_seconds * beat, quarter_seconds * (beat + 1), 60 + beat % 7) for beat in range(40)]
         source = make_song(notes, tempos=[(0.0, quarter_seconds)])
-        steps = pianoroll.count_steps(pianoroll.on_grid(source, settings.roll), settings.roll.step_seconds)
+        clock = source.tempo_map.counted(choose_clock(source).beats_per_quarter)
+        steps = pianoroll.count_steps(source.seconds, clock)
         shape = layout.count_song_rows(steps, settings.model), settings.model.latent_size
-        tracks.append(LatentTrack(f"{index}", rng.normal(size=shape).astype(np.float32), steps, 0, source))
+        tracks.append(LatentTrack(f"{index}", rng.normal(size=shape).astype(np.float32), steps, 0, source, clock))
     used, weights = api._draw(tracks, settings, 30.0, 0)
-    blocks = np.diff(mixed_step_times(used, weights, settings)[:: settings.model.block_steps]).sum()
-    assert 30 <= blocks + 1e-6 < 30 + 2 * quarter_seconds
+    steps = weights.shape[1] * settings.model.block_steps
+    seconds = pianoroll.seconds_at(steps, mixed_clock(used, weights, settings))
+    assert 30 <= seconds + 1e-6 < 30 + 2 * quarter_seconds
 
 
 def test_cut():

@@ -11,14 +11,14 @@ from scipy.stats import gaussian_kde
 
 from nemui_jax.evaluation import note_metrics, style
 from nemui_jax.evaluation.language_model import LanguageModel, _Order
-from nemui_jax.music.song import NOTE, PEDAL
+from nemui_jax.music.song import PEDAL, SONG_NOTE
 
 MAJOR = np.array([0, 2, 4, 5, 7, 9, 11])
 
 
 def notes_of(*rows: tuple[float, ...]) -> np.ndarray:
     """Notes from (onset, end, pitch) or (onset, end, pitch, velocity)."""
-    return np.array([(*row, *(64, 0, 0)[len(row) - 3 :]) for row in rows], NOTE)
+    return np.array([(*row, *(64, 0, 0)[len(row) - 3 :]) for row in rows], SONG_NOTE)
 
 
 def tune(seed: int, count: int = 400, tonic: int = 0) -> np.ndarray:
@@ -28,7 +28,7 @@ def tune(seed: int, count: int = 400, tonic: int = 0) -> np.ndarray:
     pitch = 60 + tonic + MAJOR[degree % 7] + 12 * (degree // 7)
     below = 60 + tonic + MAJOR[(degree - 2) % 7] + 12 * ((degree - 2) // 7)
     onset = np.cumsum(rng.choice([0.25, 0.25, 0.125, 0.5], count)) + rng.normal(0, 0.004, count)
-    notes = np.zeros(2 * count, NOTE)
+    notes = np.zeros(2 * count, SONG_NOTE)
     notes["onset"] = np.concatenate([onset, onset + rng.uniform(0, 0.01, count)])
     notes["end"] = notes["onset"] + rng.uniform(0.05, 0.6, 2 * count)
     notes["pitch"] = np.concatenate([pitch, below])

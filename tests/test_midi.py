@@ -9,6 +9,7 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
+from conftest import make_song
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from midi_bytes import END, header, midi, notes, track
@@ -16,15 +17,24 @@ from midi_bytes import END, header, midi, notes, track
 from nemui_jax.errors import MidiError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import (
+    CONTROL,
+    DRUM_CHANNEL,
+    KEY_SIGNATURE,
+    NOTE,
+    PITCH_BEND,
+    PRESSURE,
+    Part,
+    Song,
+    Text,
+)
 
 EIGHT = range(60, 68)
 
 
-def make_song(rows: list[tuple], **others) -> Song:
-    """A song from rows (onset, end, pitch[, velocity, channel, program])."""
-    default = (0.0, 0.5, 60, 80, 0, 0)
-    return Song(np.array([(*row, *default[len(row) :]) for row in rows], NOTE), **others)
+def tempos(song: Song) -> list[tuple[float, float]]:
+    """When each tempo begins, and how long a quarter note lasts from there on."""
+    return list(zip(song.tempo_map.seconds.tolist(), song.tempo_map.beat_seconds.tolist(), strict=True))
 
 
 def columns(song: Song, *names: str) -> list[tuple]:
@@ -146,14 +156,14 @@ def test_tempo_in_a_later_track_applies_to_all():
     tempo = track("81 70 ff 51 03 0f 42 40")  # 60 bpm from tick 240
     song = midi_reader.parse(midi(track(notes(60, 61, 62)), tempo))
     assert spans(song) == [(0.0, 0.125, 60), (0.125, 0.25, 61), (0.25, 0.5, 62)]
-    assert song.tempos.tolist() == [(0.25, 1.0)]
+    assert tempos(song) == [(0.0, 0.5), (0.25, 1.0)]
 
 
 def test_tempos_and_meters_that_change_nothing_are_dropped():
     tempo, other, meter = "ff 51 03 07 a1 20", "ff 51 03 07 00 00", "ff 58 04 03 02 18 08"
     events = f"00 {tempo} 00 {meter} 60 {tempo} 00 {meter} 60 {other} 00 {tempo}"
     song = midi_reader.parse(midi(track(events, notes(60))))
-    assert song.tempos.tolist() == [(0.0, 0.5)]
+    assert tempos(song) == [(0.0, 0.5)]
     assert song.meters.tolist() == [(0.0, 3, 4)]
 
 
@@ -174,7 +184,7 @@ def test_format_2_patterns_follow_each_other():
     slow = "00 ff 51 03 0f 42 40"
     song = midi_reader.parse(midi(track(slow, notes(60)), track(notes(61)), format_=2))
     assert spans(song) == [(0.0, 0.25, 60), (0.25, 0.375, 61)]  # the second pattern has a tempo of its own
-    assert song.tempos["quarter_seconds"].tolist() == [1.0, 0.5]
+    assert song.tempo_map.beat_seconds.tolist() == [1.0, 0.5]
 
 
 def test_length_bound():
@@ -185,7 +195,8 @@ def test_length_bound():
     with pytest.raises(MidiError, match=r"more than the bound of 0\.1 s"):
         midi_reader.parse(midi(track(notes(60))), max_seconds=0.1)
     # A late tempo alone does not make a song long.
-    assert len(midi_reader.parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40"))).tempos) == 0
+    late = midi_reader.parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40")))
+    assert late.seconds == 0.125
 
 
 # Meta events and the pedal
@@ -206,7 +217,8 @@ def test_length_bound():
 def test_damaged_meta_events_are_ignored(event, warning):
     song = midi_reader.parse(midi(track(event, notes(*EIGHT))))
     assert song.seconds == pytest.approx(1.0)
-    assert len(song.tempos) == len(song.meters) == 0
+    assert tempos(song) == [(0.0, 0.5)]
+    assert len(song.meters) == 0
     assert song.warnings == (f"a damaged {warning} ignored",)
 
 
@@ -233,7 +245,7 @@ def test_later_tracks_do_not_name_the_song():
 
 def test_pedal_is_the_highest_over_channels():
     moves = "00 b0 40 7f  0a b1 40 40  0a b0 40 00  0a b0 40 00  0a b1 40 00  00 b9 40 7f"  # the last is the drums'
-    song = midi_reader.parse(midi(track(moves, notes(60)), division=10))
+    song = midi_reader.parse(midi(track(moves, notes(60), notes(62, channel=1)), division=10))
     assert song.pedal.tolist() == [(0.0, 127), (1.0, 64), (2.0, 0)]
 
 
@@ -322,7 +334,7 @@ def survives(data: bytes) -> None:
     assert max(song.notes["pitch"].max(), song.notes["velocity"].max()) <= 127
     assert 9 not in song.notes["channel"]
     assert (np.diff(song.notes["onset"]) >= 0).all()
-    for events in (song.pedal, song.tempos, song.meters):
+    for events in (song.pedal, song.meters):
         assert (np.diff(events["time"]) >= 0).all()
     assert len(midi_reader.parse(midi_writer.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
 
@@ -355,9 +367,9 @@ RICH = make_song(
         (100.0, 107.7777, 0, 80),
         (500.0, 500.2, 127, 80),
     ],
-    pedal=np.array([(0.2, 127), (0.9, 50), (1.1, 0), (400.0, 3)], PEDAL),
-    tempos=np.array([(0.0, 0.61234), (0.7, 0.25), (50.0, 2.5), (90.0, 0.3)], TEMPO),  # 2.5: needs more ticks
-    meters=np.array([(0.0, 3, 4), (50.0, 7, 8)], METER),
+    pedal=[(0.2, 127), (0.9, 50), (1.1, 0), (400.0, 3)],
+    tempos=[(0.0, 0.61234), (0.7, 0.25), (50.0, 2.5), (90.0, 0.3)],  # 2.5: needs more ticks
+    meters=[(0.0, 3, 4), (50.0, 7, 8)],
     name="Prélude № 1",
 )
 
@@ -370,12 +382,13 @@ def assert_same(song: Song, other: Song) -> None:
         np.testing.assert_allclose(song.notes[name], other.notes[name], rtol=0, atol=1e-3)
     for events, others, value in (
         (song.pedal, other.pedal, "value"),
-        (song.tempos, other.tempos, "quarter_seconds"),
         (song.meters, other.meters, "denominator"),
     ):
         np.testing.assert_allclose(events["time"], others["time"], rtol=0, atol=1e-3)
         np.testing.assert_allclose(events[value], others[value], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(song.meters["numerator"], other.meters["numerator"])
+    np.testing.assert_allclose(song.tempo_map.seconds, other.tempo_map.seconds, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(song.tempo_map.beat_seconds, other.tempo_map.beat_seconds, rtol=0, atol=1e-6)
     assert song.name == other.name
 
 
@@ -387,6 +400,44 @@ def test_round_trip(tmp_path):
     assert (tmp_path / "song.mid").read_bytes() == midi_writer.encode(RICH, "recipe № 2")
 
 
+BAND = Song(
+    parts=(
+        Part(
+            np.array([(0.0, 0.5, 60, 80), (2.0, 2.5, 62, 80)], NOTE),
+            program=33,
+            channel=1,
+            name="Bass",
+            controls=np.array(
+                [(0.0, 7, 100), (0.0, 10, 20), (0.25, PITCH_BEND, -8192), (0.5, PITCH_BEND, 8191), (1.0, PRESSURE, 9)],
+                CONTROL,
+            ),
+        ),
+        Part(np.array([(1.0, 1.5, 64, 80)], NOTE), program=40, channel=1, name="Bass"),
+        Part(np.array([(0.0, 0.1, 36, 90), (0.5, 0.6, 38, 91)], NOTE), program=8, channel=DRUM_CHANNEL, name="Kit"),
+    ),
+    key_signatures=np.array([(0.0, -3, True), (2.0, 7, False)], KEY_SIGNATURE),
+    texts=(Text(0.0, "marker", "Verse"), Text(1.0, "lyrics", "wörd")),
+)
+
+
+def test_a_band_returns_part_by_part():
+    again = midi_reader.parse(midi_writer.encode(BAND))
+    assert len(again.parts) == 3
+    for part, other in zip(again.parts, BAND.parts, strict=True):
+        assert (part.program, part.channel, part.name) == (other.program, other.channel, other.name)
+        for name in NOTE.names or ():
+            np.testing.assert_allclose(part.notes[name], other.notes[name], rtol=0, atol=1e-3)
+        assert part.controls[["controller", "value"]].tolist() == other.controls[["controller", "value"]].tolist()
+        np.testing.assert_allclose(part.controls["time"], other.controls["time"], rtol=0, atol=1e-3)
+    assert again.key_signatures.tolist() == BAND.key_signatures.tolist()
+    assert again.texts == BAND.texts
+
+
+def test_a_control_before_the_first_program_belongs_to_what_is_played():
+    song = midi_reader.parse(midi(track("00 b0 07 32  00 c0 05  00 90 3c 50  60 80 3c 00")))
+    assert [(part.program, part.controls.tolist()) for part in song.parts] == [(5, [(0.0, 7, 50)])]
+
+
 def test_what_midi_cannot_say_is_written_as_the_nearest():
     song = midi_reader.parse(
         midi_writer.encode(make_song([(0.0, 0.5, 60, 0)], name="a\udc80b"))
@@ -396,12 +447,11 @@ def test_what_midi_cannot_say_is_written_as_the_nearest():
 
 
 def test_tempo_default_is_written():
-    assert midi_reader.parse(midi_writer.encode(make_song([(0.0, 0.5, 60)]))).tempos.tolist() == [(0.0, 0.5)]
+    assert midi_reader.parse(midi_writer.encode(make_song([(0.0, 0.5, 60)]))).tempo_map.beat_seconds.tolist() == [0.5]
 
 
 def test_slowest_and_fastest_tempo_together():
-    tempos = np.array([(0.0, 16.7), (50.0, 0.02)], TEMPO)
-    song = make_song([(10.0, 10.1, 60), (51.0, 52.0, 61), (9000.0, 9000.5, 62)], tempos=tempos)
+    song = make_song([(10.0, 10.1, 60), (51.0, 52.0, 61), (9000.0, 9000.5, 62)], tempos=[(0.0, 16.7), (50.0, 0.02)])
     data = midi_writer.encode(song)
     assert_same(midi_reader.parse(data), song)
     deltas = [message.time for part in mido.MidiFile(file=io.BytesIO(data)).tracks for message in part]
@@ -410,9 +460,8 @@ def test_slowest_and_fastest_tempo_together():
 
 def test_ten_thousand_tempos_do_not_add_up():
     rng = np.random.default_rng(0)
-    tempos = np.zeros(10_000, TEMPO)
-    tempos["time"], tempos["quarter_seconds"] = np.arange(10_000) * 0.0501, rng.uniform(0.2, 2.0, 10_000)
-    song = make_song([(time, time + 0.1, 60) for time in np.arange(0, 500, 7.7)], tempos=tempos)
+    changes = list(zip(np.arange(10_000) * 0.0501, rng.uniform(0.2, 2.0, 10_000), strict=True))
+    song = make_song([(time, time + 0.1, 60) for time in np.arange(0, 500, 7.7)], tempos=changes)
     assert_same(midi_reader.parse(midi_writer.encode(song)), song)
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, group_parts, pedal_controls
 from nemui_jax.outputs import plots
 
 ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40
@@ -25,8 +25,8 @@ def make_song(count: int, seed: int = 0, name: str = "a song", **others) -> Song
     notes["onset"] = np.sort(rng.uniform(0, count / 4, count))
     notes["end"] = notes["onset"] + rng.uniform(0.05, 1, count)
     notes["pitch"], notes["velocity"] = rng.integers(30, 90, count), rng.integers(1, 128, count)
-    pedal = np.array([(0.5, 127), (1.5, 0), (2.0, 80)], PEDAL)
-    return Song(notes, **({"pedal": pedal, "name": name} | others))
+    pedal = np.array(others.pop("pedal", [(0.5, 127), (1.5, 0), (2.0, 80)]), PEDAL)
+    return Song((Part(notes, controls=pedal_controls(pedal)),), **({"name": name} | others))
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -105,8 +105,8 @@ def pitch_labels(figure: Figure) -> list[str]:
 
 
 def test_roll_shows_velocity_by_colour():
-    notes = np.array([(0, 1, 60, 10, 0, 0), (0, 1, 62, 120, 0, 0)], NOTE)
-    colours = plots.roll(Song(notes)).axes[0].collections[0].get_facecolors()
+    notes = np.array([(0, 1, 60, 10), (0, 1, 62, 120)], NOTE)
+    colours = plots.roll(Song((Part(notes),))).axes[0].collections[0].get_facecolors()
     assert colours[1, :3].sum() > colours[0, :3].sum() + 0.3
 
 
@@ -121,7 +121,7 @@ def test_roll_panels_share_the_time_axis(parents):
 def test_roll_pedal():
     shares = []
     for moves in ([], [(0, 127), (2.5, 0)], [(0, 127)], [(0, 64)]):
-        song = make_song(20, pedal=np.array(moves, PEDAL))
+        song = make_song(20, pedal=moves)
         figure = plots.roll(song, seconds=5.0)
         seen = pixels(figure)[::-1]  # from below, as extents count
         (left, low), (right, high) = figure.axes[2].get_window_extent().get_points().round().astype(int)
@@ -138,27 +138,27 @@ def second_ticks(figure: Figure) -> tuple[list[float], list[str]]:
 
 
 def test_bars_follow_tempos_and_meters():
-    tempos = np.array([(0, 1.0), (8, 0.5)], TEMPO)
-    figure = plots.roll(make_song(80, tempos=tempos, meters=np.array([(0, 4, 4), (12, 6, 8)], METER)), seconds=16.0)
+    tempos = TempoMap.of_changes([0, 8], [1.0, 0.5])
+    figure = plots.roll(make_song(80, tempo_map=tempos, meters=np.array([(0, 4, 4), (12, 6, 8)], METER)), seconds=16.0)
     times, labels = second_ticks(figure)
     np.testing.assert_allclose(times, [0, 4, 8, 10, 12, 13.5, 15, 16][: len(times)])
     assert labels[:7] == ["bar 1", "2", "3", "4", "5", "6", "7"]
 
 
 def test_beats_without_a_meter():
-    times, labels = second_ticks(plots.roll(make_song(80, tempos=np.array([(0, 0.75)], TEMPO)), seconds=6.0))
+    times, labels = second_ticks(plots.roll(make_song(80, tempo_map=TempoMap.steady(0.75)), seconds=6.0))
     np.testing.assert_allclose(times[:8], np.arange(8) * 0.75)
     assert labels[:3] == ["beat 1", "2", "3"]
 
 
 def test_a_meter_that_comes_late():
-    tempos, meters = np.array([(0, 1.0)], TEMPO), np.array([(8, 3, 4)], METER)
-    times, _ = second_ticks(plots.roll(make_song(80, tempos=tempos, meters=meters), seconds=13.0))
+    tempos, meters = TempoMap.steady(1.0), np.array([(8, 3, 4)], METER)
+    times, _ = second_ticks(plots.roll(make_song(80, tempo_map=tempos, meters=meters), seconds=13.0))
     np.testing.assert_allclose(times[:4], [0, 4, 8, 11])
 
 
 def test_no_bars_without_a_tempo_map():
-    figure = plots.roll(make_song(80, tempos=np.array([(0, 0.5)], TEMPO)))
+    figure = plots.roll(make_song(80, tempo_map=TempoMap.steady(0.5)))
     assert not figure.axes[0].child_axes
 
 
@@ -170,14 +170,14 @@ def test_recall_counts_what_metrics_count():
     notes["pitch"] += (rng.random(len(notes)) < 0.05).astype(np.uint8)
     notes = notes[np.argsort(notes["onset"])]
     hits = round(note_metrics.note_scores(source.notes, notes).onset.recall * 2000)
-    written = texts(plots.recall(source, Song(notes)))
+    written = texts(plots.recall(source, Song(group_parts(notes))))
     assert 1000 < hits < 1800
     assert {f"{hits:,} matched", f"{2000 - hits:,} missed", f"{len(notes) - hits:,} extra"} <= set(written)
 
 
 def test_recall_marks_differences():
     song = make_song(40)
-    other = Song(song.notes[:30])
+    other = Song((Part(song.parts[0].notes[:30]),))
     assert "0 missed" in texts(plots.recall(song, song))
     same, missed, extra = (plots.recall(*pair) for pair in ((song, song), (song, other), (other, song)))
     assert [len(bars(figure, 0)) for figure in (same, missed, extra)] == [40, 30, 30]
@@ -186,7 +186,7 @@ def test_recall_marks_differences():
 
 
 def test_recall_of_nothing():
-    figure = plots.recall(make_song(40), Song(np.empty(0, NOTE)))
+    figure = plots.recall(make_song(40), Song(()))
     assert {"0 matched", "40 missed", "0 extra"} <= set(texts(figure))
 
 

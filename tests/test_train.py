@@ -134,8 +134,8 @@ def test_targets_are_the_music(corpus, small, loaded):
     dense, pedals = [], []
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         steps = layout.count_blocks(entry.steps, small.model) * block
-        dense.append(pianoroll.to_roll(dataset.grid_of(song, entry, small.roll), steps, low, high))
-        pedals.append(pianoroll.quantize_pedal(song.pedal, steps, small.roll.step_seconds))
+        dense.append(pianoroll.to_roll(dataset.grid_of(song, entry), steps, low, high))
+        pedals.append(pianoroll.quantize_pedal(song.pedal, steps, dataset.entry_clock(song, entry)))
     shape = (-1, block)
     roll = np.concatenate(dense).reshape(*shape, 4, high - low + 1)
     target = music_of(loaded, small)

@@ -49,7 +49,7 @@ def test_tune_is_playable(tune):
     assert found.program == tune.program
     assert tune.title in found.name
     assert tune.composer in found.name
-    for array in (rows, found.pedal, found.tempos, found.meters):
+    for array in (found.parts[0].notes, found.parts[0].controls, found.meters):
         assert not array.flags.writeable
         assert (np.diff(array[array.dtype.names[0]]) >= 0).all()
     assert (len(found.pedal) > 0) == bool(tune.pedal)
@@ -183,7 +183,7 @@ def test_timing_stays_close_to_the_score_and_is_repeatable():
     shifts = rows["onset"] - places
     assert 0.001 < np.abs(shifts).max() <= tunes.MAX_SHIFT_SECONDS
     assert np.array_equal(rows, tunes.song(tune).notes)
-    assert tunes.song(tune).tempos.tolist() == [(0.0, 0.5), (2.0, 1.0)]
+    assert [column.tolist() for column in tunes.song(tune).tempo_map[1:]] == [[0.0, 2.0], [0.5, 1.0]]
 
 
 def test_pedal_and_pickup():

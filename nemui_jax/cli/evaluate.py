@@ -68,7 +68,7 @@ def _original_player(other: Run, run: Run) -> Any:
     known = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> Song:
-        own_blocks = int(np.ceil(blocks * run.config.block_seconds / other.config.block_seconds))
+        own_blocks = int(np.ceil(blocks * report.block_seconds(run.config) / report.block_seconds(other.config)))
         return report.mix(params, [known[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
 
     return play

@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import UsageError
-from nemui_jax.music.song import Song
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.song import Song, TempoMap
 from nemui_jax.runs.run import Run
 
 IMAGE_SECONDS = 60.0  # of the first song, in pictures
@@ -126,7 +127,8 @@ def image(source: Song, recalled: Song, seconds: float) -> UInt8[np.ndarray, "he
     A column is PIXEL_SECONDS. Onsets are brighter, the louder the more so. One pixel where there are no notes.
     """
     notes = [song.notes[song.notes["onset"] < seconds] for song in (source, recalled)]
-    grids = [pianoroll.quantize(part, PIXEL_SECONDS) for part in notes]
+    clock = TempoMap.steady(PIXEL_SECONDS * STEPS_PER_BEAT)
+    grids = [pianoroll.quantize(part, clock) for part in notes]
     both = np.concatenate(grids)
     if not len(both):
         return np.array([[_PANEL]], np.uint8)

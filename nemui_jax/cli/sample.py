@@ -9,13 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nemui_jax import api, recipe
 from nemui_jax.cli import console
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
-from nemui_jax.music.song import NOTE, Song
+from nemui_jax.music.song import Song
 from nemui_jax.runs.run import Run
 
 
@@ -49,7 +47,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if args.wav:
         from nemui_jax.outputs import audio
 
-        audio.render(Song(np.empty(0, NOTE)), args.soundfont)
+        audio.render(Song(()), args.soundfont)
     elif args.soundfont:
         raise UsageError("--soundfont goes with --wav")
 

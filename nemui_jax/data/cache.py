@@ -20,18 +20,19 @@ import numpy as np
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
 from nemui_jax.music import midi_reader
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import Song, from_arrays, to_arrays
 
-READER = 1  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
+READER = 2  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
 POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
 
 
 def save_song(path: Path, song: Song, sha256: str) -> None:
     """Writes a song's events as an .npz file, which appears whole or not at all."""
-    meta = {"name": song.name, "drums": song.drums, "warnings": song.warnings, "sha256": sha256, "reader": READER}
+    about, arrays = to_arrays(song)
+    meta = about | {"sha256": sha256, "reader": READER}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text, buffer = np.frombuffer(json.dumps(meta).encode(), np.uint8), io.BytesIO()
-    np.savez(buffer, meta=text, notes=song.notes, pedal=song.pedal, tempos=song.tempos, meters=song.meters)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
     write_bytes(path, buffer.getvalue())
 
 
@@ -39,14 +40,11 @@ def load_song(path: Path, sha256: str) -> Song:
     """A song that `save_song` wrote. ValueError if the file is damaged or holds something else."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            meta: dict[str, Any] = json.loads(stored["meta"].tobytes())
-            columns = {"notes": NOTE, "pedal": PEDAL, "tempos": TEMPO, "meters": METER}
-            arrays = {name: stored[name] for name in columns}
+            arrays = dict(stored)
+        meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
         if (meta["sha256"], meta["reader"]) != (sha256, READER):
             raise ValueError("holds another song")
-        if any(arrays[name].dtype != kind or arrays[name].ndim != 1 for name, kind in columns.items()):
-            raise ValueError("holds arrays of another kind")
-        return Song(**arrays, name=meta["name"], drums=meta["drums"], warnings=tuple(meta["warnings"]))
+        return from_arrays(meta, arrays)
     except (KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: {error}") from error
 

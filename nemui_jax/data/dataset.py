@@ -20,11 +20,11 @@ from nemui_jax.data import cache, layout, pianoroll
 from nemui_jax.errors import MidiError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader
+from nemui_jax.music.clock import OFF_BEAT_STEPS, Clock, choose_clock, clock_of, off_beat_steps
 from nemui_jax.music.key import estimate_key, shift_to_common
-from nemui_jax.music.song import MAX_SECONDS, Song
+from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
 
 LARGE_SECONDS = 3 * 3600.0  # a library from which rows are twice as long and rates lower
-OFF_THE_BEAT = 0.2  # steps; at random it is 0.25
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class SongEntry:
     key: str
     shift: int  # semitones from the source to the common key
     program: int
+    clock: str  # what counts the beats of its grid: "file" or "steady"; see `music.clock`
+    beats_per_quarter: float  # of its file's tempo map
     merged: int = 0  # notes that share a grid cell with a louder one
 
 
@@ -130,25 +132,28 @@ def load_file(path: Path, config: RollConfig, max_seconds: float = MAX_SECONDS) 
 
 def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
     """A song's row of the manifest, and remarks for the user on what was mended or left out."""
-    key, gridded = estimate_key(song.notes), pianoroll.on_grid(song, config)
-    merged = len(song.notes) - len(pianoroll.quantize(gridded.notes, config.step_seconds))
+    key, clock = estimate_key(song.notes), choose_clock(song, config.grid)
+    beats = clock_of(song, clock)
+    merged = len(song.notes) - len(pianoroll.quantize(song.notes, beats))
     remarks = song.warnings
     if song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
         remarks += (f"{merged} notes share a cell of the grid with a louder one",)
-    if config.grid == "beats" and pianoroll.off_the_beat(gridded.notes, config) > OFF_THE_BEAT:
+    if clock.kind == "file" and off_beat_steps(song.notes, beats) > OFF_BEAT_STEPS:
         remarks += ("its notes do not follow its tempo, so its beats mean little",)
     entry = SongEntry(
         name=escape(path.stem),
         path=escape(path),
         sha256=sha256,
         seconds=song.seconds,
-        steps=pianoroll.count_steps(gridded, config.step_seconds),
+        steps=pianoroll.count_steps(song.seconds, beats),
         notes=len(song.notes),
         key=key,
         shift=shift_to_common(key) if config.common_key else 0,
         program=song.program,
+        clock=clock.kind,
+        beats_per_quarter=clock.beats_per_quarter,
         merged=merged,
     )
     return entry, remarks
@@ -181,9 +186,14 @@ def fit_size(config: Config, corpus: Corpus) -> Config:
     return dataclasses.replace(config, model=model, train=train)
 
 
-def grid_of(song: Song, entry: SongEntry, config: RollConfig) -> np.ndarray:
+def entry_clock(song: Song, entry: SongEntry) -> TempoMap:
+    """When the beats fall that the grid of a song counts."""
+    return clock_of(song, Clock(entry.clock, entry.beats_per_quarter))
+
+
+def grid_of(song: Song, entry: SongEntry) -> np.ndarray:
     """A song's GRID notes in the common key."""
-    return pianoroll.quantize(pianoroll.on_grid(song, config).notes, config.step_seconds, entry.shift)
+    return pianoroll.quantize(song.notes, entry_clock(song, entry), entry.shift)
 
 
 def pack(corpus: Corpus, config: Config) -> Rolls:
@@ -192,9 +202,9 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
     bits, pedal, notes, start = [], [], [], 0
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
         steps = layout.count_blocks(entry.steps, config.model) * block
-        grid = grid_of(song, entry, config.roll)
+        grid = grid_of(song, entry)
         bits.append(pianoroll.pack_bits(grid, steps, low, high))
-        share = pianoroll.quantize_pedal(pianoroll.on_grid(song, config.roll).pedal, steps, config.roll.step_seconds)
+        share = pianoroll.quantize_pedal(song.pedal, steps, entry_clock(song, entry))
         pedal.append(np.round(share * 255).astype(np.uint8))
         grid["step"] += start
         notes.append(grid)

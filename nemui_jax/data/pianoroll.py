@@ -1,89 +1,53 @@
-"""Notes to the time grid and back, and the key a song is in.
+"""Notes to steps of a song's clock, and back.
 
-The grid has a time of its own: seconds, or beats drawn out as if a quarter note always lasted BEAT_STEPS steps.
-`on_grid` and `off_grid` go there and back; all that lies between them knows grid time alone.
-
-Conventions: step `s` stands for the `step_seconds` around `s * step_seconds`, so an onset is
-rounded to the nearest step and `timing` (in steps, -0.5 to 0.5) says how far it was from it.
-A dense roll is `[step, channel, pitch]` in float32 with the channels below; its pitch axis runs
-over `low` to `high`, in the common key (source pitch plus the song's `shift`).
+Conventions: a clock (TempoMap) says when beats fall, and there are STEPS_PER_BEAT steps in each. Step `s` stands for
+the step around it, so an onset is rounded to the nearest step and `timing` (in steps, -0.5 to 0.5) says how far it was
+from it. A dense roll is `[step, channel, pitch]` in float32 with the channels below; its pitch axis runs over `low` to
+`high`, in the common key (source pitch plus the song's `shift`). Nothing else knows of seconds.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from nemui_jax.config import BEAT_STEPS, RollConfig
-from nemui_jax.music.song import NOTE, PEDAL, Song
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.song import NOTE, PEDAL, TempoMap
 
 ONSET, FRAME, VELOCITY, TIMING = range(4)
 CHANNELS = ("onset", "frame", "velocity", "timing")
 PEDAL_DOWN = 64  # controller values from here on hold the dampers up
-LEAST_QUARTER_SECONDS = 0.02  # 3,000 bpm: a faster tempo means nothing, and would make a grid of beats endless
+SHORTEST_STEPS = 0.25  # that a note lasts
+
 GRID = np.dtype([("step", "i4"), ("end", "i4"), ("pitch", "i2"), ("velocity", "u1"), ("timing", "f4")])
 
 
-def step_times(song: Song, steps: int, config: RollConfig) -> Float[np.ndarray, " step_and_one"]:
-    """When each step of the grid begins in a song, in seconds, for its first `steps` steps and the end of the last."""
-    step = np.arange(steps + 1)
-    if config.grid == "seconds":
-        return step * config.step_seconds
-    time = np.concatenate([[0.0], song.tempos["time"]])
-    quarter = np.concatenate([[0.5], song.tempos["quarter_seconds"]])  # 120 bpm where a file says nothing
-    quarter = np.maximum(quarter, LEAST_QUARTER_SECONDS)
-    beat = np.concatenate([[0.0], np.cumsum(np.diff(time) / quarter[:-1])])
-    wanted = step / BEAT_STEPS
-    place = np.searchsorted(beat, wanted, side="right") - 1
-    return time[place] + (wanted - beat[place]) * quarter[place]
+def steps_at(seconds: Any, clock: TempoMap) -> Any:
+    """Times in seconds as steps, with fractions."""
+    return clock.beats_at(seconds) * STEPS_PER_BEAT
 
 
-def on_grid(song: Song, config: RollConfig) -> Song:
-    """A song with its notes and pedal in the time of the grid."""
-    if config.grid == "seconds":
-        return song
-    last = max(song.seconds, float(song.pedal["time"].max(initial=0)))
-    steps = BEAT_STEPS
-    while (seconds := step_times(song, steps, config))[-1] < last:
-        steps = 2 * steps
-    return _moved(song, seconds, np.arange(steps + 1) * config.step_seconds)
+def seconds_at(steps: Any, clock: TempoMap) -> Any:
+    """Steps, with fractions, as times in seconds."""
+    return clock.seconds_at(np.asarray(steps, float) / STEPS_PER_BEAT)
 
 
-def off_grid(song: Song, seconds: Float[np.ndarray, " step_and_one"], config: RollConfig) -> Song:
-    """A song in the time of the grid, in seconds by a clock that tells when each step begins."""
-    if config.grid == "seconds":
-        return song
-    return _moved(song, np.arange(len(seconds)) * config.step_seconds, seconds)
+def count_steps(seconds: float, clock: TempoMap) -> int:
+    """The number of steps that hold every note of a song that lasts so long."""
+    return int(np.round(steps_at(np.float64(seconds), clock))) + 1
 
 
-def _moved(song: Song, before: Float[np.ndarray, " time"], after: Float[np.ndarray, " time"]) -> Song:
-    """A song with its notes and pedal where a piecewise linear map takes them; past its end time runs on as before."""
-    notes, pedal = song.notes.copy(), song.pedal.copy()
-    for events, name in ((notes, "onset"), (notes, "end"), (pedal, "time")):
-        past = np.maximum(events[name] - before[-1], 0)
-        events[name] = np.interp(events[name], before, after) + past
-    return dataclasses.replace(song, notes=notes, pedal=pedal)
-
-
-def off_the_beat(notes: np.ndarray, config: RollConfig) -> float:
-    """How far onsets (in grid time) lie from a step, on average, in steps: 0 for a score, about 0.25 for a performance
-    whose file has a tempo that nobody played by."""
-    place = notes["onset"] / config.step_seconds
-    return float(np.abs(place - np.round(place)).mean()) if len(notes) else 0.0
-
-
-def quantize(notes: np.ndarray, step_seconds: float, shift: int = 0) -> np.ndarray:
-    """NOTE events to GRID notes, sorted by step and pitch: one note a cell, one voice a pitch.
+def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
+    """Notes (with `onset`, `end`, `pitch`, `velocity`) to GRID notes, sorted by step and pitch: one note a cell.
 
     Of several notes that fall on one cell the loudest stays; a note ends where the next on its pitch
     begins; every note lasts a step at least.
     """
     grid = np.empty(len(notes), GRID)
-    onset = notes["onset"] / step_seconds
+    onset = steps_at(notes["onset"], clock)
     grid["step"] = np.round(onset)
     grid["timing"] = onset - grid["step"]
-    grid["end"] = np.maximum(np.round(notes["end"] / step_seconds), grid["step"] + 1)
+    grid["end"] = np.maximum(np.round(steps_at(notes["end"], clock)), grid["step"] + 1)
     grid["pitch"] = notes["pitch"].astype(np.int16) + shift
     grid["velocity"] = notes["velocity"]
 
@@ -96,17 +60,19 @@ def quantize(notes: np.ndarray, step_seconds: float, shift: int = 0) -> np.ndarr
     return grid[np.lexsort((grid["pitch"], grid["step"]))]
 
 
-def to_notes(grid: np.ndarray, step_seconds: float, shift: Any = 0, program: int = 0) -> np.ndarray:
+def to_notes(grid: np.ndarray, clock: TempoMap, shift: Any = 0) -> np.ndarray:
     """GRID notes back to NOTE events in seconds and in the song's own key; `shift` may differ from note to note.
 
     A pitch that leaves 0 to 127 is moved by octaves. Onsets are never negative and ends never come before them.
     """
     notes = np.zeros(len(grid), NOTE)
-    notes["onset"] = np.maximum((grid["step"] + grid["timing"].astype(float)) * step_seconds, 0)
-    notes["end"] = np.maximum(grid["end"] * step_seconds, notes["onset"] + step_seconds / 4)
+    onset = grid["step"] + grid["timing"].astype(float)
+    notes["onset"] = np.maximum(seconds_at(onset, clock), 0)
+    end = seconds_at(np.maximum(grid["end"], np.maximum(onset, 0) + SHORTEST_STEPS), clock)
+    notes["end"] = np.maximum(end, np.nextafter(notes["onset"], np.inf))
     pitch = grid["pitch"].astype(int) - shift
     pitch = np.where(pitch < 0, pitch % 12, np.where(pitch > 127, 116 + (pitch - 116) % 12, pitch))
-    notes["pitch"], notes["velocity"], notes["program"] = pitch, grid["velocity"], program
+    notes["pitch"], notes["velocity"] = pitch, grid["velocity"]
     return notes[np.lexsort((notes["pitch"], notes["onset"]))]
 
 
@@ -141,16 +107,17 @@ def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_s
     return grid
 
 
-def quantize_pedal(pedal: np.ndarray, steps: int, step_seconds: float) -> Float[np.ndarray, " step"]:
+def quantize_pedal(pedal: np.ndarray, steps: int, clock: TempoMap) -> Float[np.ndarray, " step"]:
     """The share of each step, 0 to 1, during which the sustain pedal is down."""
-    edges = (np.arange(steps + 1) - 0.5) * step_seconds
-    times = np.concatenate([[edges[0]], pedal["time"], [max(edges[-1], pedal["time"].max(initial=0))]])
+    edges = np.arange(steps + 1) - 0.5
+    moves = steps_at(pedal["time"], clock)
+    times = np.concatenate([[edges[0]], moves, [max(edges[-1], moves.max(initial=0))]])
     down = np.concatenate([[False], pedal["value"] >= PEDAL_DOWN])
-    down_before = np.concatenate([[0], np.cumsum(np.diff(times) * down)])  # seconds down until each time
-    return np.clip(np.diff(np.interp(edges, times, down_before)) / step_seconds, 0, 1)
+    down_before = np.concatenate([[0], np.cumsum(np.diff(times) * down)])  # steps down until each time
+    return np.clip(np.diff(np.interp(edges, times, down_before)), 0, 1)
 
 
-def to_pedal(share: Float[np.ndarray, " step"], step_seconds: float) -> np.ndarray:
+def to_pedal(share: Float[np.ndarray, " step"], clock: TempoMap) -> np.ndarray:
     """Shares of steps with the pedal down to PEDAL events.
 
     The pedal is down over steps with a share above 0.5. It moves within the two steps where that changes, at the moment
@@ -160,7 +127,7 @@ def to_pedal(share: Float[np.ndarray, " step"], step_seconds: float) -> np.ndarr
     goes_down = share[change] > 0.5
     both = share[change] + np.where(change > 0, share[change - 1], 0)
     pedal = np.empty(len(change), PEDAL)
-    pedal["time"] = np.maximum((change + np.where(goes_down, 0.5 - both, both - 1.5)) * step_seconds, 0)
+    pedal["time"] = np.maximum(seconds_at(change + np.where(goes_down, 0.5 - both, both - 1.5), clock), 0)
     pedal["value"] = np.where(goes_down, 127, 0)
     return pedal
 
@@ -174,8 +141,3 @@ def pack_bits(grid: np.ndarray, steps: int, low: int, high: int) -> UInt8[np.nda
     np.add.at(cells[:, 1], (grid["end"], column), -1)
     np.cumsum(cells[:, 1], axis=0, dtype=np.int8, out=cells[:, 1])
     return np.packbits(cells[:-1].astype(bool), axis=-1, bitorder="little")
-
-
-def count_steps(song: Song, step_seconds: float) -> int:
-    """The number of steps that hold every note of a song in grid time."""
-    return int(np.round(song.seconds / step_seconds)) + 1

@@ -18,10 +18,11 @@ from nemui_jax.evaluation import note_metrics, style
 from nemui_jax.evaluation.language_model import LanguageModel
 from nemui_jax.model import decoder, latents
 from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.song import NOTE, Song, cut_notes
+from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT, steady_clock
+from nemui_jax.music.song import SONG_NOTE, Part, Song, cut_notes, cut_song, group_parts, pedal_controls, retime
 from nemui_jax.sampling.arrange import arrange_song
 from nemui_jax.sampling.blend import mix_weights, morph_weights
-from nemui_jax.sampling.decode import LatentTrack, decode_latents, track_on_grid
+from nemui_jax.sampling.decode import LatentTrack, decode_latents
 from nemui_jax.sampling.play import play, play_back
 from nemui_jax.sampling.select import select_by_threshold
 
@@ -49,19 +50,19 @@ def evaluate(
     pairs = draw_pairs(len(tracks))
     if not pairs:
         return result
-    # What lies between songs is judged in the time of the grid, where beats of unlike length are alike.
-    songs = [pianoroll.on_grid(song, config.roll) for song in songs]
-    tracks = [track_on_grid(track, config) for track in tracks]
-    config = dataclasses.replace(config, roll=dataclasses.replace(config.roll, grid="seconds"))
+    # Mixes are measured at one tempo, where beats of unlike length are alike.
+    steady = steady_clock()
+    songs = [retime(song, track.clock, steady) for song, track in zip(songs, tracks, strict=True)]
+    tracks = [dataclasses.replace(track, source=song, clock=steady) for song, track in zip(songs, tracks, strict=True)]
     chance, mixes, paths, sets = np.random.default_rng(1), [], [], {}
     language = LanguageModel.fit([song.notes for song in songs])
     players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
     for done, pair in enumerate(pairs):
         parents = [tracks[index] for index in pair]
         seconds = min(SECONDS, *(songs[index].seconds for index in pair))
-        blocks = int(np.ceil(seconds / config.block_seconds))
+        blocks = int(np.ceil(seconds / block_seconds(config)))
         others = [index for index in range(len(tracks)) if index not in pair]
-        third = songs[chance.choice(others)].notes if others else np.empty(0, NOTE)
+        third = songs[chance.choice(others)].notes if others else np.empty(0, SONG_NOTE)
         strangers = [cut_notes(songs[index].notes, seconds) for index in others]
         path = {
             weight: written_part(mix(params, parents, weight, blocks, config), seconds)
@@ -103,11 +104,12 @@ def recalls(
     """Recall of each song (`metrics.recall`), and under `ceiling` what its grid alone would allow."""
     found = []
     for track, song in zip(tracks, songs, strict=True):
-        step_seconds, gridded = config.roll.step_seconds, pianoroll.on_grid(song, config.roll)
-        grid = pianoroll.quantize(gridded.notes, step_seconds)
-        share = pianoroll.quantize_pedal(gridded.pedal, track.steps, step_seconds)
-        best = Song(pianoroll.to_notes(grid, step_seconds), pianoroll.to_pedal(share, step_seconds))
-        best = pianoroll.off_grid(best, pianoroll.step_times(song, track.steps, config.roll), config.roll)
+        grid, share = (
+            pianoroll.quantize(song.notes, track.clock),
+            pianoroll.quantize_pedal(song.pedal, track.steps, track.clock),
+        )
+        pedal = pedal_controls(pianoroll.to_pedal(share, track.clock))
+        best = Song((Part(pianoroll.to_notes(grid, track.clock), controls=pedal),))
         played = written(play_back(params, track, config))
         found.append(
             {"name": track.name, **note_metrics.recall(song, played), "ceiling": note_metrics.recall(song, best)}
@@ -118,6 +120,11 @@ def recalls(
 def note_f1(params: decoder.Params, track: LatentTrack, config: Config) -> float:
     """How well a track plays its song back: note F1 of onsets, 0 to 1."""
     return note_metrics.note_scores(track.source.notes, play_back(params, track, config).notes).onset.f1
+
+
+def block_seconds(config: Config) -> float:
+    """How long a block lasts at the tempo at which mixes are measured."""
+    return config.model.block_steps / STEPS_PER_BEAT * STEADY_BEAT_SECONDS
 
 
 def draw_pairs(songs: int) -> list[tuple[int, int]]:
@@ -146,7 +153,7 @@ def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> 
             second["pitch"] = np.clip(second["pitch"].astype(int) + shift, 0, 127)
             kept = [first[chance.random(len(first)) >= weight], second[chance.random(len(second)) < weight]]
             notes = np.concatenate(kept)
-            return Song(notes[np.lexsort((notes["pitch"], notes["onset"]))])
+            return Song(group_parts(notes))
 
         return play
 
@@ -162,7 +169,7 @@ def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> 
 
     def nearest(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
         """The learned song most like the mix: no mix at all, but music."""
-        seconds = min(blocks * config.block_seconds, SECONDS)
+        seconds = min(blocks * block_seconds(config), SECONDS)
         notes = cut_notes(mix(params, tracks, weight, blocks, config).notes, seconds)
         return songs[note_metrics.nearest(notes, [cut_notes(song.notes, seconds) for song in songs])[0]]
 
@@ -228,8 +235,8 @@ def morph_ends(params: decoder.Params, tracks: Sequence[LatentTrack], songs: Seq
     weights = morph_weights(2, blocks)
     notes = written(play(params, tracks, weights, config)).notes
     # A block inside: an onset on the border may round into the part that moves.
-    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * config.block_seconds, songs[0].seconds)
-    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * config.block_seconds
+    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * block_seconds(config), songs[0].seconds)
+    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * block_seconds(config)
     first, last = songs[0].notes, songs[1].notes
     parts = [
         (first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
@@ -252,13 +259,13 @@ def compare_sets(
     judged interpolations. The songs themselves stand first, as played and with every onset on the grid, which alone
     changes the cost. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
     """
-    step_seconds = config.roll.step_seconds
+    steady = steady_clock()
     played = [cut_notes(song.notes, SECONDS) for song in songs]
     reference = [style.style(notes, 0.0, min(SECONDS, song.seconds)) for notes, song in zip(played, songs, strict=True)]
-    gridded = [pianoroll.quantize(notes, step_seconds) for notes in played]
+    gridded = [pianoroll.quantize(notes, steady) for notes in played]
     for grid in gridded:
         grid["timing"] = 0
-    even = [pianoroll.to_notes(grid, step_seconds) for grid in gridded]
+    even = [pianoroll.to_notes(grid, steady) for grid in gridded]
     found: dict[str, dict[str, Any]] = {
         name: {"bits_a_note": mean([language.cost(notes, without=index) for index, notes in enumerate(pieces)])}
         for name, pieces in (("songs", played), ("songs, on the grid", even))
@@ -300,7 +307,7 @@ def written(song: Song) -> Song:
 
 def written_part(song: Song, seconds: float) -> np.ndarray:
     """The notes of a song's first seconds, as a .mid file gives them back. Only they are written: it saves time."""
-    return cut_notes(written(Song(cut_notes(song.notes, seconds), tempos=song.tempos)).notes, seconds)
+    return cut_notes(written(cut_song(song, seconds)).notes, seconds)
 
 
 def move(notes: np.ndarray, semitones: int) -> np.ndarray:

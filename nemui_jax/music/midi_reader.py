@@ -1,8 +1,6 @@
-"""Songs as events in seconds, read from and written to Standard MIDI Files.
+"""Songs read from Standard MIDI Files, however damaged.
 
-Conventions: times are seconds from the start of the song as float64; pitches are MIDI numbers
-0 to 127; arrays of events are NumPy structured arrays, sorted by time. Inside the reader and the
-writer times are ticks, and the name says so. Messages of MidiError never name the file: the
+Conventions: as in `song`; times here are ticks, and the names say so. Messages of MidiError never name the file: the
 caller does, through `escape`.
 
 Rules of the reader where the format leaves a choice:
@@ -10,7 +8,8 @@ Rules of the reader where the format leaves a choice:
 - A note never ended lasts to the next note on its pitch, or to the end of its track.
 - No note is shorter than MIN_NOTE_SECONDS, so that `end > onset` always holds.
 - Running status survives meta, sysex and system events; data bytes above 127 are read as 127.
-- The sustain pedal is the highest value in force over all channels but the drums'.
+- A part is what is played on a channel with a program. A control belongs to the part whose program is in force on its
+  channel, or to the one that plays there next.
 - A chunk length is believed where it leads to another chunk or to the end of the file;
   otherwise the track runs to the next track, and its End-of-Track event says where it stops.
 """
@@ -23,28 +22,29 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nemui_jax.errors import MidiError
 from nemui_jax.music.song import (
-    DEFAULT_TEMPO,
+    CONTROL,
+    DEFAULT_QUARTER_SECONDS,
     DRUM_CHANNEL,
-    FASTEST_TEMPO,
+    KEY_SIGNATURE,
     MAX_SECONDS,
     METER,
     MIN_NOTE_SECONDS,
     NOTE,
-    PEDAL,
-    TEMPO,
+    PITCH_BEND,
+    PRESSURE,
+    Part,
     Song,
-    TickClock,
-    changes,
-    make_tick_clock,
+    TempoMap,
+    Text,
 )
 
 MAX_BYTES = 64 * 2**20
@@ -53,6 +53,11 @@ _JUNK_BYTES = 4096  # how far into a file the header may stand
 _GZIP_BYTES = 8 * 2**20  # a small file must not unpack into minutes of work
 _FRAME_RATES = {24: 24.0, 25: 25.0, 29: 30000 / 1001, 30: 30.0}
 _NAME_LETTERS = 80
+_TEXT_LETTERS = 200
+_DEFAULT_MICROS = round(DEFAULT_QUARTER_SECONDS * 1e6)
+_FASTEST_MICROS = 20_000  # microseconds a quarter note: 3,000 bpm
+_CONTROLLERS = 120  # from here on they are modes of the channel, such as "all notes off"
+_TEXTS = {0x01: "text", 0x05: "lyrics", 0x06: "marker", 0x07: "cue_marker"}
 
 
 def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -126,13 +131,16 @@ class _Events:
 
     notes: array = field(default_factory=lambda: array("q"))  # tick, place, channel * 128 + pitch, velocity
     ends: array = field(default_factory=lambda: array("q"))  # tick, one per note; -1 while it sounds
-    pedal: array = field(default_factory=lambda: array("q"))  # tick, place, channel, value
+    controls: array = field(default_factory=lambda: array("q"))  # tick, place, channel * 256 + controller, value
     programs: array = field(default_factory=lambda: array("q"))  # tick, place, channel, program
-    tempos: list[tuple[int, int]] = field(default_factory=list)  # tick, microseconds per quarter
-    meters: list[tuple[int, int, int]] = field(default_factory=list)  # tick, numerator, denominator
+    tempos: array = field(default_factory=lambda: array("q"))  # tick, microseconds per quarter
+    meters: array = field(default_factory=lambda: array("q"))  # tick, numerator, denominator
+    keys: array = field(default_factory=lambda: array("q"))  # tick, sharps, minor
+    texts: list[tuple[int, str, str]] = field(default_factory=list)  # tick, kind, text
     name: str = ""
     tracks: int = 0
-    drums: int = 0
+    track_names: dict[int, str] = field(default_factory=dict)  # name of the track that a channel's first note is in
+    track_name: str = ""  # of the track that is being read
     odd: Counter[str] = field(default_factory=Counter)  # what was wrong, and how often
 
     def warnings(self) -> tuple[str, ...]:
@@ -166,20 +174,25 @@ def parse(data: bytes, max_seconds: float = MAX_SECONDS) -> Song:
     base_tick = 0
     for start, stop in _find_tracks(data, header.position, events.odd):
         if header.format == 2 and events.tempos:
-            events.tempos.append((base_tick, DEFAULT_TEMPO))  # a pattern does not inherit the last one's tempo
+            events.tempos.extend((base_tick, _DEFAULT_MICROS))  # a pattern does not inherit the last one's tempo
         end_tick = _read_track(data[start:stop], start, base_tick, header.hang_ticks, events)
         base_tick = end_tick if header.format == 2 else 0
         events.tracks += 1
     if events.tracks != header.declared_tracks:
         events.odd[f"declares {header.declared_tracks:,} tracks, has {events.tracks:,}"] += 1
-    if not events.ends:
+    if not _has_pitches(events):
         raise MidiError(_why_silent(events))
     return _to_song(events, header, max_seconds)
 
 
+def _has_pitches(events: _Events) -> bool:
+    """Whether something but drums is played."""
+    return any(key >> 7 != DRUM_CHANNEL for key in events.notes[2::4])
+
+
 def _why_silent(events: _Events) -> str:
-    if events.drums:
-        return f"has only drums ({events.drums:,} notes), which are not learned"
+    if events.ends:
+        return f"has only drums ({len(events.ends):,} notes), which are not learned"
     if not events.tracks:
         return "has a MIDI header but no tracks"
     return "has no notes" + "".join(f"; {warning}" for warning in events.warnings()[:3])
@@ -238,7 +251,7 @@ def _read_header(data: bytes, odd: Counter[str]) -> _Header:
     if division < 0x8000:
         if not division:
             raise MidiError("has a damaged header (0 ticks per quarter note)")
-        return _Header(format_, declared, position, division, DEFAULT_TEMPO * 1e-6 / division)
+        return _Header(format_, declared, position, division, DEFAULT_QUARTER_SECONDS / division)
     frames, frame_ticks = 256 - (division >> 8), division & 0xFF
     if frames not in _FRAME_RATES or not frame_ticks:
         raise MidiError(f"has a damaged header ({frames} film frames a second with {frame_ticks} ticks each)")
@@ -283,7 +296,8 @@ def _read_track(track: bytes, place: int, tick: int, hang_ticks: int, events: _E
 
     One loop over plain bytes with local names: this is where the time of reading goes.
     """
-    notes, ends = events.notes, events.ends
+    notes, ends, first_note = events.notes, events.ends, len(events.ends)
+    events.track_name = ""
     sounding: defaultdict[int, deque[int]] = defaultdict(deque)  # channel * 128 + pitch -> indices of notes
     position, status, size = 0, 0, len(track)
     try:
@@ -315,7 +329,7 @@ def _read_track(track: bytes, place: int, tick: int, hang_ticks: int, events: _E
             if first > 0x7F or second > 0x7F:
                 events.odd["a data byte above 127"] += 1
                 first, second = min(first, 0x7F), min(second, 0x7F)
-            if status >= 0xA0 or status & 0x0F == DRUM_CHANNEL:
+            if status >= 0xA0:
                 _add_other(status, first, second, tick, place + position, events)
             elif status >= 0x90 and second:
                 key = (status & 0x0F) << 7 | first
@@ -327,18 +341,22 @@ def _read_track(track: bytes, place: int, tick: int, hang_ticks: int, events: _E
     except IndexError:
         events.odd["a track is cut short or damaged"] += 1
     _end_hanging(sounding, tick, events)
+    for channel in {key >> 7 for key in notes[4 * first_note + 2 :: 4]}:
+        events.track_names.setdefault(channel, events.track_name)
     return tick
 
 
 def _add_other(status: int, first: int, second: int, tick: int, place: int, events: _Events) -> None:
-    """Adds a drum, a move of the pedal or a change of program; other events are not kept."""
+    """Adds a move of a controller, a bend, a pressure or a change of program; pressures of single keys are not kept."""
     kind, channel = status & 0xF0, status & 0x0F
-    if channel == DRUM_CHANNEL:
-        events.drums += kind == 0x90 and second > 0
-    elif kind == 0xB0 and first == 64:
-        events.pedal.extend((tick, place, channel, second))
+    if kind == 0xB0 and first < _CONTROLLERS:
+        events.controls.extend((tick, place, channel << 8 | first, second))
     elif kind == 0xC0:
         events.programs.extend((tick, place, channel, first))
+    elif kind == 0xD0:
+        events.controls.extend((tick, place, channel << 8 | PRESSURE, first))
+    elif kind == 0xE0:
+        events.controls.extend((tick, place, channel << 8 | PITCH_BEND, (second << 7 | first) - 8192))
 
 
 def _end_hanging(sounding: dict[int, deque[int]], end_tick: int, events: _Events) -> None:
@@ -347,7 +365,8 @@ def _end_hanging(sounding: dict[int, deque[int]], end_tick: int, events: _Events
         onsets = [events.notes[4 * index] for index in hanging]
         for index, end in zip(hanging, [*onsets[1:], end_tick], strict=True):
             events.ends[index] = end
-        events.odd["a note never ended"] += len(hanging)
+        if events.notes[4 * hanging[0] + 2] >> 7 != DRUM_CHANNEL:  # where an end means nothing
+            events.odd["a note never ended"] += len(hanging)
 
 
 def _read_number(track: bytes, position: int) -> tuple[int, int]:
@@ -390,104 +409,142 @@ def _read_meta(kind: int, payload: bytes, tick: int, events: _Events) -> bool:
 
     Not left to mido, which raises on the first bad one and loses the file.
     """
-    if kind == 0x03 and not events.tracks and not events.name:
-        events.name = _clean_name(payload)
+    if kind == 0x03:
+        events.track_name = events.track_name or _clean(payload, _NAME_LETTERS)
+        if not events.tracks:
+            events.name = events.name or events.track_name
+    elif kind in _TEXTS:
+        if text := _clean(payload, _TEXT_LETTERS):
+            events.texts.append((tick, _TEXTS[kind], text))
     elif kind == 0x20:
         return payload[:1] < b"\x10"
     elif kind == 0x51:
-        tempo = int.from_bytes(payload[:3], "big")
-        if len(payload) < 3 or not tempo:
+        micros = int.from_bytes(payload[:3], "big")
+        if len(payload) < 3 or not micros:
             return False
-        events.tempos.append((tick, tempo))
-        if tempo < FASTEST_TEMPO:
-            events.odd[f"a tempo above {60_000_000 // FASTEST_TEMPO:,} bpm"] += 1
+        events.tempos.extend((tick, micros))
+        if micros < _FASTEST_MICROS:
+            events.odd[f"a tempo above {60_000_000 // _FASTEST_MICROS:,} bpm"] += 1
     elif kind == 0x58:
         if len(payload) < 2 or not payload[0] or payload[1] > 6:  # up to 64ths
             return False
-        events.meters.append((tick, payload[0], 1 << payload[1]))
+        events.meters.extend((tick, payload[0], 1 << payload[1]))
     elif kind == 0x59:
-        return len(payload) >= 2 and (payload[0] + 7) % 256 <= 14 and payload[1] <= 1
+        if len(payload) < 2 or (payload[0] + 7) % 256 > 14 or payload[1] > 1:
+            return False
+        events.keys.extend((tick, (payload[0] + 128) % 256 - 128, payload[1]))
     return True
 
 
-def _clean_name(payload: bytes) -> str:
-    payload = payload[: 16 * _NAME_LETTERS]
+def _clean(payload: bytes, letters: int) -> str:
+    payload = payload[: 16 * letters]
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
         text = payload.decode("latin-1")
     # Unicode's C categories are controls, invisible marks and what is unassigned.
     kept = (letter for letter in text if letter.isspace() or not unicodedata.category(letter).startswith("C"))
-    return " ".join("".join(kept).split())[:_NAME_LETTERS].rstrip()
+    return " ".join("".join(kept).split())[:letters].rstrip()
 
 
 def _to_song(events: _Events, header: _Header, max_seconds: float) -> Song:
-    if header.division:
-        clock = make_tick_clock([(0, DEFAULT_TEMPO), *events.tempos], header.division)
-    else:  # film frames: tempo is only notation
-        clock = TickClock(np.zeros(1, np.int64), np.zeros(1), np.array([header.tick_seconds]))
-    rows = _table(events.notes)
-    notes = np.empty(len(rows), NOTE)
-    notes["onset"] = clock.seconds_at(rows[:, 0])
-    notes["end"] = np.maximum(clock.seconds_at(_column(events.ends)), notes["onset"] + MIN_NOTE_SECONDS)
-    notes["pitch"], notes["velocity"], notes["channel"] = rows[:, 2] & 0x7F, rows[:, 3], rows[:, 2] >> 7
-    notes["program"] = _programs_of(rows, _table(events.programs))
-    seconds = float(notes["end"].max())
+    tempo_map, seconds_at = _tempo_map(events, header)
+    rows = _table(events.notes, 4)
+    onset = seconds_at(rows[:, 0])
+    end = np.maximum(seconds_at(_table(events.ends, 1)[:, 0]), onset + MIN_NOTE_SECONDS)
+    seconds = float(end[rows[:, 2] >> 7 != DRUM_CHANNEL].max())
     if not seconds <= max_seconds:
         spans = f"lasts {_span(seconds)}, more than the bound of {_span(max_seconds)}"
         raise MidiError(f"{spans}; raise it with --max-seconds")
-    notes = notes[np.lexsort((notes["end"], notes["channel"], notes["pitch"], notes["onset"]))]
 
-    def timed(rows: list, dtype: np.dtype) -> np.ndarray:
-        array_ = np.array(rows, dtype)
-        array_["time"] = clock.seconds_at(array_["time"])
-        return array_[array_["time"] <= max_seconds]  # a late one alone must not make a song long
+    def timed(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        found = np.empty(len(rows), dtype)
+        found["time"] = seconds_at(rows[:, 0])
+        for column, name in enumerate((dtype.names or ())[1:], 1):
+            found[name] = rows[:, column]
+        return found[found["time"] <= max_seconds]  # a late one alone must not make a song long
 
-    tempos = [(tick, tempo * 1e-6) for tick, tempo in changes(events.tempos)]
+    def controls(rows: np.ndarray) -> np.ndarray:
+        return timed(np.stack([rows[:, 0], rows[:, 2] & 0xFF, rows[:, 3]], axis=1), CONTROL)
+
+    programs = _table(events.programs, 4)
+    notes = np.empty(len(rows), NOTE)
+    notes["onset"], notes["end"], notes["pitch"], notes["velocity"] = onset, end, rows[:, 2] & 0x7F, rows[:, 3]
+    late = seconds_at(programs[:, 0]) > max_seconds
+    texts = [Text(float(seconds_at(tick)), kind, text) for tick, kind, text in events.texts]
     return Song(
-        notes=notes,
-        pedal=timed(_merge_pedals(_table(events.pedal)), PEDAL),
-        tempos=timed(tempos, TEMPO),
-        meters=timed(changes(events.meters), METER),
+        parts=_split_parts(notes, rows, _table(events.controls, 4), programs[~late], events.track_names, controls),
+        tempo_map=tempo_map,
+        meters=timed(_changes(_table(events.meters, 3)), METER),
+        key_signatures=timed(_changes(_table(events.keys, 3)), KEY_SIGNATURE),
+        texts=tuple(sorted((text for text in texts if text.time <= max_seconds), key=lambda text: text.time)),
         name=events.name,
-        drums=events.drums,
         warnings=events.warnings(),
     )
 
 
-def _column(numbers: array) -> np.ndarray:
-    return np.frombuffer(numbers, np.int64)
+def _tempo_map(events: _Events, header: _Header) -> tuple[TempoMap, Callable[[Any], Any]]:
+    """The tempo map, whose beats are quarter notes, and what turns ticks into seconds."""
+    first = np.array([[0, _DEFAULT_MICROS]])
+    changes = _changes(np.concatenate([first, _table(events.tempos, 2)]))
+    ticks, quarter_seconds = changes[:, 0], changes[:, 1] * 1e-6
+    if header.division:
+        tempo_map = TempoMap.of_changes(ticks / header.division, quarter_seconds)
+        return tempo_map, lambda ticks: tempo_map.seconds_at(ticks / header.division)
+    seconds = ticks * header.tick_seconds  # film frames: tempo is only notation
+    passed = np.concatenate([[0.0], np.cumsum(np.diff(seconds) / quarter_seconds[:-1])])
+    return TempoMap(passed, seconds, quarter_seconds), lambda ticks: ticks * header.tick_seconds
 
 
-def _table(numbers: array) -> np.ndarray:
-    return _column(numbers).reshape(-1, 4)
+def _split_parts(
+    notes: np.ndarray,
+    rows: np.ndarray,
+    controls: np.ndarray,
+    programs: np.ndarray,
+    names: dict[int, str],
+    timed: Callable[[np.ndarray], np.ndarray],
+) -> tuple[Part, ...]:
+    """Notes (NOTE, and as rows of ticks) and controls by channel and program, in that order."""
+    parts = []
+    for channel in np.unique(rows[:, 2] >> 7).tolist():
+        own = np.flatnonzero(rows[:, 2] >> 7 == channel)
+        changes = programs[programs[:, 2] == channel]
+        moves = controls[controls[:, 2] >> 8 == channel]
+        moves = moves[np.lexsort((moves[:, 1], moves[:, 0]))]
+        of_notes = _programs_at(rows[own], changes)
+        of_moves = _programs_at(moves, changes)
+        if len(moves):  # one before anything is played with its program belongs to what is played next
+            order = np.lexsort((rows[own, 1], rows[own, 0]))
+            place = np.searchsorted(rows[own[order], 0], moves[:, 0])
+            following = of_notes[order][np.minimum(place, len(own) - 1)]
+            of_moves = np.where(np.isin(of_moves, of_notes), of_moves, following)
+        for program in np.unique(of_notes).tolist():
+            mine = notes[own[of_notes == program]]
+            mine = mine[np.lexsort((mine["end"], mine["pitch"], mine["onset"]))]
+            parts.append(Part(mine, program, channel, names.get(channel, ""), timed(moves[of_moves == program])))
+    return tuple(parts)
+
+
+def _table(numbers: array, columns: int) -> np.ndarray:
+    return np.frombuffer(numbers, np.int64).reshape(-1, columns)
 
 
 def _span(seconds: float) -> str:
     return f"{round(seconds / 3600, 1):,.9g} h" if seconds >= 3600 else f"{round(seconds, 1):,.9g} s"
 
 
-def _programs_of(notes: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """The program in force on each note's channel, whatever track changed it; 0 before the first change."""
-    programs = np.zeros(len(notes), np.uint8)
-    for channel in np.unique(changes[:, 2]):
-        mine = np.flatnonzero(notes[:, 2] >> 7 == channel)
-        here = changes[changes[:, 2] == channel]
-        here = here[np.lexsort((here[:, 1], here[:, 0]))]
-        both = np.concatenate([here, notes[mine]])
-        order = np.lexsort((both[:, 1], both[:, 0]))
-        changes_before = np.empty(len(both), np.int64)
-        changes_before[order] = np.cumsum(order < len(here))
-        programs[mine] = np.append(0, here[:, 3])[changes_before[len(here) :]]
-    return programs
+def _programs_at(rows: np.ndarray, changes: np.ndarray) -> np.ndarray:
+    """The program in force on a channel at rows (tick, place, ...), whatever track changed it; 0 before the first."""
+    changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
+    both = np.concatenate([changes, rows])
+    order = np.lexsort((both[:, 1], both[:, 0]))
+    changes_before = np.empty(len(both), np.int64)
+    changes_before[order] = np.cumsum(order < len(changes))
+    return np.append(0, changes[:, 3])[changes_before[len(changes) :]]
 
 
-def _merge_pedals(moves: np.ndarray) -> list[tuple[int, int]]:
-    """(tick, value) wherever the highest value over the channels changes."""
-    moves = moves[np.lexsort((moves[:, 1], moves[:, 0]))]
-    merged = np.zeros(len(moves), np.int64)
-    for channel in np.unique(moves[:, 2]):
-        mine = moves[:, 2] == channel
-        merged = np.maximum(merged, np.append(0, moves[mine, 3])[np.cumsum(mine)])
-    changed = np.diff(merged, prepend=0) != 0
-    return list(zip(moves[changed, 0].tolist(), merged[changed].tolist(), strict=True))
+def _changes(rows: np.ndarray) -> np.ndarray:
+    """Rows (tick, value, ...) in order: the last of each tick, without those that change nothing."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    rows = rows[np.append(np.diff(rows[:, 0]) > 0, True)[: len(rows)]]
+    return rows[np.concatenate([[True], (np.diff(rows[:, 1:], axis=0) != 0).any(1)])[: len(rows)]]

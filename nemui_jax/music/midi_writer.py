@@ -2,13 +2,26 @@
 
 import io
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
-from nemui_jax.music.song import DEFAULT_TEMPO, FASTEST_TEMPO, Song, TickClock, changes, make_tick_clock
+from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, PITCH_BEND, PRESSURE, Part, Song, TempoMap, merge_notes
+
+_TICKS_PER_QUARTER = 960
+_LONGEST_DELTA = 2**28 - 1  # ticks: four bytes of a variable-length number
+_LONGEST_SECONDS = 1e6
+_MICROS = (20_000, 2**24 - 1)  # microseconds a quarter note: 3,000 bpm, and the slowest tempo of the format
+_Timed = tuple[int, int, Any]  # tick, rank among the events of one tick, mido message
+_KEYS = (  # major and minor, from seven flats to seven sharps
+    ["Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#"],
+    ["Abm", "Ebm", "Bbm", "Fm", "Cm", "Gm", "Dm", "Am", "Em", "Bm", "F#m", "C#m", "G#m", "D#m", "A#m"],
+)
+_OFF, _PROGRAM, _CONTROL, _ON = range(4)  # a note ends before the next one on its pitch begins
+_Ticks = Callable[[np.ndarray], np.ndarray]  # seconds to ticks
 
 
 def write(song: Song, path: str | os.PathLike, text: str = "") -> None:
@@ -16,47 +29,50 @@ def write(song: Song, path: str | os.PathLike, text: str = "") -> None:
     write_bytes(path, encode(song, text))
 
 
-_TICKS_PER_BEAT = 960
-_LONGEST_DELTA = 2**28 - 1  # ticks: four bytes of a variable-length number
-_LONGEST_SECONDS = 1e6
-_Timed = tuple[int, int, Any]  # tick, rank among the events of one tick, mido message
-_OFF, _PROGRAM, _PEDAL, _ON = range(4)  # a note ends before the next one on its pitch begins
-
-
 def encode(song: Song, text: str = "") -> bytes:
     """The song as a Standard MIDI File of format 1, always the same bytes for the same song.
 
-    The first track holds name, tempos (120 bpm if none stands at 0), meters and `text`; then comes a track per
-    channel and program, with the pedal on every channel. Seconds survive to less than a millisecond, except where
-    notes on one pitch and channel overlap: there a note is cut at the next one's onset, because readers disagree
-    about which of two sounding notes a note-off ends. Every note keeps at least one tick, so of notes that begin
-    together on one pitch the later ones move by a tick each. Tempos above 3,000 bpm are written as 3,000 bpm.
-    Raises MidiError for times that are not finite or beyond 1,000,000 s; ValueError for values
-    that MIDI does not have, such as a pitch above 127.
+    The first track holds name, tempos, meters, key signatures, words and `text`; then comes a track for each part.
+    Seconds survive to less than a millisecond, except where notes on one pitch and channel overlap: there a note is cut
+    at the next one's onset, because readers disagree about which of two sounding notes a note-off ends. Every note
+    keeps at least one tick, so of notes that begin together on one pitch the later ones move by a tick each. Tempos
+    above 3,000 bpm are written as 3,000 bpm. Raises MidiError for times that are not finite or beyond 1,000,000 s;
+    ValueError for values that MIDI does not have, such as a pitch above 127.
     """
     import mido  # here, because reading does without it and it costs 50 ms
 
-    notes = song.notes[np.lexsort((song.notes["end"], song.notes["onset"]))]
-    times = [notes["onset"], notes["end"], song.tempos["quarter_seconds"]]
-    times += [events["time"] for events in (song.pedal, song.tempos, song.meters)]
-    if not all((np.abs(column) < _LONGEST_SECONDS).all() for column in times):
-        raise MidiError(f"a time is not a number of seconds below {_LONGEST_SECONDS:,.0f}")
-    clock, tempos, ticks_per_beat = _plan_tempos(song.tempos)
+    _check_times(song)
+    ticks_at, tempos, ticks_per_quarter = _plan_tempos(song.tempo_map)
 
     head: list[_Timed] = [(0, 0, mido.MetaMessage("track_name", name=_as_latin(song.name)))]
     if text:
         head.append((0, 0, mido.MetaMessage("text", text=_as_latin(text))))
-    head += [(tick, 1, mido.MetaMessage("set_tempo", tempo=tempo)) for tick, tempo in tempos]
-    for tick, meter in zip(clock.ticks_at(song.meters["time"]).tolist(), song.meters, strict=True):
+    head += [(tick, 1, mido.MetaMessage("set_tempo", tempo=micros)) for tick, micros in tempos]
+    for tick, meter in zip(ticks_at(song.meters["time"]).tolist(), song.meters, strict=True):
         numerator, denominator = int(meter["numerator"]), int(meter["denominator"])
         head.append((tick, 1, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator)))
+    for tick, key in zip(ticks_at(song.key_signatures["time"]).tolist(), song.key_signatures, strict=True):
+        name = _KEYS[bool(key["minor"])][7 + int(key["sharps"])]
+        head.append((tick, 1, mido.MetaMessage("key_signature", key=name)))
+    for words in song.texts:
+        tick = int(ticks_at(np.array([words.time]))[0])
+        head.append((tick, 2, mido.MetaMessage(words.kind, text=_as_latin(words.text))))
 
-    file = mido.MidiFile(type=1, ticks_per_beat=ticks_per_beat)
-    for events in [head, *_note_tracks(notes, song.pedal, clock)]:
+    file = mido.MidiFile(type=1, ticks_per_beat=ticks_per_quarter)
+    for events in [head, *_part_tracks(song.parts, ticks_at)]:
         file.tracks.append(mido.MidiTrack(_with_deltas(events)))
     buffer = io.BytesIO()
     file.save(file=buffer)
     return buffer.getvalue()
+
+
+def _check_times(song: Song) -> None:
+    times = [song.tempo_map.beat_seconds, song.meters["time"], song.key_signatures["time"]]
+    times += [np.array([words.time for words in song.texts])]
+    for part in song.parts:
+        times += [part.notes["onset"], part.notes["end"], part.controls["time"]]
+    if not all((np.abs(column) < _LONGEST_SECONDS).all() for column in times):
+        raise MidiError(f"a time is not a number of seconds below {_LONGEST_SECONDS:,.0f}")
 
 
 def _as_latin(text: str) -> str:
@@ -64,44 +80,60 @@ def _as_latin(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("latin-1")
 
 
-def _plan_tempos(tempos: np.ndarray) -> tuple[TickClock, list[tuple[int, int]], int]:
-    """The clock to write by, its tempo events (tick, microseconds per quarter), and the ticks per quarter.
+def _plan_tempos(tempo_map: TempoMap) -> tuple[_Ticks, list[tuple[int, int]], int]:
+    """What turns seconds into ticks, the tempo events (tick, microseconds per quarter), and the ticks per quarter.
 
     A tick is at most a millisecond long, so slow tempos get more of them. Tempos outside what the format can say,
     or so fast that ticks would run out, are written as the nearest that is not; seconds hold all the same.
     """
-    micros = np.clip(np.rint(tempos["quarter_seconds"] * 1e6), FASTEST_TEMPO, 2**24 - 1).astype(np.int64).tolist()
-    slowest = max([DEFAULT_TEMPO, *micros])
-    ticks_per_beat = _TICKS_PER_BEAT * -(-slowest // (1000 * _TICKS_PER_BEAT))
-    events = [(0, DEFAULT_TEMPO)]
+    micros = np.clip(np.rint(tempo_map.beat_seconds * 1e6), *_MICROS).astype(np.int64).tolist()
+    slowest = max([round(DEFAULT_QUARTER_SECONDS * 1e6), *micros])
+    ticks_per_quarter = _TICKS_PER_QUARTER * -(-slowest // (1000 * _TICKS_PER_QUARTER))
+    events: list[tuple[int, int]] = []
     second = 0.0
-    for time, tempo in zip(tempos["time"].tolist(), micros, strict=True):
-        tick_seconds = events[-1][1] * 1e-6 / ticks_per_beat
-        passed = max(round((time - second) / tick_seconds), 0)
-        second += passed * tick_seconds  # where the event will stand, so that roundings do not add up
-        events.append((events[-1][0] + passed, tempo))
-    events = changes(events)
-    return make_tick_clock(events, ticks_per_beat), events, ticks_per_beat
+    for time, tempo in zip(np.maximum(tempo_map.seconds, 0).tolist(), micros, strict=True):
+        if events and events[-1][1] == tempo:
+            continue
+        passed = 0
+        if events:
+            tick_seconds = events[-1][1] * 1e-6 / ticks_per_quarter
+            passed = max(round((time - second) / tick_seconds), 0)
+            second += passed * tick_seconds  # where the event will stand, so that roundings do not add up
+        tick = (events[-1][0] if events else 0) + passed
+        if events and events[-1][0] == tick:
+            events.pop()
+        events.append((tick, tempo))
+    ticks, written = np.array(events).T
+    clock = TempoMap.of_changes(ticks / ticks_per_quarter, written * 1e-6)
+
+    def ticks_at(seconds: np.ndarray) -> np.ndarray:
+        return np.rint(clock.beats_at(np.maximum(seconds, 0.0)) * ticks_per_quarter).astype(np.int64)
+
+    return ticks_at, events, ticks_per_quarter
 
 
-def _note_tracks(notes: np.ndarray, pedal: np.ndarray, clock: TickClock) -> list[list[_Timed]]:
-    """The events of a track per channel and program; `notes` are sorted by onset, then end."""
-    from mido import Message
+def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
+    """The events of a track for each part, with a name if it has one.
 
-    moves = list(zip(clock.ticks_at(pedal["time"]).tolist(), pedal["value"].tolist(), strict=True))
-    pairs = sorted(set(zip(notes["channel"].tolist(), notes["program"].tolist(), strict=True))) or [(0, 0)]
-    tracks: dict[tuple[int, int], list[_Timed]] = {pair: [] for pair in pairs}
-    for channel, program in dict(pairs).items():  # one track of each channel is enough
-        for tick, value in moves:
-            move = Message("control_change", channel=channel, control=64, value=value)
-            tracks[channel, program].append((tick, _PEDAL, move))
-    on_ticks, off_ticks = _separate(notes, clock)
+    Parts on one channel share its programs as a player hears them: a change stands where another part's notes begin.
+    """
+    from mido import Message, MetaMessage
+
+    tracks: list[list[_Timed]] = []
+    for part in parts:
+        named = [(0, 0, MetaMessage("track_name", name=_as_latin(part.name)))] if part.name else []
+        moves = zip(ticks_at(part.controls["time"]).tolist(), part.controls.tolist(), strict=True)
+        tracks.append(named + [(tick, _CONTROL, _control(part.channel, *move[1:])) for tick, move in moves])
+    notes = merge_notes(parts)
+    notes = notes[np.lexsort((notes["end"], notes["onset"]))]
+    places = {(part.channel, part.program): place for place, part in enumerate(parts)}
+    on_ticks, off_ticks = _separate(notes, ticks_at)
     in_force: dict[int, int] = {}  # channel -> program, over all tracks, as a player hears them
     # Notes in the order a player meets them: by tick, then by track.
     order = np.lexsort((notes["program"], notes["channel"], np.array(on_ticks)))
     for index in order.tolist():
         _, _, pitch, velocity, channel, program = notes[index].item()
-        track = tracks[channel, program]
+        track = tracks[places[channel, program]]
         if in_force.get(channel) != program:
             tick = on_ticks[index] if channel in in_force else 0
             track.append((tick, _PROGRAM, Message("program_change", channel=channel, program=program)))
@@ -109,12 +141,22 @@ def _note_tracks(notes: np.ndarray, pedal: np.ndarray, clock: TickClock) -> list
         velocity = max(velocity, 1)  # 0 would be a note-off
         track.append((on_ticks[index], _ON, Message("note_on", channel=channel, note=pitch, velocity=velocity)))
         track.append((off_ticks[index], _OFF, Message("note_off", channel=channel, note=pitch, velocity=0)))
-    return list(tracks.values())
+    return tracks or [[]]
 
 
-def _separate(notes: np.ndarray, clock: TickClock) -> tuple[list[int], list[int]]:
+def _control(channel: int, controller: int, value: int) -> Any:
+    from mido import Message
+
+    if controller == PITCH_BEND:
+        return Message("pitchwheel", channel=channel, pitch=value)
+    if controller == PRESSURE:
+        return Message("aftertouch", channel=channel, value=value)
+    return Message("control_change", channel=channel, control=controller, value=value)
+
+
+def _separate(notes: np.ndarray, ticks_at: _Ticks) -> tuple[list[int], list[int]]:
     """Ticks of onsets and ends such that no two notes on one pitch and channel sound at once."""
-    on_ticks, off_ticks = clock.ticks_at(notes["onset"]).tolist(), clock.ticks_at(notes["end"]).tolist()
+    on_ticks, off_ticks = ticks_at(notes["onset"]).tolist(), ticks_at(notes["end"]).tolist()
     last: dict[tuple[int, int], int] = {}
     for index, key in enumerate(zip(notes["channel"].tolist(), notes["pitch"].tolist(), strict=True)):
         if key in last:

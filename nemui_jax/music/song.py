@@ -1,55 +1,210 @@
-"""Songs as events in seconds.
+"""Songs: parts, each with its notes and controls, over one tempo map.
 
 Conventions: times are seconds from the start of the song as float64; pitches are MIDI numbers
 0 to 127; arrays of events are NumPy structured arrays, sorted by time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-NOTE = np.dtype(
-    [("onset", "f8"), ("end", "f8"), ("pitch", "u1"), ("velocity", "u1"), ("channel", "u1"), ("program", "u1")]
-)
-PEDAL = np.dtype([("time", "f8"), ("value", "u1")])  # sustain pedal, controller 64, 0 to 127
-TEMPO = np.dtype([("time", "f8"), ("quarter_seconds", "f8")])
+NOTE = np.dtype([("onset", "f8"), ("end", "f8"), ("pitch", "u1"), ("velocity", "u1")])
+SONG_NOTE = np.dtype([*NOTE.descr, ("channel", "u1"), ("program", "u1")])  # a note, and whose it is
+CONTROL = np.dtype([("time", "f8"), ("controller", "u1"), ("value", "i2")])
+PEDAL = np.dtype([("time", "f8"), ("value", "u1")])  # sustain pedal of a whole song, 0 to 127
 METER = np.dtype([("time", "f8"), ("numerator", "u1"), ("denominator", "u2")])
+KEY_SIGNATURE = np.dtype([("time", "f8"), ("sharps", "i1"), ("minor", "?")])  # flats are negative
+
 MAX_SECONDS = 4 * 3600.0
 MIN_NOTE_SECONDS = 0.001
+DEFAULT_QUARTER_SECONDS = 0.5  # 120 bpm, where a file says nothing
 DRUM_CHANNEL = 9  # channel 10 as musicians count
-DEFAULT_TEMPO = 500_000  # microseconds per quarter note: 120 bpm
-FASTEST_TEMPO = 20_000  # 3,000 bpm
+SUSTAIN = 64  # controllers are numbered as in MIDI, and two more:
+PITCH_BEND, PRESSURE = 128, 129  # -8192 to 8191; 0 to 127
+
+
+class TempoMap(NamedTuple):
+    """When beats fall: from `beat[i]` on, which falls at `seconds[i]`, a beat lasts `beat_seconds[i]`.
+
+    The only place that turns beats into seconds and back. It runs on before the first and after the last change.
+    """
+
+    beat: Float[np.ndarray, " change"]
+    seconds: Float[np.ndarray, " change"]
+    beat_seconds: Float[np.ndarray, " change"]
+
+    @staticmethod
+    def steady(beat_seconds: float = DEFAULT_QUARTER_SECONDS) -> "TempoMap":
+        """Beats that all last as long."""
+        return TempoMap(np.zeros(1), np.zeros(1), np.array([beat_seconds], float))
+
+    @staticmethod
+    def of_changes(beat: Any, beat_seconds: Any) -> "TempoMap":
+        """Beats that last `beat_seconds[i]` from `beat[i]` on, the first of which is 0."""
+        beat, beat_seconds = np.asarray(beat, float), np.asarray(beat_seconds, float)
+        seconds = np.concatenate([[0.0], np.cumsum(np.diff(beat) * beat_seconds[:-1])])
+        return TempoMap(beat, seconds, beat_seconds)
+
+    @staticmethod
+    def through(beat: Any, seconds: Any) -> "TempoMap":
+        """Beats that fall at these times, both increasing; the last tempo goes on. Equal tempos in a row are one."""
+        beat, seconds = np.asarray(beat, float), np.asarray(seconds, float)
+        lengths = np.diff(seconds) / np.diff(beat)
+        kept = np.concatenate([[True], np.abs(np.diff(np.log(lengths))) > 1e-6])
+        return TempoMap(beat[:-1][kept], seconds[:-1][kept], lengths[kept])
+
+    def seconds_at(self, beats: Any) -> Any:
+        """When beats fall, in seconds."""
+        place = np.maximum(np.searchsorted(self.beat, beats, side="right") - 1, 0)
+        return self.seconds[place] + (beats - self.beat[place]) * self.beat_seconds[place]
+
+    def beats_at(self, seconds: Any) -> Any:
+        """The beats that have passed at these times."""
+        place = np.maximum(np.searchsorted(self.seconds, seconds, side="right") - 1, 0)
+        return self.beat[place] + (seconds - self.seconds[place]) / self.beat_seconds[place]
+
+    def counted(self, factor: float) -> "TempoMap":
+        """The same times, with `factor` beats counted for each."""
+        return TempoMap(self.beat * factor, self.seconds, self.beat_seconds / factor)
+
+
+class Text(NamedTuple):
+    """Words in a song: a lyric, a marker, or plain text."""
+
+    time: float
+    kind: str  # "lyrics", "marker", "cue_marker" or "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One instrument: what is played on a channel with a program. Drums are a part whose pitches are drums."""
+
+    notes: np.ndarray  # NOTE, sorted by onset, then pitch
+    program: int = 0
+    channel: int = 0
+    name: str = ""
+    controls: np.ndarray = field(default_factory=lambda: np.empty(0, CONTROL))
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether it is on the channel of drums."""
+        return self.channel == DRUM_CHANNEL
 
 
 @dataclass(frozen=True)
 class Song:
-    """What is kept of one file. Arrays are sorted by time (notes by onset, then pitch)."""
+    """What is kept of one file."""
 
-    notes: np.ndarray  # NOTE; drums (channel 10) are left out
-    pedal: np.ndarray = field(default_factory=lambda: np.empty(0, PEDAL))
-    tempos: np.ndarray = field(default_factory=lambda: np.empty(0, TEMPO))
+    parts: tuple[Part, ...]
+    tempo_map: TempoMap = field(default_factory=TempoMap.steady)  # its beats are quarter notes
     meters: np.ndarray = field(default_factory=lambda: np.empty(0, METER))
+    key_signatures: np.ndarray = field(default_factory=lambda: np.empty(0, KEY_SIGNATURE))
+    texts: tuple[Text, ...] = ()
     name: str = ""
-    drums: int = 0  # drum notes left out
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def notes(self) -> np.ndarray:
+        """SONG_NOTE: the notes of all parts but drums, sorted by onset, then pitch."""
+        return merge_notes(part for part in self.parts if not part.is_drums)
+
+    @property
+    def drums(self) -> int:
+        """How many notes drums play."""
+        return sum(len(part.notes) for part in self.parts if part.is_drums)
+
+    @cached_property
+    def pedal(self) -> np.ndarray:
+        """PEDAL: the highest value in force over all parts but drums, wherever it changes."""
+        return _highest([part for part in self.parts if not part.is_drums], SUSTAIN)
 
     @property
     def seconds(self) -> float:
-        """End of the last note, in seconds; 0.0 for a song without notes."""
+        """End of the last note, drums left out, in seconds; 0.0 for a song without notes."""
         return float(self.notes["end"].max()) if len(self.notes) else 0.0
 
     @property
     def program(self) -> int:
-        """The program (0 to 127) that most notes use; 0 for a song without notes."""
+        """The program (0 to 127) that most notes use, drums left out; 0 for a song without notes."""
         return int(np.bincount(self.notes["program"]).argmax()) if len(self.notes) else 0
+
+
+def merge_notes(parts: Any) -> np.ndarray:
+    """SONG_NOTE: the notes of parts, sorted by onset, then pitch, channel and end."""
+    merged = [np.empty(0, SONG_NOTE)]
+    for part in parts:
+        notes = np.empty(len(part.notes), SONG_NOTE)
+        for name in NOTE.names or ():
+            notes[name] = part.notes[name]
+        notes["channel"], notes["program"] = part.channel, part.program
+        merged.append(notes)
+    notes = np.concatenate(merged)
+    return notes[np.lexsort((notes["end"], notes["channel"], notes["pitch"], notes["onset"]))]
+
+
+def group_parts(notes: np.ndarray) -> tuple[Part, ...]:
+    """SONG_NOTE notes, in any order, as one part for each channel and program, without controls."""
+    parts = []
+    for channel, program in sorted(set(zip(notes["channel"].tolist(), notes["program"].tolist(), strict=True))):
+        mine = notes[(notes["channel"] == channel) & (notes["program"] == program)]
+        parts.append(Part(as_notes(mine), program, channel))
+    return tuple(parts)
+
+
+def as_notes(notes: np.ndarray) -> np.ndarray:
+    """SONG_NOTE as NOTE, sorted by onset, then pitch and end."""
+    found = np.empty(len(notes), NOTE)
+    for name in NOTE.names or ():
+        found[name] = notes[name]
+    return found[np.lexsort((found["end"], found["pitch"], found["onset"]))]
+
+
+def pedal_controls(pedal: np.ndarray) -> np.ndarray:
+    """PEDAL as CONTROL."""
+    controls = np.empty(len(pedal), CONTROL)
+    controls["time"], controls["controller"], controls["value"] = pedal["time"], SUSTAIN, pedal["value"]
+    return controls
+
+
+def _highest(parts: Sequence[Part], controller: int) -> np.ndarray:
+    """PEDAL: the highest value of a controller in force over parts, wherever it changes."""
+    moves = [part.controls[part.controls["controller"] == controller] for part in parts]
+    time = np.concatenate([np.empty(0), *(move["time"] for move in moves)])
+    owner = np.repeat(np.arange(len(moves)), [len(move) for move in moves])
+    value = np.concatenate([np.empty(0, np.int16), *(move["value"] for move in moves)])
+    order = np.argsort(time, kind="stable")
+    time, owner, value = time[order], owner[order], value[order]
+    highest = np.zeros(len(time), np.int64)
+    for index in range(len(moves)):
+        mine = owner == index
+        highest = np.maximum(highest, np.append(0, value[mine])[np.cumsum(mine)])
+    # Of moves at one moment the last counts; what changes nothing is left out.
+    last = np.append(np.diff(time) > 0, True)[: len(time)]
+    time, highest = time[last], highest[last]
+    changed = np.diff(highest, prepend=0) != 0
+    pedal = np.empty(int(changed.sum()), PEDAL)
+    pedal["time"], pedal["value"] = time[changed], highest[changed]
+    return pedal
 
 
 def cut_song(song: Song, seconds: float) -> Song:
     """The first seconds of a song."""
-    parts = {name: getattr(song, name) for name in ("pedal", "tempos", "meters")}
-    kept = {name: part[part["time"] < seconds] for name, part in parts.items()}
-    return replace(song, notes=cut_notes(song.notes, seconds), **kept)
+    parts = tuple(
+        replace(part, notes=cut_notes(part.notes, seconds), controls=part.controls[part.controls["time"] < seconds])
+        for part in song.parts
+    )
+    return replace(
+        song,
+        parts=parts,
+        meters=song.meters[song.meters["time"] < seconds],
+        key_signatures=song.key_signatures[song.key_signatures["time"] < seconds],
+        texts=tuple(text for text in song.texts if text.time < seconds),
+    )
 
 
 def cut_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
@@ -59,37 +214,74 @@ def cut_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
     return kept
 
 
-class TickClock(NamedTuple):
-    """Ticks and seconds of one file: from ticks[i] on, a tick lasts tick_seconds[i]."""
+def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
+    """A song whose beats, which fell as in `before`, fall as in `after`."""
 
-    ticks: np.ndarray
-    seconds: np.ndarray
-    tick_seconds: np.ndarray
+    def moved(events: np.ndarray, *names: str) -> np.ndarray:
+        events = events.copy()
+        for name in names:
+            events[name] = after.seconds_at(before.beats_at(events[name]))
+        return events
 
-    def seconds_at(self, ticks: np.ndarray) -> np.ndarray:
-        stretch = np.searchsorted(self.ticks, ticks, side="right") - 1
-        return self.seconds[stretch] + (ticks - self.ticks[stretch]) * self.tick_seconds[stretch]
+    parts = tuple(
+        replace(part, notes=moved(part.notes, "onset", "end"), controls=moved(part.controls, "time"))
+        for part in song.parts
+    )
+    # Its own tempo changes wherever one of the three maps does.
+    knots = np.concatenate([before.beats_at(song.tempo_map.seconds), before.beat, after.beat])
+    knots = np.unique(np.maximum(knots, before.beats_at(0.0)))
+    knots = np.append(knots, knots[-1] + 1)
+    return replace(
+        song,
+        parts=parts,
+        tempo_map=TempoMap.through(song.tempo_map.beats_at(before.seconds_at(knots)), after.seconds_at(knots)),
+        meters=moved(song.meters, "time"),
+        key_signatures=moved(song.key_signatures, "time"),
+        texts=tuple(
+            text._replace(time=float(after.seconds_at(before.beats_at(np.asarray(text.time))))) for text in song.texts
+        ),
+    )
 
-    def ticks_at(self, seconds: np.ndarray) -> np.ndarray:
-        stretch = np.maximum(np.searchsorted(self.seconds, seconds, side="right") - 1, 0)
-        passed = (np.maximum(seconds, 0.0) - self.seconds[stretch]) / self.tick_seconds[stretch]
-        return self.ticks[stretch] + np.rint(passed).astype(np.int64)
+
+# Songs as plain arrays and JSON, to be stored
 
 
-def changes(rows: list[tuple]) -> list[tuple]:
-    """Rows (tick, value, ...) in order: the last of each tick, without those that change nothing."""
-    kept: list[tuple] = []
-    for row in sorted(rows, key=lambda row: row[0]):
-        if kept and kept[-1][0] == row[0]:
-            kept.pop()
-        if not kept or kept[-1][1:] != row[1:]:
-            kept.append(row)
-    return kept
+def to_arrays(song: Song) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A song as data fit for JSON, and arrays of plain types; `from_arrays` makes it again."""
+    about = {
+        "name": song.name,
+        "warnings": list(song.warnings),
+        "texts": [list(text) for text in song.texts],
+        "parts": [[part.program, part.channel, part.name, len(part.notes), len(part.controls)] for part in song.parts],
+    }
+    arrays = {
+        "notes": np.concatenate([np.empty(0, NOTE), *(part.notes for part in song.parts)]),
+        "controls": np.concatenate([np.empty(0, CONTROL), *(part.controls for part in song.parts)]),
+        "tempo_map": np.stack(song.tempo_map),
+        "meters": song.meters,
+        "key_signatures": song.key_signatures,
+    }
+    return about, arrays
 
 
-def make_tick_clock(tempos: list[tuple[int, int]], division: int) -> TickClock:
-    """The clock of tempos (tick, microseconds per quarter), the first at 0, and ticks per quarter."""
-    ticks, micros = np.array(changes(tempos), np.int64).T
-    tick_seconds = micros * 1e-6 / division
-    seconds = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tick_seconds[:-1])])
-    return TickClock(ticks, seconds, tick_seconds)
+def from_arrays(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Song:
+    """The song that `to_arrays` took apart. Raises KeyError, TypeError or ValueError for what it did not make."""
+    kinds = {"notes": NOTE, "controls": CONTROL, "meters": METER, "key_signatures": KEY_SIGNATURE}
+    if any(arrays[name].dtype != kind or arrays[name].ndim != 1 for name, kind in kinds.items()):
+        raise ValueError("arrays of another kind")
+    parts, note, control = [], 0, 0
+    for program, channel, name, notes, controls in about["parts"]:
+        own = arrays["notes"][note : note + notes], arrays["controls"][control : control + controls]
+        parts.append(Part(own[0], int(program), int(channel), name, own[1]))
+        note, control = note + notes, control + controls
+    if (note, control) != (len(arrays["notes"]), len(arrays["controls"])):
+        raise ValueError("parts that do not add up")
+    return Song(
+        parts=tuple(parts),
+        tempo_map=TempoMap(*arrays["tempo_map"].astype(float)),
+        meters=arrays["meters"],
+        key_signatures=arrays["key_signatures"],
+        texts=tuple(Text(float(time), kind, text) for time, kind, text in about["texts"]),
+        name=about["name"],
+        warnings=tuple(about["warnings"]),
+    )

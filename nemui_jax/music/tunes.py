@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
+from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, pedal_controls
 
 MAX_SHIFT_SECONDS = 0.015  # how far a chord is moved from its place in the score
 _LEVELS = {"ppp": 24, "pp": 34, "p": 45, "mp": 56, "mf": 67, "f": 81, "ff": 96, "fff": 110}
@@ -231,10 +231,10 @@ def song(tune: Tune) -> Song:
     meters = [(0.0, *tune.meter)]
     if tune.pickup:
         meters = [(0.0, *tune.pickup.as_integer_ratio()), (time(tune.pickup), *tune.meter)]
+    pedal = pedal_controls(np.array(_pedal(tune, lengths[0], time), PEDAL))
     return Song(
-        notes=_frozen(notes),
-        pedal=_frozen(np.array(_pedal(tune, lengths[0], time), PEDAL)),
-        tempos=_frozen(np.array(list(zip(seconds[:-1], pace / 4, strict=True)), TEMPO)),
+        parts=(Part(_frozen(notes), tune.program, controls=_frozen(pedal)),),
+        tempo_map=TempoMap.of_changes(4 * edges[:-1], pace / 4),
         meters=_frozen(np.array(meters, METER)),
         name=f"{tune.title} ({tune.composer})" if tune.composer else tune.title,
     )
@@ -281,7 +281,7 @@ def _play(tune: Tune, event: _Event, time: Callable[[Fraction], float]) -> tuple
     shift = MAX_SHIFT_SECONDS * (_hash(*place, "early") + _hash(*place, "late") - 1) + tune.roll * event.rank
     onset = max(0.0, time(event.start) + shift)
     end = time(event.start + event.length * Fraction(event.hold)) + shift
-    return onset, max(end, onset + 0.03), event.pitch, min(127, max(1, round(level))), 0, tune.program
+    return onset, max(end, onset + 0.03), event.pitch, min(127, max(1, round(level)))
 
 
 def _pedal(tune: Tune, length: Fraction, time: Callable[[Fraction], float]) -> list[tuple[float, int]]:

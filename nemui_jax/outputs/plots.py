@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.files import write_bytes
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, Song
 
 WIDTH = 1600  # pixels
 MOST_LABELS = 40  # songs that a latent map names
@@ -238,26 +238,23 @@ def _second_axis(axes: Axes, places: Float[np.ndarray, " tick"], labels: list[st
 
 def _has_tempos(song: Song) -> bool:
     """Whether the tempos say more than the 120 quarters a minute of a file without any."""
-    return len(song.tempos) > 1 or bool((np.abs(song.tempos["quarter_seconds"] - 0.5) > 1e-6).any())
+    return bool((np.abs(song.tempo_map.beat_seconds - DEFAULT_QUARTER_SECONDS) > 1e-6).any())
 
 
 def _bars(song: Song, end: float) -> tuple[str, Int[np.ndarray, " bar"], Float[np.ndarray, " bar"]]:
     """What is counted, the numbers from 1 on, and when each begins, up to `end`: bars, or beats without a meter."""
-    time = np.concatenate([[0.0], song.tempos["time"], [max(end, song.tempos["time"].max()) + 60]])
-    quarters = np.concatenate([[0.5], song.tempos["quarter_seconds"]])
-    beat = np.concatenate([[0.0], np.cumsum(np.diff(time) / quarters)])
     if len(song.meters):
-        change = np.interp(song.meters["time"], time, beat)
+        change = song.tempo_map.beats_at(song.meters["time"])
         length = np.maximum(4 * song.meters["numerator"] / song.meters["denominator"].astype(float), 0.25)
         if change[0] > 0:  # until then 4/4, as the format has it
             change, length = np.append(0.0, change), np.append(4.0, length)
     else:
         change, length = np.zeros(1), np.ones(1)
-    stops = np.append(change[1:], np.interp(end, time, beat) + 1e-6)
+    stops = np.append(change[1:], song.tempo_map.beats_at(end) + 1e-6)
     starts = np.concatenate(
         [np.arange(first, stop - 1e-3, size) for first, stop, size in zip(change, stops, length, strict=True)]
     )
-    return "bar" if len(song.meters) else "beat", np.arange(1, len(starts) + 1), np.interp(starts, beat, time)
+    return "bar" if len(song.meters) else "beat", np.arange(1, len(starts) + 1), song.tempo_map.seconds_at(starts)
 
 
 def _match(

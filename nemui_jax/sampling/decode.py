@@ -1,6 +1,5 @@
 """Latents to probabilities, in batches of one shape."""
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax.config import Config
-from nemui_jax.data import dataset, layout, pianoroll
+from nemui_jax.data import dataset, layout
 from nemui_jax.model import decoder
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import Song, TempoMap
 
 QUERY_BATCHES = (
     32,
@@ -31,7 +30,8 @@ class LatentTrack:
     rows: Float[np.ndarray, "row latent"]
     steps: int
     shift: int  # semitones from its own key to the common key
-    source: Song  # tempo, meter and program come from here; recall does not look at its notes
+    source: Song  # meter and program come from here; recall does not look at its notes
+    clock: TempoMap  # whose beats the steps count
 
 
 class Decoded(NamedTuple):
@@ -55,12 +55,7 @@ def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], confi
 
 def latent_track(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row latent"]) -> LatentTrack:
     """The track of a song whose rows these are."""
-    return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, song)
-
-
-def track_on_grid(track: LatentTrack, config: Config) -> LatentTrack:
-    """The track of a song whose source is in the time of the grid."""
-    return dataclasses.replace(track, source=pianoroll.on_grid(track.source, config.roll))
+    return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, song, dataset.entry_clock(song, entry))
 
 
 def decode_latents(

@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nemui_jax.config import Config
-from nemui_jax.data import layout
-from nemui_jax.sampling.decode import LatentTrack, track_on_grid
+from nemui_jax.data import layout, pianoroll
+from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT
+from nemui_jax.music.song import TempoMap, retime
+from nemui_jax.sampling.decode import LatentTrack
 
 SONGS_PER_DRAW = 5  # songs that a draw is made of
 NOISE = 0.5  # to play it with: together they take likeness to the nearest song from 0.63 to 0.40 on the built-in tunes
@@ -40,8 +42,9 @@ def draw_song(
         raise ValueError(f"new songs are drawn between learned ones, and there are {len(tracks)}; vary it with perturb")
     rng = np.random.default_rng(seed)
     voices = [tracks[index] for index in rng.permutation(len(tracks))[:SONGS_PER_DRAW]]
-    knot_seconds = config.model.knot_steps * config.roll.step_seconds
-    sway = np.exp(WEIGHT_SPREAD * smooth_noise(rng, len(voices), blocks, WEIGHT_SECONDS / config.block_seconds))
+    step_seconds = STEADY_BEAT_SECONDS / STEPS_PER_BEAT
+    block_seconds, knot_seconds = config.model.block_steps * step_seconds, config.model.knot_steps * step_seconds
+    sway = np.exp(WEIGHT_SPREAD * smooth_noise(rng, len(voices), blocks, WEIGHT_SECONDS / block_seconds))
     weights = sway / sway.sum(0)
     if not config.model.knot_steps:
         return voices, weights
@@ -51,8 +54,8 @@ def draw_song(
     harmony = np.zeros((len(knots), 12))
     drawn = []
     for voice, weight in zip(voices, weights[:, np.minimum(knots, blocks - 1)], strict=True):
-        voice = _steady(track_on_grid(voice, config))
-        chroma = chromas(voice, knot_seconds)
+        voice = _steady(voice)
+        chroma = chromas(voice, config.model.knot_steps)
         index = passages(rng, weight, chroma, harmony, max(round(STAY_SECONDS / knot_seconds), 1))
         harmony = unit(harmony + chroma[index])
         drawn.append(dataclasses.replace(voice, rows=voice.rows[index], steps=steps, shift=voices[0].shift))
@@ -60,11 +63,10 @@ def draw_song(
 
 
 def _steady(track: LatentTrack) -> LatentTrack:
-    """A track at its median tempo throughout: passages out of their order have no use for its tempo changes."""
-    tempos = track.source.tempos[:1].copy()
-    if len(tempos):
-        tempos["time"], tempos["quarter_seconds"] = 0, np.median(track.source.tempos["quarter_seconds"])
-    return dataclasses.replace(track, source=dataclasses.replace(track.source, tempos=tempos))
+    """A track at its mean tempo throughout: passages out of their order have no use for its tempo changes."""
+    seconds = float(pianoroll.seconds_at(track.steps, track.clock))
+    clock = TempoMap.steady(seconds / track.steps * STEPS_PER_BEAT)
+    return dataclasses.replace(track, source=retime(track.source, track.clock, clock), clock=clock)
 
 
 def smooth_noise(rng: np.random.Generator, count: int, length: int, scale: float) -> Float[np.ndarray, "count length"]:
@@ -75,10 +77,11 @@ def smooth_noise(rng: np.random.Generator, count: int, length: int, scale: float
     return np.stack([np.convolve(row, kernel, mode="valid") for row in noise]) / np.linalg.norm(kernel)
 
 
-def chromas(track: LatentTrack, knot_seconds: float) -> Float[np.ndarray, "row 12"]:
-    """The onsets (in grid time) on each pitch class, in the common key, from each knot to the next; of length 1."""
+def chromas(track: LatentTrack, knot_steps: int) -> Float[np.ndarray, "row 12"]:
+    """The onsets on each pitch class, in the common key, from each knot to the next; of length 1."""
     notes, counts = track.source.notes, np.zeros((len(track.rows), 12))
-    row = np.minimum((notes["onset"] / knot_seconds).astype(np.intp), len(counts) - 1)
+    steps = pianoroll.steps_at(notes["onset"], track.clock)
+    row = np.minimum((steps / knot_steps).astype(np.intp), len(counts) - 1)
     np.add.at(counts, (row, (notes["pitch"].astype(int) + track.shift) % 12), 1)
     return unit(counts)
 

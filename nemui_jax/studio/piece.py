@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax.config import BEAT_STEPS, Config
+from nemui_jax.config import Config
 from nemui_jax.data import layout, pianoroll
 from nemui_jax.model import decoder
-from nemui_jax.music.song import TEMPO, Song, cut_song
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.song import Song, TempoMap, cut_song, retime
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.blend import blend_latents, is_single, shift_per_block
 from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents
@@ -92,27 +93,23 @@ class Player:
     """A run's decoder and songs, those brought in included. Its methods may be called from several threads."""
 
     def __init__(self, params: decoder.Params, tracks: Sequence[LatentTrack], config: Config, unit: Any):
-        self.params, self.unit, self._roll = params, unit, config.roll
-        if config.roll.grid == "beats":  # one tempo for all, so that every block is as long
-            quarters = [quarter for track in tracks for quarter in track.source.tempos["quarter_seconds"][:1]]
-            step_seconds = float(np.median(quarters or [0.5])) / BEAT_STEPS
-            self._roll = dataclasses.replace(config.roll, step_seconds=step_seconds)
-            config = dataclasses.replace(config, roll=dataclasses.replace(self._roll, grid="seconds"))
-        self.config = config
-        self.tracks = [dataclasses.replace(track, source=self.steady(track.source)) for track in tracks]
+        self.params, self.unit, self.config = params, unit, config
+        # One tempo for all, so that every block is as long: the median of the songs'.
+        lengths = [float(pianoroll.seconds_at(track.steps, track.clock)) / track.steps for track in tracks]
+        self.clock = TempoMap.steady(float(np.median(lengths)) * STEPS_PER_BEAT)
+        self.step_seconds = float(self.clock.beat_seconds[0]) / STEPS_PER_BEAT
+        self.block_seconds = config.model.block_steps * self.step_seconds
+        self.tracks = [self.steady(track) for track in tracks]
         self._voices: OrderedDict[Any, DecodedSong] = OrderedDict()
         self._lock = threading.Lock()
 
-    def steady(self, song: Song) -> Song:
-        """A song as the studio plays it: at the tempo of all, if the run was learned in beats."""
-        if self._roll.grid == "seconds":
-            return song
-        tempos = np.array([(0.0, self._roll.step_seconds * BEAT_STEPS)], TEMPO)
-        return dataclasses.replace(pianoroll.on_grid(song, self._roll), tempos=tempos)
+    def steady(self, track: LatentTrack) -> LatentTrack:
+        """A track as the studio plays it: at the tempo of all."""
+        return dataclasses.replace(track, source=retime(track.source, track.clock, self.clock), clock=self.clock)
 
     def blocks(self, seconds: float) -> int:
         """Blocks that cover so many seconds."""
-        return max(math.ceil(seconds / self.config.block_seconds - 1e-9), 1)
+        return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
 
     def parts(self, recipe: Recipe) -> tuple[Sequence[LatentTrack], Float[np.ndarray, "song block"]]:
         """The tracks of a piece and their weights, block by block."""
@@ -152,7 +149,7 @@ class Player:
 
     def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW) to `last`, in seconds of the piece."""
-        block, step_seconds = self.config.model.block_steps, self.config.roll.step_seconds
+        block = self.config.model.block_steps
         count = piece.weights.shape[1]
         start, stop = max(first - WINDOW_BLOCKS, 0), min(last + WINDOW_BLOCKS, count)
         latent, time = piece.latent[start:stop], layout.block_times(count, self.config.model)[start:stop]
@@ -165,19 +162,19 @@ class Player:
             grid, pedal = select_by_density(decoded, voices, weights, alone, self.config)
         grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
         shifts = piece.shifts[start:stop][grid["step"] // block]
-        notes = pianoroll.to_notes(grid, step_seconds, shifts)
-        moves = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], step_seconds)
+        notes = pianoroll.to_notes(grid, self.clock, shifts)
+        moves = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], self.clock)
         for events, names in ((notes, ("onset", "end")), (moves, ("time",))):
             for name in names:
-                events[name] += start * self.config.block_seconds
-        begins = first * self.config.block_seconds
+                events[name] += start * self.block_seconds
+        begins = first * self.block_seconds
         before = moves[moves["time"] < begins][-1:].copy()  # how the pedal stands at the start
         before["time"] = begins
         return notes, np.concatenate([before, moves[moves["time"] >= begins]])
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches that cover `count` blocks, the one that `from_block` lies in first, then on and round."""
-        windows = max(round(STRETCH_SECONDS / self.config.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
+        windows = max(round(STRETCH_SECONDS / self.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
         first = min(max(from_block, 0), count - 1) // WINDOW_BLOCKS * WINDOW_BLOCKS
         edges = [first, *range(first + windows, count, 2 * windows), count]
         ahead = list(itertools.pairwise(edges))

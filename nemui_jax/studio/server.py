@@ -120,7 +120,7 @@ class Studio:
         return {
             "index": index,
             "name": track.name,
-            "seconds": round(track.steps * self.player.config.roll.step_seconds, 2),
+            "seconds": round(track.steps * self.player.step_seconds, 2),
             "turn": layout.blocks_until_repeat(track.steps, self.player.config.model),
             "key": self.keys[index],
             "shift": track.shift,
@@ -136,7 +136,7 @@ def first_songs(player: Player) -> list[int]:
 
 def first_seconds(player: Player) -> float:
     """The length that a piece starts with: its longest song's, up to five minutes."""
-    longest = max(player.tracks[song].steps for song in first_songs(player)) * player.config.roll.step_seconds
+    longest = max(player.tracks[song].steps for song in first_songs(player)) * player.step_seconds
     return float(min(max(round(longest), 2), 300))
 
 
@@ -150,7 +150,7 @@ async def songs(request: Request) -> Response:
         {
             "title": studio.title,
             "run": studio.run_argument,
-            "block": studio.player.config.block_seconds,
+            "block": studio.player.block_seconds,
             "low": studio.player.config.roll.low,
             "high": studio.player.config.roll.high,
             "first": first_songs(studio.player),
@@ -327,13 +327,13 @@ async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str
 
 def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
     player = studio.player
-    song = player.steady(midi_reader.parse(data, MAX_SECONDS))
+    song = midi_reader.parse(data, MAX_SECONDS)
     # A made-up path: nothing is read from it but the name.
     entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
     rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
     track = latent_track(entry, song, rows)
     recall = report.note_f1(player.params, track, player.config)
-    player.tracks.append(track)
+    player.tracks.append(player.steady(track))
     studio.keys.append(entry.key)
     return len(player.tracks) - 1, recall
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.model import decoder
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import Part, Song
 from nemui_jax.training import batches
 from nemui_jax.training.step import CHUNK, batch_loss, default_steps, learning_rate_share, make_optimizer
 
@@ -171,5 +171,9 @@ def _chunk(
 
 def within_pitches(song: Song, entry: dataset.SongEntry, config: Config) -> Song:
     """The song without the notes that lie beyond the pitches of the grid."""
-    pitch = song.notes["pitch"].astype(int) + entry.shift
-    return dataclasses.replace(song, notes=song.notes[(pitch >= config.roll.low) & (pitch <= config.roll.high)])
+
+    def kept(part: Part) -> Part:
+        pitch = part.notes["pitch"].astype(int) + entry.shift
+        return dataclasses.replace(part, notes=part.notes[(pitch >= config.roll.low) & (pitch <= config.roll.high)])
+
+    return dataclasses.replace(song, parts=tuple(kept(part) for part in song.parts))

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from nemui_jax.data import pianoroll
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music.key import TONICS, estimate_key, shift_to_common
-from nemui_jax.music.song import NOTE, PEDAL
+from nemui_jax.music.song import NOTE, PEDAL, TempoMap
 
 STEP = 0.05
+CLOCK = TempoMap.steady(12 * STEP)
 LOW, HIGH = 21, 108
 
 
 def through_roll(notes: np.ndarray, shift: int = 0) -> np.ndarray:
     """Notes to a dense roll and back."""
-    grid = pianoroll.quantize(notes, STEP, shift)
+    grid = pianoroll.quantize(notes, CLOCK, shift)
     roll = pianoroll.to_roll(grid, int(grid["end"].max()) + 1, LOW, HIGH)
-    return pianoroll.to_notes(pianoroll.from_roll(roll, LOW), STEP, shift)
+    return pianoroll.to_notes(pianoroll.from_roll(roll, LOW), CLOCK, shift)
 
 
 def assert_kept(notes: np.ndarray, again: np.ndarray) -> None:
@@ -84,7 +85,7 @@ def test_of_two_notes_on_a_cell_the_louder_stays():
 
 
 def test_grid_of_plain_notes():
-    grid = pianoroll.quantize(make_song([(0.5, 0.76, 60, 80), (0.12, 0.2, 64, 70)]).notes, STEP, shift=-3)
+    grid = pianoroll.quantize(make_song([(0.5, 0.76, 60, 80), (0.12, 0.2, 64, 70)]).notes, CLOCK, shift=-3)
     assert grid[["step", "end", "pitch", "velocity"]].tolist() == [(2, 4, 61, 70), (10, 15, 57, 80)]
     np.testing.assert_allclose(grid["timing"], [0.4, 0.0], atol=1e-6)
 
@@ -102,12 +103,12 @@ def test_roll_of_plain_notes():
 
 def test_no_notes():
     none = np.empty(0, NOTE)
-    grid = pianoroll.quantize(none, STEP)
+    grid = pianoroll.quantize(none, CLOCK)
     assert len(grid) == 0
     assert not pianoroll.to_roll(grid, 3, LOW, HIGH).any()
     assert not pianoroll.pack_bits(grid, 3, LOW, HIGH).any()
     assert len(pianoroll.from_roll(np.zeros((3, 4, 88), np.float32), LOW)) == 0
-    assert len(pianoroll.to_notes(grid, STEP)) == 0
+    assert len(pianoroll.to_notes(grid, CLOCK)) == 0
 
 
 def test_the_shift_is_taken_back():
@@ -118,13 +119,13 @@ def test_the_shift_is_taken_back():
 
 def test_pitches_outside_midi_move_by_octaves():
     grid = np.array([(index, index + 1, pitch, 64, 0.0) for index, pitch in enumerate((2, 124, 60))], pianoroll.GRID)
-    assert pianoroll.to_notes(grid, STEP, 5)["pitch"].tolist() == [9, 119, 55]
-    assert pianoroll.to_notes(grid, STEP, -6)["pitch"].tolist() == [8, 118, 66]
-    assert pianoroll.to_notes(grid, STEP, np.array([5, 0, -1]))["pitch"].tolist() == [9, 124, 61]
+    assert pianoroll.to_notes(grid, CLOCK, 5)["pitch"].tolist() == [9, 119, 55]
+    assert pianoroll.to_notes(grid, CLOCK, -6)["pitch"].tolist() == [8, 118, 66]
+    assert pianoroll.to_notes(grid, CLOCK, np.array([5, 0, -1]))["pitch"].tolist() == [9, 124, 61]
 
 
 def test_onsets_are_not_negative():
-    notes = pianoroll.to_notes(np.array([(0, 1, 60, 64, -0.4)], pianoroll.GRID), STEP)
+    notes = pianoroll.to_notes(np.array([(0, 1, 60, 64, -0.4)], pianoroll.GRID), CLOCK)
     assert notes["onset"].tolist() == [0.0]
 
 
@@ -153,8 +154,8 @@ def song_of(rows):
 def test_grid_properties(rows):
     """One note a cell, one voice a pitch, every note in the song's steps; the dense roll and the bits agree."""
     song = song_of(rows)
-    grid = pianoroll.quantize(song.notes, STEP)
-    steps = pianoroll.count_steps(song, STEP)
+    grid = pianoroll.quantize(song.notes, CLOCK)
+    steps = pianoroll.count_steps(song.seconds, CLOCK)
     assert (grid["end"] > grid["step"]).all()
     assert grid["end"].max() <= steps
     assert np.abs(grid["timing"]).max() <= 0.5 + 1e-5
@@ -180,22 +181,22 @@ def test_a_second_round_trip_changes_nothing(rows):
 
 
 def pedal_through_shares(moves: list[tuple], steps: int) -> np.ndarray:
-    return pianoroll.to_pedal(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, STEP), STEP)
+    return pianoroll.to_pedal(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, CLOCK), CLOCK)
 
 
 def test_share_of_a_step():
     moves = np.array([(0.07, 127), (0.16, 0), (0.21, 64), (0.22, 63)], PEDAL)  # steps are centred on their times
-    share = pianoroll.quantize_pedal(moves, 6, STEP)
+    share = pianoroll.quantize_pedal(moves, 6, CLOCK)
     np.testing.assert_allclose(share, [0, 0.1, 1, 0.7, 0.2, 0], atol=1e-9)
 
 
 def test_pedal_of_no_moves():
-    assert not pianoroll.quantize_pedal(np.empty(0, PEDAL), 4, STEP).any()
-    assert len(pianoroll.to_pedal(np.zeros(4), STEP)) == 0
+    assert not pianoroll.quantize_pedal(np.empty(0, PEDAL), 4, CLOCK).any()
+    assert len(pianoroll.to_pedal(np.zeros(4), CLOCK)) == 0
 
 
 def test_pedal_held_to_the_end():
-    np.testing.assert_allclose(pianoroll.quantize_pedal(np.array([(0.0, 127)], PEDAL), 4, STEP), [0.5, 1, 1, 1])
+    np.testing.assert_allclose(pianoroll.quantize_pedal(np.array([(0.0, 127)], PEDAL), 4, CLOCK), [0.5, 1, 1, 1])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -205,8 +206,8 @@ def test_pedal_moves_return_to_a_millisecond(gaps, noise):
     times = np.cumsum(gaps)
     moves = [(time, 127 if index % 2 == 0 else 0) for index, time in enumerate(times)]
     steps = int(times[-1] / STEP) + 4
-    share = np.round(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, STEP) * 255) / 255
-    again = pianoroll.to_pedal(share, STEP)
+    share = np.round(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, CLOCK) * 255) / 255
+    again = pianoroll.to_pedal(share, CLOCK)
     assert again["value"].tolist() == [value for _, value in moves]
     np.testing.assert_allclose(again["time"], times, atol=1e-3)
 
@@ -230,7 +231,7 @@ def test_pulses_shorter_than_a_step_cost_no_more_than_they_last(pulses, lifts):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_pedal_events_are_in_order(shares):
     """Whatever a decoder says, down and up take turns, in time."""
-    events = pianoroll.to_pedal(np.array(shares), STEP)
+    events = pianoroll.to_pedal(np.array(shares), CLOCK)
     assert (events["time"] >= 0).all()
     assert (np.diff(events["time"]) >= 0).all()
     assert events["value"].tolist() == [127 if index % 2 == 0 else 0 for index in range(len(events))]

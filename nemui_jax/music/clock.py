@@ -1,0 +1,75 @@
+"""Every song's clock: when the beats fall that its grid counts.
+
+A clock is a TempoMap whose beats last between 0.36 and 0.72 s on average, so that a grid of STEPS_PER_BEAT steps a beat
+has steps of 30 to 60 ms: where quarter notes are slower, halves of them are counted, where they are faster, pairs.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax.music.song import Song, TempoMap
+
+GRIDS = ("auto", "beats", "seconds")
+STEPS_PER_BEAT = 12  # triplets and sixteenths fall on it
+SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts as long, or longer, is counted in halves
+STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms
+OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; at random it is 0.25
+COARSE_STEP_SECONDS = 0.12  # a grid on which one note in twenty meets a longer step is too coarse
+
+
+class Clock(NamedTuple):
+    """What counts a song's beats."""
+
+    kind: str  # "file": the file's own tempo map; "steady": equal beats that mean nothing
+    beats_per_quarter: float  # of the file's tempo map
+
+
+def steady_clock() -> TempoMap:
+    """The clock of a song whose beats are not known."""
+    return TempoMap.steady(STEADY_BEAT_SECONDS)
+
+
+def choose_clock(song: Song, grid: str = "auto") -> Clock:
+    """The clock of a song: its file's tempo map with `beats`, a steady one with `seconds`.
+
+    With `auto` it is the file's if its notes follow that.
+    """
+    beats_per_quarter = _beats_per_quarter(song)
+    trusted = grid == "beats" or (grid == "auto" and _follows(song.notes, song.tempo_map.counted(beats_per_quarter)))
+    return Clock("file" if trusted else "steady", beats_per_quarter)
+
+
+def clock_of(song: Song, clock: Clock) -> TempoMap:
+    """When the beats fall that a song's clock counts."""
+    return song.tempo_map.counted(clock.beats_per_quarter) if clock.kind == "file" else steady_clock()
+
+
+def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
+    """How far onsets lie from a step, on average, in steps.
+
+    0 for a score, about 0.25 for a performance whose file has a tempo that nobody played by.
+    """
+    if not len(notes):
+        return 0.0
+    place: Float[np.ndarray, " note"] = clock.beats_at(notes["onset"]) * STEPS_PER_BEAT
+    return float(np.abs(place - np.round(place)).mean())
+
+
+def _follows(notes: np.ndarray, clock: TempoMap) -> bool:
+    """Whether notes lie on the steps of a clock, and these are fine enough."""
+    if not len(notes):
+        return False
+    place = np.maximum(np.searchsorted(clock.seconds, notes["onset"], side="right") - 1, 0)
+    coarse = clock.beat_seconds[place] / STEPS_PER_BEAT > COARSE_STEP_SECONDS
+    return bool(off_beat_steps(notes, clock) <= OFF_BEAT_STEPS and coarse.mean() <= 0.05)
+
+
+def _beats_per_quarter(song: Song) -> float:
+    """How many beats are counted for a quarter note: a power of two."""
+    quarters = float(song.tempo_map.beats_at(song.seconds))
+    if quarters <= 0:
+        return 1.0
+    return 2.0 ** (1 + math.floor(math.log2(song.seconds / quarters / SLOWEST_BEAT_SECONDS)))
