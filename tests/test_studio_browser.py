@@ -164,6 +164,24 @@ def test_a_written_link_gives_exact_weights(page, address):
     assert "--mix 0:0.25,2:0.75 --seconds 12 --key D" in page.locator("#command").text_content()
 
 
+def test_a_link_that_was_cut_off_opens(page, address):
+    page.goto("about:blank")
+    page.goto(f"{address}#seconds=12&key=%E0%A4%A")
+    until(page, WHOLE)
+    assert page.locator("#seconds").input_value() == "12"
+
+
+def test_a_server_that_is_gone_is_named_in_a_sentence(browser, address):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    until(page, WHOLE)
+    page.route("**/piece.mid", lambda route: route.abort("connectionrefused"))
+    page.click("#take-mid")
+    until(page, "() => document.getElementById('status').textContent.includes('start it again in the terminal')")
+    context.close()
+
+
 def test_a_download_is_the_music(page):
     with page.expect_download() as caught:
         page.click("#take-mid")

@@ -1,3 +1,4 @@
+import textwrap
 from collections import defaultdict
 from dataclasses import replace
 from fractions import Fraction
@@ -66,7 +67,7 @@ def test_no_note_overlaps_itself():
             last[row["pitch"]] = row["end"]
 
 
-def test_tunes_are_various():
+def test_tunes_are_varied():
     assert len(tunes.TUNES) >= 12
     assert len({tune.name for tune in tunes.TUNES}) == len(tunes.TUNES)
     assert len({tune.style for tune in tunes.TUNES}) >= 4
@@ -100,11 +101,41 @@ def test_notation():
     assert notes("[ C4:12 D4 E4 ]x4")[3] == (60, quarter, Fraction(1, 12))
 
 
-def test_example_of_the_documentation():
-    example = next(line for line in (tunes.__doc__ or "").splitlines() if line.startswith("    "))
+def test_voice_in_the_documentation():
+    example = next(line for line in (tunes.__doc__ or "").splitlines() if line.startswith("    !"))
     found = notes(example)
     assert found[-1] == (60, 3, 1)
     assert len(found) == 2 + 2 + 12 + 3 + 1
+
+
+def test_file_in_the_documentation(tmp_path):
+    block = next(block for block in (tunes.__doc__ or "").split("\n\n") if block.startswith("    title"))
+    path = tmp_path / "01-a-waltz.toml"
+    path.write_text(textwrap.dedent(block))
+    tune = tunes.read(path)
+    assert (tune.name, tune.meter, tune.tempos) == ("a-waltz", (3, 4), ((3, 110.0), (4, 92.5)))
+    melody, accompaniment = ([note.pitch for note in tunes.parse_voice(tune, voice)[0]] for voice in (0, 1))
+    assert melody == [67, 76, 79, 77, 74, 88, 91, 89, 86]
+    assert accompaniment == [48, 52, 55, 52, 55, 47, 50, 55, 50, 55] * 2
+    assert tunes.song(tune).name == "A Waltz (Nobody)"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("title = ", "Invalid value"),
+        ("tempo = 90", "'voices' is missing"),
+        ("key = 'C'", "no field 'key'; known are composer, "),
+        ("[voices]\na = '{theme}'", "no phrase 'theme' above {theme}"),
+        ("[phrases]\na = '{b}'\nb = 'C4'\n[voices]\na = '{a}'", "no phrase 'b' above {b}"),
+        ("[phrases]\na = '$1 $2'\nb = 'C4 D4 | E4'\n[voices]\na = '{a(b)}'", "too few pitches in the bar 'E4'"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, text, what):
+    path = tmp_path / "01-test.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^01-test.toml: .*{what}"):
+        tunes.read(path)
 
 
 def test_repeats_and_pickups():

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from nemui_jax.data import pianoroll
 from nemui_jax.music.song import Song
@@ -43,13 +45,13 @@ class NoteScores:
 
 
 def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
-    """Note precision, recall and F1 of an estimate, equal to those of mir_eval 0.8.
+    """Note precision, recall and F1 of an estimate, as mir_eval 0.8 defines them.
 
     The measures are those of `mir_eval.transcription` and `mir_eval.transcription_velocity` (Raffel et al.
     2014, "mir_eval"; Hawthorne et al. 2018, "Onsets and Frames") with their default tolerances. With no
     notes on either side they are 0, as there. Unlike there, a note that ends where it starts is no error.
-    Where notes compete for a match, their order decides which velocities are compared, as there: pass both
-    sides sorted by onset, then pitch.
+    Onset and offset scores equal mir_eval's. Where notes compete for a match, several largest matchings may
+    exist; velocities are compared on one of them, which need not be the one that mir_eval finds.
     """
     candidates = _candidates(reference, estimate)
     onset_pairs = _matching(candidates)
@@ -116,64 +118,15 @@ def _candidates(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _matching(pairs: np.ndarray) -> np.ndarray:
-    """A largest set of pairs in which no note occurs twice, sorted by reference.
-
-    Hopcroft and Karp (1973). Several matchings may be largest, and velocities are judged on one: vertices are
-    visited in the order in which mir_eval visits them, so that it is the same one.
-    """
-    neighbours: dict[int, list[int]] = {}
-    for reference, estimate in pairs.tolist():
-        neighbours.setdefault(estimate, []).append(reference)
-    partner: dict[int, int] = {}  # reference -> estimate
-    free: dict[int, None] = {}  # estimates without a partner, in order
-    for estimate, references in neighbours.items():
-        chosen = next((reference for reference in references if reference not in partner), None)
-        if chosen is None:
-            free[estimate] = None
-        else:
-            partner[chosen] = estimate
-    while free and _augment(neighbours, partner, free):
-        pass
-    return np.array(sorted(partner.items()), np.intp).reshape(-1, 2)
-
-
-def _augment(neighbours: dict[int, list[int]], partner: dict[int, int], free: dict[int, None]) -> bool:
-    """Lengthens the matching along disjoint shortest augmenting paths; False when there is none."""
-    came_from: dict[int, list[int]] = {}  # reference -> estimates of the layer before
-    reached_by: dict[int, int | None] = dict.fromkeys(free)  # estimate -> its partner, None for a free one
-    layer, open_ends = list(free), []
-    while layer and not open_ends:
-        reached: dict[int, list[int]] = {}
-        for estimate in layer:
-            for reference in neighbours[estimate]:
-                if reference not in came_from:
-                    reached.setdefault(reference, []).append(estimate)
-        came_from |= reached
-        open_ends = [reference for reference in reached if reference not in partner]
-        layer = [partner[reference] for reference in reached if reference in partner]
-        reached_by |= {partner[reference]: reference for reference in reached if reference in partner}
-
-    def trace(end: int) -> None:
-        """Walks back from a reference to a free estimate and, if it gets there, swaps partners on the way."""
-        path, chosen = [(end, iter(came_from.pop(end)))], []
-        while path:
-            estimate = next((estimate for estimate in path[-1][1] if estimate in reached_by), None)
-            if estimate is None:
-                path.pop()
-                del chosen[-1:]
-                continue
-            chosen.append(estimate)
-            before = reached_by.pop(estimate)
-            if before is None:
-                del free[estimate]
-                partner.update(zip((reference for reference, _ in path), chosen, strict=True))
-                return
-            path.append((before, iter(came_from.pop(before, ()))))
-
-    for reference in open_ends:
-        trace(reference)
-    return bool(open_ends)
+def _matching(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "matched 2"]:
+    """A largest set of pairs in which no note occurs twice, sorted by reference."""
+    if not len(pairs):
+        return pairs
+    references, estimates = pairs.T
+    graph = csr_array((np.ones(len(pairs), bool), (references, estimates)))
+    partner = maximum_bipartite_matching(graph, perm_type="column")  # of each reference, -1 for none
+    matched = np.flatnonzero(partner >= 0)
+    return np.stack([matched, partner[matched]], axis=1)
 
 
 def _with_close_velocity(pairs: np.ndarray, reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:

@@ -1,6 +1,26 @@
 """Built-in tunes: works in the public domain, written down for this project and rendered as songs.
 
-The notation is one string per voice, of tokens between spaces:
+Each tune is a file scores/NN-name.toml beside this module; to add one, write another. All it can hold:
+
+    title = "A Waltz"
+    composer = "Nobody"                    # none for a traditional tune
+    style = "romantic"
+    meter = "3/4"
+    pickup = "1/4"                         # length of an incomplete first bar, which is bar 0
+    tempo = 120                            # quarter notes a minute
+    tempo_changes = { 3 = 110, 4 = 92.5 }  # from those bars on
+    pedal = "bar"                          # how often it is pressed anew: "bar", "half" a bar, or "beat"
+    program = 0                            # General MIDI; 0 is the piano
+    roll = 0.004                           # seconds from one note of a chord to the next, from the bottom
+    [phrases]                              # written once, used below by name
+    theme = "E5:2 G5:4 | F5:2 D5:4"
+    chords = "C3 E3 G3 | B2 D3 G3"
+    oompah = "$1:4 <$2 $3> <$2 $3>"
+    [voices]                               # of equal length
+    melody = "!mf G4:4 | {theme} | {theme+1} |"  # the second time an octave higher
+    accompaniment = "!p r:4 | [ {oompah(chords)} | ]x2"  # a bar of the pattern for each bar of chords
+
+A voice is made of tokens between spaces:
 
     !mf %80 C4:8 D4 <E4 G4>:2 r:4 | [ C4:12 E4 G4 ]x4 | !< F#4:2~ F#4:8 Bb3 A3:4' | !f C4:1^ |
 
@@ -10,18 +30,18 @@ The notation is one string per voice, of tokens between spaces:
 - `!p` (ppp to fff) is a dynamic; `!<` and `!>` are hairpins, from the dynamic in force to the next one.
 - `%80` lets notes sound for 80 % of their length from here on (95 at the start).
 - `[ ... ]xN` repeats what is inside, bar lines included, and may be nested.
-- `|` ends a bar, whose length is verified. `Tune.pickup` is the length of an incomplete first bar, bar 0.
+- `|` ends a bar, whose length is verified.
 
 The rendering depends on nothing but the tune. Velocity is the dynamic's, with an accent on the bar's first beat and a
 smaller one on its other beats, an arc over every four bars, the top notes of chords brought out, and a little
-unevenness. Each chord of a voice is up to 15 ms early or late, from a hash of its place, and its notes follow each
-other by `Tune.roll` seconds from the bottom. `Tune.pedal` is pressed anew every bar, half bar or beat.
+unevenness. Each chord of a voice is up to 15 ms early or late, from a hash of its place.
 """
 
 import re
+import tomllib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from math import pi, sin
 from pathlib import Path
@@ -32,12 +52,14 @@ import numpy as np
 from nemui_jax.music import midi_writer
 from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, pedal_controls
 
+_SCORES = Path(__file__).with_name("scores")
 MAX_SHIFT_SECONDS = 0.015  # how far a chord is moved from its place in the score
 _LEVELS = {"ppp": 24, "pp": 34, "p": 45, "mp": 56, "mf": 67, "f": 81, "ff": 96, "fff": 110}
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCENT = 14  # what `^` adds to the velocity
 _STACCATO = 0.45
 _PITCH = r"[A-G][#b]?\d"
+_PHRASE = re.compile(r"\{(\w+)(?:\((\w+)\)|([+-]\d))?\}")
 _TOKEN = re.compile(
     rf"(?P<bar>\|)|!(?P<mark>[pmf]+|<|>)|%(?P<hold>\d+)|(?P<open>\[)|\]x(?P<times>\d+)"
     rf"|(?P<chord>r|{_PITCH}|<{_PITCH}(?: {_PITCH})*>)(?::(?P<denominator>\d+)(?P<dots>\.*))?(?P<signs>[~'^]*)"
@@ -46,9 +68,9 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Tune:
-    """A piece in the notation above. Tempi are quarter notes a minute; positions are whole notes."""
+    """A piece in the notation above, its phrases written out. Lengths and positions are in whole notes."""
 
-    name: str  # a slug, as in file names
+    name: str  # as in the file's name
     title: str
     composer: str  # the name in brackets: "" for traditional tunes
     style: str
@@ -62,6 +84,9 @@ class Tune:
     roll: float = 0.004  # seconds from one note of a chord to the next
 
 
+_FIELDS = {field.name for field in fields(Tune)} - {"name", "tempos"} | {"tempo_changes", "phrases"}
+
+
 class _Event(NamedTuple):
     """A note of a voice, in whole notes from the start."""
 
@@ -73,6 +98,67 @@ class _Event(NamedTuple):
     rank: int  # place in its chord, from the bottom
     top: bool
     voice: int
+
+
+def read(path: Path) -> Tune:
+    """The tune in a file `NN-name.toml`. ValueError names the file and says what is wrong."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        phrases: dict[str, str] = {}
+        for name, text in data.pop("phrases", {}).items():
+            phrases[name] = _insert_phrases(text, phrases)
+        if unknown := data.keys() - _FIELDS:
+            raise ValueError(f"no field {min(unknown)!r}; known are {', '.join(sorted(_FIELDS))}")
+        voices = tuple(_insert_phrases(text, phrases) for text in data.pop("voices").values())
+        numerator, denominator = (int(number) for number in data.pop("meter").split("/"))
+        return Tune(
+            name=path.stem.partition("-")[2],
+            title=data.pop("title"),
+            composer=data.pop("composer", ""),
+            style=data.pop("style"),
+            meter=(numerator, denominator),
+            tempo=float(data.pop("tempo")),
+            voices=voices,
+            pickup=Fraction(data.pop("pickup", 0)),
+            tempos=tuple((int(bar), float(tempo)) for bar, tempo in data.pop("tempo_changes", {}).items()),
+            **data,
+        )
+    except KeyError as error:
+        raise ValueError(f"{path.name}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _insert_phrases(text: str, phrases: Mapping[str, str]) -> str:
+    """The text with every `{phrase}` written out."""
+
+    def written_out(found: re.Match) -> str:
+        name, bars, octaves = found.groups()
+        missing = [repr(used) for used in (name, bars) if used and used not in phrases]
+        if missing:
+            raise ValueError(f"no phrase {missing[0]} above {found[0]}")
+        if bars:
+            return _fill_pattern(phrases[name], phrases[bars])
+        return _transpose(phrases[name], int(octaves or 0))
+
+    return _PHRASE.sub(written_out, text)
+
+
+def _fill_pattern(pattern: str, bars: str) -> str:
+    """One bar after the other: a bar's marks, then the pattern with $1, $2 ... replaced by its pitches."""
+    lines = []
+    for bar in bars.split("|"):
+        marks = [word for word in bar.split() if word[0] in "!%"]
+        pitches = [word for word in bar.split() if word[0] not in "!%"]
+        if int(max(re.findall(r"\$(\d)", pattern), default="0")) > len(pitches):
+            raise ValueError(f"too few pitches in the bar {bar.strip()!r} for the pattern {pattern!r}")
+        lines.append(" ".join([*marks, re.sub(r"\$(\d)", lambda found, of=pitches: of[int(found[1]) - 1], pattern)]))
+    return " | ".join(lines)
+
+
+def _transpose(text: str, octaves: int) -> str:
+    """The text, that many octaves higher."""
+    return re.sub(r"([A-G][#b]?)(\d)", lambda found: f"{found[1]}{int(found[2]) + octaves}", text)
 
 
 def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
@@ -103,26 +189,8 @@ def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
             hold = int(token["hold"]) / 100
         else:
             if token["denominator"]:
-                if not int(token["denominator"]):
-                    raise fail("no duration 0")
-                dots = len(token["dots"])
-                length = Fraction(1, int(token["denominator"])) * (2 - Fraction(1, 2**dots))
-            pitches = sorted(_pitch(name) for name in re.findall(_PITCH, token["chord"]))
-            signs, held = token["signs"], {}
-            if tied and not tied.keys() & set(pitches):
-                raise fail("a tie leads to no note of its pitch")
-            for rank, pitch in enumerate(pitches):
-                index = tied.pop(pitch, None)
-                if index is None:
-                    index = len(notes)
-                    accent = _ACCENT if "^" in signs else 0
-                    part = _STACCATO if "'" in signs else hold
-                    notes.append(_Event(start, length, pitch, accent, part, rank, pitch == pitches[-1], voice))
-                else:
-                    notes[index] = notes[index]._replace(length=start + length - notes[index].start)
-                if "~" in signs:
-                    held[pitch] = index
-            tied = held
+                length = _duration(token, fail)
+            tied = _add_chord(notes, tied, token, _Event(start, length, 0, 0, hold, 0, False, voice), fail)
             start += length
     if tied:
         raise fail("a tie leads to no note of its pitch")
@@ -130,6 +198,35 @@ def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
         check_bar()
     levels = _dynamics(marks, fail)
     return [note._replace(level=note.level + levels(note.start)) for note in notes], start
+
+
+def _duration(token: re.Match, fail: Callable[..., ValueError]) -> Fraction:
+    if not int(token["denominator"]):
+        raise fail("no duration 0")
+    return Fraction(1, int(token["denominator"])) * (2 - Fraction(1, 2 ** len(token["dots"])))
+
+
+def _add_chord(
+    notes: list[_Event], tied: dict[int, int], token: re.Match, blank: _Event, fail: Callable[..., ValueError]
+) -> dict[int, int]:
+    """Adds a chord's notes to `notes`, or lengthens those tied to it; the indices of those tied on, by pitch."""
+    pitches = sorted(_pitch(name) for name in re.findall(_PITCH, token["chord"]))
+    if tied and not tied.keys() & set(pitches):
+        raise fail("a tie leads to no note of its pitch")
+    accent = _ACCENT if "^" in token["signs"] else 0
+    hold = _STACCATO if "'" in token["signs"] else blank.hold
+    held = {}
+    for rank, pitch in enumerate(pitches):
+        index = tied.get(pitch)
+        if index is None:
+            index = len(notes)
+            top = pitch == pitches[-1]
+            notes.append(blank._replace(pitch=pitch, level=accent, hold=hold, rank=rank, top=top))
+        else:
+            notes[index] = notes[index]._replace(length=blank.start + blank.length - notes[index].start)
+        if "~" in token["signs"]:
+            held[pitch] = index
+    return held
 
 
 def _pitch(name: str) -> int:
@@ -140,7 +237,7 @@ def _tokens(text: str, fail: Callable[..., ValueError]) -> Iterator[re.Match]:
     for match in re.finditer(r"<[^>\s][^>]*>\S*|\S+", text):
         token = _TOKEN.fullmatch(match[0])
         if token is None:
-            raise fail(f"cannot read {match[0]!r} at letter {match.start()}")
+            raise fail(f"cannot read {match[0]!r}")
         yield token
 
 
@@ -186,21 +283,6 @@ def _dynamics(marks: list[tuple[Fraction, int, str]], fail: Callable[..., ValueE
         raise fail(f"the hairpin !{opened} leads to no dynamic", bar)
     places, levels = zip(*points, strict=True)
     return lambda place: float(np.interp(float(place) + 1e-9, places, levels))
-
-
-def _figure(pattern: str, bars: str) -> str:
-    """One bar after the other: a bar's marks, then the pattern with $1, $2 ... replaced by its pitches."""
-    lines = []
-    for bar in bars.split("|"):
-        marks = [word for word in bar.split() if word[0] in "!%"]
-        pitches = [word for word in bar.split() if word[0] not in "!%"]
-        lines.append(" ".join([*marks, re.sub(r"\$(\d)", lambda found, of=pitches: of[int(found[1]) - 1], pattern)]))
-    return " | ".join(lines)
-
-
-def _up(text: str, octaves: int) -> str:
-    """The text, that many octaves higher."""
-    return re.sub(r"([A-G][#b]?)(\d)", lambda found: f"{found[1]}{int(found[2]) + octaves}", text)
 
 
 def song(tune: Tune) -> Song:
@@ -304,456 +386,4 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-_BACH_PRELUDE = """!p C4 E4 G4 C5 E5 | C4 D4 A4 D5 F5 | B3 D4 G4 D5 F5 | C4 E4 G4 C5 E5
-| !< C4 E4 A4 E5 A5 | C4 D4 F#4 A4 D5 | !mp B3 D4 G4 D5 G5 | !> B3 C4 E4 G4 C5 | A3 C4 E4 G4 C5 | D3 A3 D4 F#4 C5
-| !p G3 B3 D4 G4 B4 | !< G3 Bb3 E4 G4 C#5 | F3 A3 D4 A4 D5 | !mf F3 Ab3 D4 F4 B4 | !> E3 G3 C4 G4 C5
-| E3 F3 A3 C4 F4 | D3 F3 A3 C4 F4 | G2 D3 G3 B3 F4 | !p C3 E3 G3 C4 E4 | C3 G3 Bb3 C4 E4 | !< F2 F3 A3 C4 E4
-| F#2 C3 A3 C4 Eb4 | Ab2 F3 B3 C4 D4 | !mp G2 F3 G3 B3 D4 | !< G2 E3 G3 C4 E4 | G2 D3 G3 C4 F4 | G2 D3 G3 B3 F4
-| !f G2 Eb3 A3 C4 F#4 | G2 E3 G3 C4 G4 | G2 D3 G3 C4 F4 | !> G2 D3 G3 B3 F4 | !mf C2 C3 G3 Bb3 E4"""
-_CANON = """F#5:2 E5 | D5 C#5 | B4 A4 | B4 C#5 | D5 C#5 | B4 A4 | G4 F#4 | G4 E4
-| D4:4 F#4 A4 G4 | F#4 D4 F#4 E4 | D4 B3 D4 A4 | G4 B4 A4 G4
-| !mf F#4 D4 E4 C#5 | D5 F#5 A5 A4 | B4 G4 A4 F#4 | D4 D5 D5:4. C#5:8
-| D5:8 C#5 D5 D4 C#4 A4 E4 F#4 | D4 D5 C#5 B4 C#5 F#5 A5 B5
-| G5 F#5 E5 G5 F#5 E5 D5 C#5 | B4 A4 G4 F#4 E4 G4 F#4 E4
-| !< D4 E4 F#4 G4 A4 E4 A4 G4 | F#4 B4 A4 G4 A4 G4 F#4 E4
-| D4 B3 B4 C#5 D5 C#5 B4 A4 | G4 F#4 E4 B4 A4 B4 A4 G4"""
-_CANON_END = """!f A5:8 F#5:16 G5 A5:8 F#5:16 G5 A5 A4 B4 C#5 D5 E5 F#5 G5
-| F#5:8 D5:16 E5 F#5:8 F#4:16 G4 A4 B4 A4 G4 A4 F#4 G4 A4
-| G4:8 B4:16 A4 G4:8 F#4:16 E4 F#4 E4 D4 E4 F#4 G4 A4 B4
-| G4:8 B4:16 A4 B4:8 C#5:16 D5 A4 B4 C#5 D5 E5 F#5 G5 A5"""
-_ELISE = """E5:16 D#5 E5 B4 D5 C5 | A4:8 r:16 C4 E4 A4 | B4:8 r:16 E4 G#4 B4 | C5:8 r:16 E4 E5 D#5
-| E5 D#5 E5 B4 D5 C5 | A4:8 r:16 C4 E4 A4 |"""
-_ELISE_BASS = """r:4. | A2:16 E3 A3 r:8. | E2:16 E3 G#3 r:8. | A2:16 E3 A3 r:8. | r:4. | A2:16 E3 A3 r:8.
-| E2:16 E3 G#3 r:8. |"""
-_RAG_START = """E4:16 C5:8 E4:16 C5:8 E4:16 C5:16~ | C5:4~"""
-_RAG_TURN = """C5:16 <C5 E5 C6> <D5 F5 D6> <D#5 F#5 D#6> | !f <E5 G5 E6> <C5 E5 C6> <D5 F5 D6> <E5 G5 E6>:8
-<B4 D5 B5>:16 <D5 F5 D6>:8 |"""
-_RAG_RISE = "<E5 E6>:16 <C5 C6> <D5 D6> <E5 E6>:8 <C5 C6>:16 <D5 D6> <C5 C6>"
-_RAG = f"""!mp {_RAG_START} !< {_RAG_TURN} <C5 E5 C6>:4. !mp D4:16 D#4 | {_RAG_START} C5:8 !< <A4 C5 A5>:16 <G4 C5 G5>
-| !f <F#4 C5 F#5>:16 <A4 A5> <C5 C6> <E5 E6>:8 <D5 D6>:16 <C5 C6> <A4 A5> | <D5 F5 D6>:4. !mp D4:16 D#4
-| {_RAG_START} !< {_RAG_TURN} <C5 E5 C6>:4. <C5 C6>:16 <D5 D6> | {_RAG_RISE} | {_RAG_RISE}
-| <E5 G5 E6>:16 <C5 E5 C6> <D5 F5 D6> <E5 G5 E6>:8 <B4 D5 B5>:16 <D5 F5 D6>:8 |"""
-_RAG_STRIDE = """C3:8 <E3 G3 C4> <G2 G3> <G3 Bb3 C4> | <F2 F3> <A3 C4> <E2 E3> <G3 C4>
-| G2 <E3 G3 C4> G2 <F3 G3 B3> |"""
-_RAG_BASS = f"""!p {_RAG_STRIDE} C3 <E3 G3 C4> <E3 G3 C4> <G3 B3> | C3:8 <E3 G3 C4> <G2 G3> <G3 Bb3 C4>
-| <F2 F3> <A3 C4> <E2 E3> <G3 C4> | !mf <D2 D3> <D3 F#3 A3 C4> D3 <F#3 A3 C4> | <G3 B3> <G2 G3> <A2 A3> <B2 B3>
-| !p {_RAG_STRIDE} C3 <E3 G3 C4> <G3 C4 E4> r | !mf <C3 C4> <G3 C4 E4> <Bb2 Bb3> <G3 C4 E4>
-| <A2 A3> <A3 C4 F4> <Ab2 Ab3> <Ab3 C4 F4> | <G2 G3> <G3 C4 E4> G2 <G3 B3> |"""
-_GRIEG_B = """B2:8 C#3 D3 E3 F#3 D3 F#3:4 | F3:8 C#3 F3:4 E3:8 C3 E3:4 | B2:8 C#3 D3 E3 F#3 D3 F#3 B3
-| A3 F#3 D3 F#3 A3:2"""
-_GRIEG_F = """F#3:8 G#3 A#3 B3 C#4 A#3 C#4:4 | D4:8 A#3 D4:4 C#4:8 A#3 C#4:4 | F#3:8 G#3 A#3 B3 C#4 A#3 C#4:4
-| D4:8 A#3 D4:4 C#4:2"""
-_GRIEG_LOW_B = "B1:4 F#2 B1 F#2 | F2 C#2 E2 C2 | B1 F#2 B1 F#2 | D2 A2 D2 A2"
-_GRIEG_LOW_F = "F#2:4 C#2 F#2 C#2 | F#2 D2 F#2 C#2 | F#2 C#2 F#2 C#2 | F#2 D2 F#2 C#2"
-_GRIEG_BEAT_B = """[ B1:8 <B2 D3 F#3> ]x4 | [ F2 <C#3 F3> ]x2 [ C2 <G2 C3 E3> ]x2 | [ B1 <B2 D3 F#3> ]x4
-| [ D2 <A2 D3 F#3> ]x4"""
-_GRIEG_BEAT_F = """[ F#1:8 <F#2 A#2 C#3> ]x4 | [ F#1 <F#2 A#2 D3> ]x2 [ F#1 <F#2 A#2 C#3> ]x2 | [ F#1 <F#2 A#2 C#3> ]x4
-| [ F#1 <F#2 A#2 D3> ]x2 [ F#1 <F#2 A#2 C#3> ]x2"""
-_DANUBE_BASS = "D3 F#3 A3 | A2 F#3 A3 | D3 F#3 A3 | A2 F#3 A3 | D3 F#3 A3"
-_DANUBE_SEVENTH = "A2 E3 G3 | C#3 E3 G3 | A2 E3 G3 | E3 G3 A3"
-_KOROBEINIKI = """A4:4 E4:8 F4 G4:4 F4:8 E4 | D4:4 D4:8 F4 A4:4 G4:8 F4 | E4:4. F4:8 G4:4 A4 | F4 D4 D4:2
-| r:8 G4:4 Bb4:8 D5:4 C5:8 Bb4 | A4:4. F4:8 A4:4 G4:8 F4 | E4:4 E4:8 F4 G4:4 A4 | F4 D4 D4:2"""
-_KOROBEINIKI_BASS = """[ A2:8 <E3 G3 C#4> E3 <G3 C#4> ]x2 | [ D3 <F3 A3> A2 <F3 A3> ]x2
-| [ A2 <E3 G3 C#4> E3 <G3 C#4> ]x2
-| D3 <F3 A3> A2 <F3 A3> D3 E3 F3 F#3 | [ G3 <Bb3 D4> D3 <G3 Bb3> ]x2 | F3 <A3 C4> C3 <F3 A3> D3 <F3 A3> A2 <F3 A3>
-| [ A2 <E3 G3 C#4> E3 <G3 C#4> ]x2 | D3 <F3 A3> A2 <F3 A3> D3:4 r"""
-TUNES: tuple[Tune, ...] = (
-    Tune(
-        "prelude-in-c",
-        "Prelude in C, BWV 846",
-        "Bach",
-        "baroque",
-        (4, 4),
-        100.0,
-        (
-            _figure("[ r:8 $3:16 $4 $5 $3 $4 $5 ]x2", _BACH_PRELUDE)
-            + """ | !> r:8 F3:16 A3 C4 F4 C4 A3 C4 A3 F3 A3 F3 D3 F3 D3
-            | r:8 G4:16 B4 D5 F5 D5 B4 D5 B4 G4 B4 D4 F4 E4 D4 | !p <E4 G4 C5>:1""",
-            _figure("[ r:16 $2:4.. ]x2", _BACH_PRELUDE) + " | !mp r:16 C3:2... | r:16 B2:2... | !p C3:1",
-            _figure("[ $1:2 ]x2", _BACH_PRELUDE) + " | !mp C2:1 | C2:1 | !p C2:1",
-        ),
-        pedal="half",
-        tempos=((34, 84.0), (35, 66.0)),
-    ),
-    Tune(
-        "minuet-in-g",
-        "Minuet in G, BWV Anh. 114",
-        "Petzold",
-        "baroque",
-        (3, 4),
-        126.0,
-        (
-            """%85 !mf [ D5:4 G4:8 A4 B4 C5 | D5:4 G4 G4 | E5:4 C5:8 D5 E5 F#5 | G5:4 G4 G4
-            | C5:4 D5:8 C5 B4 A4 | B4:4 C5:8 B4 A4 G4 | F#4:4 G4:8 A4 B4 G4 | B4:4 A4:2
-            | !mp D5:4 G4:8 A4 B4 C5 | D5:4 G4 G4 | E5:4 C5:8 D5 E5 F#5 | G5:4 G4 G4
-            | !< C5:4 D5:8 C5 B4 A4 | !mf B4:4 C5:8 B4 A4 G4 | A4:4 B4:8 A4 G4 F#4 | G4:2. | ]x2
-            !f B5:4 G5:8 A5 B5 G5 | A5:4 D5:8 E5 F#5 D5 | G5:4 E5:8 F#5 G5 D5 | C#5:4 B4:8 C#5 A4:4
-            | !mf A4:8 B4 C#5 D5 E5 F#5 | G5:4 F#5 E5 | F#5 A4 C#5 | D5:2.
-            | !mp D5:4 G4:8 F#4 G4:4 | E5 G4:8 F#4 G4:4 | D5 C5 B4 | A4:8 G4 F#4 G4 A4:4
-            | !< D4:8 E4 F#4 G4 A4 B4 | !f C5:4 B4 A4 | B4:8 D5 G4:4 F#4 | <B3 D4 G4>:2.""",
-            """%80 !mp [ <G3 B3>:2 A3:4 | B3:2. | C4 | B3 | A3 | G3 | D4:4 B3 G3 | D4 D3:8 C4 B3 A3
-            | !p B3:2 A3:4 | G3 B3 G3 | C4:2. | B3:4 C4:8 B3 A3 G3 | !< A3:2 F#3:4 | !mp G3:2 B3:4
-            | C4 D4 D3 | G3:2 G2:4 | ]x2
-            !mf G3:2. | F#3 | E3:4 G3 E3 | A3:2 A2:4 | !mp A3:2. | B3:4 D4 C#4 | D4 F#3 A3 | D4 D3 C4
-            | !p <B3 D4>:2 <B3 D4>:4 | <C4 E4>:2 <C4 E4>:4 | B3 A3 G3 | D4:2 r:4 | D3:2 F#3:4
-            | !mp E3 G3 F#3 | G3 B2 D3 | G3 D3 G2""",
-        ),
-        program=6,
-        tempos=((47, 112.0), (48, 92.0)),
-        roll=0.008,
-    ),
-    Tune(
-        "canon-in-d",
-        "Canon in D",
-        "Pachelbel",
-        "baroque",
-        (4, 4),
-        104.0,
-        (
-            f"!mp [ r:1 | ]x4 {_CANON} | {_CANON_END} | <D5 F#5>:1",
-            f"!p [ r:1 | ]x8 {_CANON} | !f A4:1",
-            "!p %90 [ D3:2 A2 | B2 F#2 | G2 D2 | G2 A2 | ]x8 <D2 D3>:1",
-            "!p [ <F#3 A3 D4>:2 <E3 A3 C#4> | <D3 F#3 B3> <C#3 F#3 A3> | <D3 G3 B3> <D3 F#3 A3>"
-            " | <D3 G3 B3> <E3 A3 C#4> | ]x3 [ r:1 | ]x20 <F#3 A3>:1",
-        ),
-        pedal="half",
-        tempos=((32, 92.0), (33, 70.0)),
-    ),
-    Tune(
-        "fur-elise",
-        "Für Elise",
-        "Beethoven",
-        "classical",
-        (3, 8),
-        72.0,
-        (
-            f"""!p E5:16 D#5 | {_ELISE} B4:8 r:16 E4 C5 B4 | A4:8 r E5:16 D#5
-            | {_ELISE} B4:8 r:16 E4 C5 B4 | [ A4:8 r:16 !< B4 C5 D5
-            | !mf E5:8. G4:16 F5 E5 | D5:8. F4:16 E5 D5 | !> C5:8. E4:16 D5 C5 | B4:8 r:16 E4 !p E5 r
-            | r E5 E6 r r D#5 | !> E5 r r D#5 E5 D#5 | !pp {_ELISE} !p B4:8 r:16 E4 C5 B4 | ]x2 A4:4.""",
-            f"""!p r:8 | {_ELISE_BASS} A2:16 E3 A3 r:8. | {_ELISE_BASS} [ A2:16 E3 A3 r:8. | !< C3:16 G3 C4 r:8.
-            | !mp G2:16 G3 B3 r:8. | !> A2:16 E3 A3 r:8. | !p E2:16 E3 r r r E4
-            | E5 r r D#5 E5 r | r D#5 E5 r:8. | !pp r:4. | A2:16 E3 A3 r:8. | E2:16 E3 G#3 r:8.
-            | A2:16 E3 A3 r:8. | r:4. | A2:16 E3 A3 r:8. | !p E2:16 E3 G#3 r:8. | ]x2 <A2 A3>:4.""",
-        ),
-        pedal="bar",
-        pickup=Fraction(1, 8),
-        tempos=((44, 60.0),),
-    ),
-    Tune(
-        "sonata-in-c",
-        "Sonata in C, K. 545, opening",
-        "Mozart",
-        "classical",
-        (4, 4),
-        132.0,
-        (
-            """!mp %90 [ C5:2 E5:4 G5 | B4:4. C5:16 D5 C5:4 r | A5:2 G5:4 C6 | G5:4 F5:16 G5 F5 E5 E5:4 r
-            | A4:8 B4:16 C5 D5 E5 F5 G5 A5 G5 F5 E5 D5 C5 B4 A4 | G4:8 A4:16 B4 C5 D5 E5 F5 G5 F5 E5 D5 C5 B4 A4 G4
-            | F4:8 G4:16 A4 B4 C5 D5 E5 F5 E5 D5 C5 B4 A4 G4 F4 | E4:8 F4:16 G4 A4 B4 C5 D5 E5 D5 C5 B4 A4 G4 F4 E4
-            | !< D4:8 E4:16 F4 G4 A4 B4 C#5 D5 A4 B4 C#5 D5 E5 F5 G5
-            | !f A5 B5 C6 B5 A5 G5 F5 E5 F5 G5 A5 G5 F5 E5 D5 C5
-            | !mf B4:8' G5' E5' C5' D5' G5' E5' C5' | D5:4' G5' G4' r | !mp ]x2
-            C5:2 E5:4 G5 | B4:4. C5:16 D5 C5:4 r | A5:2 G5:4 C6 | G5:4 F5:16 G5 F5 E5 E5:4 r
-            | !mf D5:4 F5 E5:8 D5 C5 B4 | C5:4 E4 C4 r""",
-            """!p [ C4:8 G4 E4 G4 C4 G4 E4 G4 | D4 G4 F4 G4 C4 G4 E4 G4 | C4 A4 F4 A4 C4 G4 E4 G4
-            | B3 G4 D4 G4 C4 G4 E4 G4 | <F3 A3 C4>:4 r r:2 | <E3 G3 C4>:4 r r:2 | <D3 F3 A3>:4 r r:2
-            | <C3 E3 A3>:4 r r:2 | !< <F3 A3>:4 r r:2 | !f F3:4 r <F3 A3 D4> r
-            | !mp <G3 D4>:4' <G3 C4 E4>' <G3 B3>' <G3 C4 E4>' | <G3 B3>:4' G3' G2' r | !p ]x2
-            C4:8 G4 E4 G4 C4 G4 E4 G4 | D4 G4 F4 G4 C4 G4 E4 G4 | C4 A4 F4 A4 C4 G4 E4 G4
-            | B3 G4 D4 G4 C4 G4 E4 G4 | !mp F3:4 <A3 D4> G3 <F3 G3> | <C3 E3>:4 <C3 G3> C3 r""",
-        ),
-        tempos=((29, 124.0), (30, 104.0)),
-    ),
-    Tune(
-        "ode-to-joy",
-        "Ode to Joy, from the Ninth Symphony",
-        "Beethoven",
-        "hymn",
-        (4, 4),
-        116.0,
-        (
-            """!p [ r:1 | ]x4 !< F#4:4 F#4 G4 A4 | A4 G4 F#4 E4 | D4 D4 E4 F#4 | E4:4. D4:8 D4:2
-            | !mf <D4 F#4>:4 <D4 F#4> <E4 G4> <F#4 A4> | <F#4 A4> <E4 G4> <D4 F#4> <C#4 E4> | <A3 D4> <A3 D4> <C#4 E4>
-            <D4 F#4> | <C#4 E4>:4. D4:8 D4:2 | [ <C#4 E4>:4 <C#4 E4> <D4 F#4> <A3 D4> | <C#4 E4> <D4 F#4>:8 <E4 G4>
-            <D4 F#4>:4 <B3 D4> | <C#4 E4> <D#4 F#4>:8 <E4 G4> <D#4 F#4>:4 <B3 E4> | !< <F#3 D4> <G#3 E4> A3 !f
-            <A3 D4 F#4>~ | <A3 D4 F#4> <A3 D4 F#4> <C#4 E4 G4> <D4 F#4 A4> | <D4 F#4 A4> <C#4 E4 G4>
-            <A3 D4 F#4> <G3 C#4 E4> | <F#3 A3 D4> <F#3 A3 D4> <A3 C#4 E4> <A3 D4 F#4>
-            | <G3 C#4 E4>:4. <F#3 D4>:8 <F#3 D4>:2 | !mf ]x2 !f <A4 C#5 E5>:2 <D5 F#5>:4 <A4 D5> | <D4 F#4 A4 D5>:1""",
-            """!p F#3:4 F#3 G3 A3 | A3 G3 F#3 E3 | D3 D3 E3 F#3 | F#3:4. E3:8 E3:2
-            | D3:4 A2 B2 F#2 | G2 A2 B2 C#3 | D3 F#3 G3 D3 | A2 A2 D3:2
-            | !mp <D2 D3>:4 <F#2 F#3> <E2 E3> <D2 D3> | <A2 A3> <C#3 A3> <D3 A3> <A2 G3>
-            | <F#2 F#3> <B2 F#3> <A2 G3> <D3 F#3>
-            | <A2 G3> A2 <D2 F#3>:2 | [ <A2 G3>:4 <A2 G3> <A2 F#3> <D3 F#3> | <A2 G3> <A2 A3> <D3 A3> <G2 B3>
-            | <A2 A3> <B2 A3> <B2 A3> <E3 G3> | D3 <E2 D3> <A2 C#3> !f <D2 D3>~ | <D2 D3> <F#2 F#3> <E2 E3> <D2 D3>
-            | <G2 G3> <A2 A3> <B2 B3> <C#3 A3> | <D3 A3> <B2 B3> <G2 G3> <D2 D3> | <A2 A3> A2 <D2 D3>:2 | !mp ]x2
-            !f <A2 A3>:4 <G2 G3> <F#2 F#3> <E2 E3> | <D2 A2 D3>:1""",
-        ),
-        pedal="beat",
-        tempos=((29, 104.0), (30, 84.0)),
-        roll=0.0,
-    ),
-    Tune(
-        "gymnopedie",
-        "Gymnopédie No. 1",
-        "Satie",
-        "impressionist",
-        (3, 4),
-        86.0,
-        (
-            """%100 !p [ r:2. | ]x4 r:4 !< F#5 A5 | G5 F#5 C#5 | !mp B4 !> C#5 D5 | A4:2. | !p F#4:2.~ | F#4~
-            | F#4~ | F#4
-            | r:4 !< F#5 A5 | G5 F#5 C#5 | !mp B4 C#5 D5 | !> A4:2. | C#5 | F#5 | !p E4~ | E4~ | E4
-            | !< A4:4 B4 C5 | E5 D5 B4 | D5 C5 B4 | !mf D5:2.~ | D5:2 D5:4 | !< E5 F5 G5 | !f A5 !> C5 D5 | E5 D5 B4
-            | !mp D5:2.~ | D5:2 D5:4 | !< G5:2. | !mf F#5 | B4:4 A4 B4 | C#5 D5 E5 | !> C#5 D5 E5 | F#4:2.
-            | <C4 E4 A4 C5> | !pp <D4 F#4 A4 D5>""",
-            """!pp %100 """
-            + _figure(
-                "$1:2.",
-                """G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | G2 | D2 | F#2 | B1 | E2 | E2
-                | D2 | A1 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | D2 | E2 | F#2 | B1 | E2 | E2 | E2""",
-            )
-            + " | <A2 G3> | <D2 A2 D3>",
-            """!pp %100 [ r:4 <B3 D4 F#4>:2 | r:4 <A3 C#4 F#4>:2 | ]x8 r:4 <A3 C#4 F#4>:2 | r:4 <B3 D4 F#4>:2
-            | r:4 <G3 B3>:2 | r:4 <B3 D4 G4>:2 | r:4 <F3 A3 D4>:2 | r:4 <A3 C4 E4>:2 | r:4 <G3 B3 E4>:2
-            | r:4 <D3 G3 B3 E4>:2 | r:4 <C3 E3 A3 D4>:2 | r:4 <C3 F#3 A3 D4>:2 | r:4 <A3 C4 F4>:2 | r:4 <A3 C4 E4>:2
-            | r:4 <D3 G3 B3 E4>:2 | r:4 <C3 E3 A3 D4>:2 | r:4 <C3 F#3 A3 D4>:2 | r:4 <B3 E4 G4>:2
-            | r:4 <A3 C#4 F#4>:2 | r:4 <B3 D4 F#4>:2 | r:4 <C#4 E4 A4>:2 | r:4 <A3 C#4 F#4 A4>:2
-            | r:4 <B2 A3 D4>:4 <B2 D3 E3 G3> | r:2. | r""",
-        ),
-        pedal="bar",
-        tempos=((38, 76.0), (39, 62.0)),
-    ),
-    Tune(
-        "the-entertainer",
-        "The Entertainer",
-        "Joplin",
-        "ragtime",
-        (2, 4),
-        80.0,
-        (
-            f"""!f %90 D6:16 E6 C6 A5:8 B5:16 G5:8 | D5:16 E5 C5 A4:8 B4:16 G4:8 | D4:16 E4 C4 A3:8 B3:16 A3 Ab3
-            | G3:8 r <G4 B4 D5 G5>^ !mp D4:16 D#4 | {_RAG} <C5 E5 C6>:4. D4:16 D#4 | {_RAG} <C5 E5 C6>:4
-            <C5 E5 G5 C6>:8'^ r""",
-            f"""!f %90 D5:16 E5 C5 A4:8 B4:16 G4:8 | D4:16 E4 C4 A3:8 B3:16 G3:8 | D3:16 E3 C3 A2:8 B2:16 A2 Ab2
-            | G2:8 r %70 <G1 G2>^ <G3 B3> | {_RAG_BASS} <C3 G3 C4> <G2 G3> <A2 A3> <B2 B3> | {_RAG_BASS}
-            <C3 G3 C4> <G2 G3> <C2 C3>'^ r""",
-        ),
-        roll=0.002,
-    ),
-    Tune(
-        "greensleeves",
-        "Greensleeves",
-        "",
-        "renaissance",
-        (6, 8),
-        72.0,
-        (
-            """!mp E4:8 | [ G4:4 A4:8 B4:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8 | G4:4 E4:8 E4:8. D#4:16 E4:8
-            | F#4:4 D#4:8 B3:4 E4:8 | G4:4 A4:8 B4:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8
-            | G4:8. F#4:16 E4:8 D#4:8. C#4:16 D#4:8 | E4:4. E4
-            | !mf D5:4. D5:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8 | G4:4 E4:8 E4:8. D#4:16 E4:8
-            | F#4:4 D#4:8 B3:4. | !f D5:4. D5:8. C#5:16 B4:8 | A4:4 F#4:8 D4:8. E4:16 F#4:8
-            | !> G4:8. F#4:16 E4:8 D#4:8. C#4:16 D#4:8 | !mp E4:4. E4:4 E4:8 | ]x2 <B3 E4>:2.""",
-            "!p r:8 | [ %100 "
-            + _figure(
-                "$1:8 $2 $3 $4 $5 $6",
-                """E2 B2 E3 G3 E3 B2 | D2 A2 D3 F#3 D3 A2 | E2 B2 E3 G3 E3 B2 | B2 F#3 B3 A3 F#3 B2
-                | E2 B2 E3 G3 E3 B2 | D2 A2 D3 F#3 D3 A2 | C3 E3 G3 B2 F#3 A3 | E2 B2 E3 G3 E3 B2
-                | G2 D3 G3 B3 G3 D3 | D2 A2 D3 F#3 D3 A2 | E2 B2 E3 G3 E3 B2 | B2 F#3 B3 A3 F#3 B2
-                | G2 D3 G3 B3 G3 D3 | D2 A2 D3 F#3 D3 A2 | C3 E3 G3 B2 F#3 A3 | E2 B2 E3 G3 E3 B2""",
-            )
-            + " | ]x2 <E2 B2 E3>:2.",
-        ),
-        program=24,
-        pickup=Fraction(1, 8),
-        tempos=((32, 66.0), (33, 54.0)),
-        roll=0.03,
-    ),
-    Tune(
-        "irish-washerwoman",
-        "The Irish Washerwoman",
-        "",
-        "dance",
-        (6, 8),
-        150.0,
-        (
-            """!mf %80 D5:8 C5 | [ [ B4 G4 G4 D4 G4 G4 | B4 G4 B4 D5 C5 B4 | C5 A4 A4 E4 A4 A4 | C5 A4 C5 E5 D5 C5
-            | B4 G4 G4 D4 G4 G4 | B4 G4 B4 D5 C5 B4 | !f C5 B4 C5 A4 D5 C5 | B4 G4 G4 G4 !mf D5 C5 | ]x2
-            !f [ G5 D5 G5 G5 D5 G5 | G5 D5 G5 B5 A5 G5 | F#5 D5 F#5 F#5 D5 F#5 | F#5 D5 F#5 A5 G5 F#5
-            | !mf E5 G5 G5 D5 G5 G5 | C5 G5 G5 B4 G5 G5 | !< C5 B4 C5 A4 D5 C5 | !f B4 G4 G4 G4 D5 C5 | ]x2 !mf ]x2
-            !ff <G4 B4>:4. <G3 B3 D4 G4>""",
-            """!p r:8 r | %70 [ !p [ G2:4 <B3 D4>:8 G2:4 <B3 D4>:8 | D3:4 <G3 B3>:8 G2:4 <B3 D4>:8
-            | A2:4 <C4 E4>:8 A2:4 <C4 E4>:8 | E3:4 <A3 C4>:8 F#3:4 <A3 C4>:8 | G3:4 <B3 D4>:8 D3:4 <G3 B3>:8
-            | G2:4 <B3 D4>:8 G3:4 <B3 D4>:8 | !mf C3:4 <E3 A3>:8 D3:4 <F#3 C4>:8 | G2:4 <G3 B3>:8 G2:4 r:8 | !p ]x2
-            [ !mp G2:4 <B3 D4>:8 G2:4 <B3 D4>:8 | B2:4 <G3 D4>:8 G2:4 <B3 D4>:8 | D3:4 <A3 C4>:8 D3:4 <A3 C4>:8
-            | A2:4 <F#3 C4>:8 D3:4 <A3 C4>:8 | C3:4 <G3 E4>:8 B2:4 <G3 D4>:8 | A2:4 <E3 C4>:8 G2:4 <D3 B3>:8
-            | !< C3:4 <E3 A3>:8 D3:4 <F#3 C4>:8 | !mf G2:4 <G3 B3>:8 G2:4 r:8 | ]x2 !p ]x2 !f <G2 D3>:4. <G1 G2>""",
-        ),
-        pickup=Fraction(1, 4),
-    ),
-    Tune(
-        "amazing-grace",
-        "Amazing Grace",
-        "",
-        "hymn",
-        (3, 4),
-        92.0,
-        (
-            """!mp %98 Eb4:4 | [ Ab4:2 C5:8 Ab4 | C5:2 Bb4:4 | Ab4:2 F4:4 | Eb4:2 Eb4:4 | Ab4:2 C5:8 Ab4 | C5:2 Bb4:4
-            | !< Eb5:2.~ | Eb5:2 !f C5:4 | Eb5:4. C5:8 Eb5 C5 | Ab4:2 Eb4:4 | !> F4:4. Ab4:8 Ab4 F4 | !mf Eb4:2 Eb4:4
-            | Ab4:2 C5:8 Ab4 | C5:2 Bb4:4 | Ab4:2.~ | Ab4:2 Eb4:4 | !mf ]x2 Ab4:2.""",
-            """!mp %98 C4:4 | [ Eb4:2 Eb4:4 | Eb4:2 Db4:4 | C4:2 Db4:4 | C4:2 C4:4 | Eb4:2 Eb4:4 | Eb4:2 F4:4
-            | G4:2.~ | G4:2 !f Ab4:4 | Ab4:2 Ab4:4 | Eb4:2 C4:4 | !> Db4:2 Db4:4 | !mf C4:2 C4:4
-            | Eb4:2 Eb4:4 | Eb4:2 Db4:4 | C4:4 Db4:2 | C4:2 C4:4 | !mf ]x2 C4:2.""",
-            """!mp %98 Ab3:4 | [ C4:2 Ab3:4 | Ab3:2 G3:4 | Ab3:2 Ab3:4 | Ab3:2 Ab3:4 | C4:2 Ab3:4 | Ab3:2 Ab3:4
-            | Bb3:2.~ | Bb3:2 !f Eb4:4 | C4:2 C4:4 | C4:2 Ab3:4 | !> Ab3:2 Ab3:4 | !mf Ab3:2 Ab3:4
-            | C4:2 Ab3:4 | Ab3:2 G3:4 | Ab3:2.~ | Ab3:2 Ab3:4 | !mf ]x2 Ab3:2.""",
-            """!mp %98 Ab2:4 | [ Ab2:2 Ab2:4 | Eb3:2 Eb3:4 | F3:2 Db3:4 | Ab2:2 Ab2:4 | Ab2:2 C3:4 | Ab2:2 D3:4
-            | Eb3:2 Db3:4 | C3:2 !f Ab2:4 | Ab3:2 Ab3:4 | Ab2:2 Ab2:4 | !> Db3:2 Db3:4 | !mf Ab2:2 Ab2:4
-            | Ab2:2 C3:4 | Eb3:2 Eb3:4 | F3:4 Db3:2 | Ab2:2 Ab2:4 | !mf ]x2 Ab2:2.""",
-        ),
-        program=19,
-        pickup=Fraction(1, 4),
-        tempos=((31, 84.0), (33, 66.0)),
-        roll=0.0,
-    ),
-    Tune(
-        "lullaby",
-        "Lullaby, op. 49 no. 4",
-        "Brahms",
-        "romantic",
-        (3, 4),
-        80.0,
-        (
-            """!p %100 A4:8 A4 | [ C5:4. A4:8 A4:4 | C5:2 A4:8 C5 | F5:4 E5:4. D5:8 | D5:4 C5 G4:8 A4 | Bb4:4 G4 G4:8 A4
-            | Bb4:2 G4:8 Bb4 | !< E5 D5 C5:4 E5 | !mf F5:2 F4:8 F4 | F5:2 D5:8 Bb4 | C5:2 A4:8 F4 | Bb4:4 C5 D5
-            | C5:2 F4:8 F4 | F5:2 D5:8 Bb4 | !> C5:2 A4:8 F4 | Bb4:4 A4 G4 | !p F4:2 A4:8 A4 | ]x2 !pp F4:2.""",
-            "!pp %100 r:4 | [ "
-            + _figure(
-                "$1:4 <$2 $3>:4. <$2 $3>:8",
-                """F2 C4 F4 | F2 C4 F4 | F2 C4 F4 | F2 C4 F4 | C3 Bb3 E4 | C3 Bb3 E4 | C3 Bb3 E4 | F2 A3 C4
-                | Bb2 Bb3 D4 | F2 A3 C4 | C3 Bb3 E4 | F2 A3 C4 | Bb2 Bb3 D4 | F2 A3 C4 | C3 Bb3 E4 | F2 A3 C4""",
-            )
-            + " | ]x2 <F2 C3 A3>:2.",
-        ),
-        pedal="bar",
-        pickup=Fraction(1, 4),
-        tempos=((31, 72.0), (32, 64.0)),
-        roll=0.012,
-    ),
-    Tune(
-        "mountain-king",
-        "In the Hall of the Mountain King",
-        "Grieg",
-        "romantic",
-        (4, 4),
-        126.0,
-        (
-            f"""!pp %60 {_GRIEG_B} | {_GRIEG_B} | !p {_GRIEG_F} | {_GRIEG_F} | !mp {_GRIEG_B} | {_GRIEG_B}
-            | !mf %70 {_up(_GRIEG_B, 1)} | !< {_up(_GRIEG_B, 1)} | !f {_up(_GRIEG_F, 1)} | {_up(_GRIEG_F, 1)}
-            | !ff {_up(_GRIEG_B, 2)} | {_up(_GRIEG_B, 2)} | !fff <B4 D5 F#5 B5>:4'^ r r:2 | <B4 D5 F#5 B5>:4'^ r r:2
-            | <B3 D4 F#4 B4>:4'^ <B4 D5 F#5 B5>:4'^ r:2 | <B3 D4 F#4 B4>:1^""",
-            f"""!pp %45 {_GRIEG_LOW_B} | {_GRIEG_LOW_B} | !p {_GRIEG_LOW_F} | {_GRIEG_LOW_F} | !mp {_GRIEG_LOW_B}
-            | {_GRIEG_LOW_B} | !mf %60 {_GRIEG_BEAT_B} | !< {_GRIEG_BEAT_B} | !f {_GRIEG_BEAT_F} | {_GRIEG_BEAT_F}
-            | !ff {_GRIEG_BEAT_B} | {_GRIEG_BEAT_B} | !fff <B1 B2>:4'^ r r:2 | <B1 B2>:4'^ r r:2
-            | <B1 B2>:4'^ <B1 B2>'^ r:2 | %95 <B0 B1>:1^""",
-        ),
-        tempos=((9, 132.0), (17, 140.0), (25, 150.0), (33, 162.0), (41, 178.0), (49, 168.0)),
-        roll=0.0,
-    ),
-    Tune(
-        "silent-night",
-        "Silent Night",
-        "Gruber",
-        "carol",
-        (6, 8),
-        60.0,
-        (
-            """!p %98 [ F4:8. G4:16 F4:8 D4:4. | F4:8. G4:16 F4:8 D4:4. | C5:4 C5:8 A4:4. | Bb4:4 Bb4:8 F4:4.
-            | !mp G4:4 G4:8 Bb4:8. A4:16 G4:8 | F4:8. G4:16 F4:8 D4:4. | G4:4 G4:8 Bb4:8. A4:16 G4:8
-            | F4:8. G4:16 F4:8 D4:4. | !< C5:4 C5:8 Eb5:8. C5:16 A4:8 | Bb4:4. D5
-            | !mf Bb4:8. F4:16 D4:8 !> F4:8. Eb4:16 C4:8
-            | Bb3:2. | !p ]x2""",
-            """!p %98 [ D4:8. Eb4:16 D4:8 Bb3:4. | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 Eb4:4. | D4:4 D4:8 D4:4.
-            | Eb4:4 Eb4:8 G4:8. F4:16 Eb4:8 | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 G4:8. F4:16 Eb4:8
-            | D4:8. Eb4:16 D4:8 Bb3:4. | Eb4:4 Eb4:8 A4:8. A4:16 Eb4:8 | D4:4. F4 | D4:8. D4:16 Bb3:8 A3:4.
-            | Bb3:2. | ]x2""",
-            "!pp %100 [ "
-            + _figure(
-                "$1:8 $2 $3 $4 $5 $6",
-                """Bb2 F3 Bb3 D4 Bb3 F3 | Bb2 F3 Bb3 D4 Bb3 F3 | F2 C3 F3 A3 F3 C3 | Bb2 F3 Bb3 D4 Bb3 F3
-                | Eb2 Bb2 Eb3 G3 Eb3 Bb2 | Bb2 F3 Bb3 D4 Bb3 F3 | Eb2 Bb2 Eb3 G3 Eb3 Bb2 | Bb2 F3 Bb3 D4 Bb3 F3
-                | F2 C3 F3 A3 F3 C3 | Bb2 F3 Bb3 D4 Bb3 F3 | F2 D3 F3 F2 C3 F3 | Bb2 F3 Bb3 D4 Bb3 F3""",
-            )
-            + " | ]x2",
-        ),
-        pedal="half",
-        tempos=((23, 52.0), (24, 46.0)),
-    ),
-    Tune(
-        "blue-danube",
-        "The Blue Danube, first waltz",
-        "J. Strauss II",
-        "waltz",
-        (3, 4),
-        168.0,
-        (
-            """!mp D4:4 | [ D4 F#4 A4 | A4:2 %60 <F#5 A5>:4 | <F#5 A5>' r <D5 F#5> | <D5 F#5>' r %95 D4 | D4 F#4 A4
-            | A4:2 %60 <G5 A5>:4 | <G5 A5>' r <C#5 G5> | <C#5 G5>' r %95 C#4 | C#4 E4 B4 | B4:2 %60 <G5 B5>:4
-            | <G5 B5>' r <C#5 G5> | <C#5 G5>' r %95 C#4 | C#4 E4 B4 | B4:2 %60 <F#5 B5>:4 | <F#5 B5>' r <D5 F#5>
-            | <D5 F#5>' r %95 !mf D4 | D4 F#4 A4 | D5:2 %60 <A5 D6>:4 | <A5 D6>' r <F#5 A5> | <F#5 A5>' r %95 D4
-            | D4 F#4 A4 | D5:2 %60 <B5 D6>:4 | <B5 D6>' r <G5 B5> | <G5 B5>' r %95 !< E4 | E4 G4 B4 | B4:2.~
-            | B4:4 G#4 A4 | !f F#5:2.~ | F#5:4 D5 F#4 | !> F#4:2 E4:4 | B4:2 A4:4 | !mp D4:2 D4:4 | ]x2
-            !mf <D4 F#4 A4 D5>:4'^ <D4 F#4 A4 D5>'^ r""",
-            "!p r:4 | %70 [ "
-            + _figure(
-                "$1:4 <$2 $3> <$2 $3>",
-                f"""{_DANUBE_BASS} | {_DANUBE_SEVENTH} | {_DANUBE_SEVENTH} | {_DANUBE_BASS} | A2 F#3 A3 | D3 F#3 A3
-                | A2 F#3 A3 | E3 G3 B3 | B2 G3 B3 | E3 G3 B3 | B2 G3 B3 | A2 E3 G3 | C#3 E3 G3 | D3 F#3 A3 | A2 F#3 A3
-                | B2 G3 B3 | A2 E3 G3 | D3 F#3 A3""",
-            )
-            + " | ]x2 !mf D2:4'^ <D2 A2 D3>'^ r",
-        ),
-        pedal="bar",
-        pickup=Fraction(1, 4),
-        tempos=((2, 176.0), (31, 160.0), (34, 180.0), (63, 150.0)),
-    ),
-    Tune(
-        "moonlight",
-        "Moonlight Sonata, opening",
-        "Beethoven",
-        "romantic",
-        (4, 4),
-        52.0,
-        (
-            """!p %100 [ r:1 | ]x4 r:2. G#4:8. G#4:16 | G#4:2. G#4:8. G#4:16 | !< G#4:2 A4 | !mp G#4 !> F#4:4 B4
-            | !p E4:1 | <E4 G#4>""",
-            """!pp %100 [ [ G#3:12 C#4 E4 ]x4 | ]x2 [ A3 C#4 E4 ]x2 [ A3 D4 F#4 ]x2
-            | G#3 B#3 F#4 G#3 C#4 E4 G#3 C#4 D#4 F#3 B#3 D#4 | E3 G#3 C#4 [ G#3 C#4 E4 ]x3 | [ G#3 D#4 F#4 ]x4
-            | !< [ G#3 C#4 E4 ]x2 [ A3 C#4 F#4 ]x2 | !p [ G#3 B3 E4 ]x2 [ A3 B3 D#4 ]x2 | !pp [ G#3 B3 E4 ]x4
-            | <G#3 B3>:1""",
-            """!pp %100 <C#2 C#3>:1 | <B1 B2> | <A1 A2>:2 <F#1 F#2> | <G#1 G#2> <G#1 G#2> | <C#2 G#2 C#3>:1
-            | <B#1 G#2 B#2>
-            | <C#2 C#3>:2 <F#1 F#2> | <B1 B2> <B1 B2> | <E2 E3>:1 | <E2 B2 E3>""",
-        ),
-        pedal="half",
-        tempos=((9, 48.0), (10, 40.0)),
-        roll=0.006,
-    ),
-    Tune(
-        "korobeiniki",
-        "Korobeiniki",
-        "",
-        "folk",
-        (4, 4),
-        128.0,
-        (
-            f"!mp {_KOROBEINIKI} | !mf {_up(_KOROBEINIKI, 1)} | !mp %70 {_KOROBEINIKI} | !f {_up(_KOROBEINIKI, 1)}"
-            " | %90 <C#5 E5 G5 A5>:4'^ r <F5 A5 D6>:4'^ r",
-            f"!p %70 {_KOROBEINIKI_BASS} | !mp {_KOROBEINIKI_BASS} | %50 !p {_KOROBEINIKI_BASS}"
-            f" | !mf {_KOROBEINIKI_BASS} | %90 <A2 E3 G3>:4'^ r <D2 D3>:4'^ r",
-        ),
-        tempos=((9, 138.0), (17, 148.0), (21, 158.0), (25, 168.0), (29, 180.0)),
-    ),
-)
+TUNES: tuple[Tune, ...] = tuple(read(path) for path in sorted(_SCORES.glob("*.toml")))

@@ -1,21 +1,26 @@
-"""Songs to sound: through a soundfont where there is one, else with a plain voice of strings and dampers.
+"""Songs rendered as sound: with a soundfont where there is one, else with built-in piano tones.
 
-Conventions: a tone is `[channel, sample]` in float32 (left, right), what one key sounds like when it is held down;
-rendered samples are `[sample, channel]`, within -1 to 1. A voice says what the keys of an instrument sound like:
-`voice(program, pitch, seconds)` gives a function from velocity to tone, and a tone may be shorter than `seconds` where
-it has died away. All else is the same for every voice: level by velocity, dampers, pedal, room, loudness.
+Conventions: a tone is `[channel, sample]` in float32 (left, right), the sound of one key held down; rendered samples
+are `[sample, channel]`, within -1 to 1. A tone generator makes the tones: `generator(program, pitch, seconds)` gives a
+function from velocity to tone, and a tone may be shorter than `seconds` where it has died away. All else is the same
+for every generator: level by velocity, dampers, pedal, room, loudness.
 
 The pedal is heard because notes are lengthened by it (`sustained`). symusic 0.5.9 plays a soundfont's samples but
-knows neither velocity levels nor releases nor the pedal, so it is asked for single tones only.
+has neither velocity levels nor releases nor the pedal, so it renders single tones only.
 """
 
 import importlib.util
 import io
 import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from subprocess import DEVNULL
 
 import numpy as np
 from jaxtyping import Float
@@ -48,30 +53,35 @@ FOLDERS = tuple(
         "/Library/Audio/Sounds/Banks",
     )
 )
+LIMIT_SECONDS = 60.0  # for a soundfont to load
+LIMIT_NOTE_SECONDS = 0.1  # for each note with it: ten times what a slow machine needs
+DAMAGED = 3  # exit status of the process that plays a soundfont: symusic refuses it
+CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 _LAYER = 8  # velocities that share a tone
 _DAMPER_SECONDS = 0.25  # from the release of a key to silence
 _KNEE = 0.7  # samples beyond it are bent towards PEAK
 _GATE_SECONDS = 0.4
 _FAVOURITES = ("default", "musescore_general", "generaluser", "fluidr3", "timgm")  # pianos and all other instruments
 Tone = Float[np.ndarray, "2 sample"]
-Key = Callable[[int], Tone]  # velocity -> tone
-Voice = Callable[[int, int, float], Key]  # program, pitch, seconds
+VelocityToTone = Callable[[int], Tone]
+ToneGenerator = Callable[[int, int, float], VelocityToTone]  # of program, pitch, seconds
 
 
 def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float[np.ndarray, "sample 2"]:
     """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its notes sound.
 
-    Played with `soundfont`, else with what `find_soundfont` finds, else with a voice of its own, whose pitch is right
-    and whose timbre is a piano's whatever the program. The level is LOUDNESS_DB whatever the velocities; peaks are bent
-    towards PEAK and never reach 1. The same song, font and rate give the same samples.
+    Played with `soundfont`, else with what `find_soundfont` finds, else with built-in tones, which are a piano's
+    whatever the program. The level is LOUDNESS_DB whatever the velocities; peaks are bent towards PEAK and never reach
+    1. The same song, font and rate give the same samples.
 
-    Raises ValueError for a soundfont that is none and for a rate out of RATES, MissingExtra if a soundfont is named
-    but symusic is not installed.
+    Raises SoundfontError for a soundfont that is none or is damaged, ValueError for a rate out of RATES, MissingExtra
+    if a soundfont is named but symusic is not installed.
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f"a rate of {rate} samples a second; choose {RATES[0]} to {RATES[1]}")
     soundfont = soundfont or find_soundfont()
-    samples = _play(sustained(song), _load(soundfont, rate) if soundfont else _strings(rate), rate)
+    notes = sustained(song)
+    samples = _play_soundfont(notes, soundfont, rate) if soundfont else play_notes(notes, _piano(rate), rate)
     _add_room(samples, rate)
     _level(samples, rate)
     return np.ascontiguousarray(samples.T)
@@ -81,7 +91,7 @@ def find_soundfont() -> Path | None:
     """The soundfont that `render` plays when none is named; None if there is none, or no symusic to play it.
 
     The file that the variable SOUNDFONT names, else the best known, then the first by name, of those in the first of
-    FOLDERS that holds any. Raises ValueError where SOUNDFONT names no file.
+    FOLDERS that holds any. Raises SoundfontError where SOUNDFONT names no file.
     """
     if importlib.util.find_spec("symusic") is None:
         return None
@@ -149,16 +159,16 @@ def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channe
     write_bytes(path, buffer.getvalue())
 
 
-def _play(notes: np.ndarray, voice: Voice, rate: int) -> Tone:
-    """The sum of all notes, each the tone of its key, as loud as its velocity says and damped at its end."""
+def play_notes(notes: np.ndarray, generator: ToneGenerator, rate: int) -> Tone:
+    """The sum of all notes' tones, each as loud as its velocity says and damped at its end."""
     last = notes["end"].max() if len(notes) else 0.0
     samples = np.zeros((2, round((last + TAIL_SECONDS) * rate)), np.float32)
     damper = _damper(rate)
     for same in _groups(notes, "program", "pitch"):
         longest = float((same["end"] - same["onset"]).max()) + _DAMPER_SECONDS
-        key = voice(int(same["program"][0]), int(same["pitch"][0]), longest)
+        velocity_to_tone = generator(int(same["program"][0]), int(same["pitch"][0]), longest)
         for layer in np.unique(same["velocity"] // _LAYER):
-            tone = key(min(int(layer) * _LAYER + _LAYER // 2, 127))
+            tone = velocity_to_tone(min(int(layer) * _LAYER + _LAYER // 2, 127))
             for note in same[same["velocity"] // _LAYER == layer]:
                 start, stop = round(note["onset"] * rate), round(note["end"] * rate)
                 gain = np.float32((note["velocity"] / 127) ** 2)  # as soundfonts have it: 40 dB a decade
@@ -169,7 +179,7 @@ def _play(notes: np.ndarray, voice: Voice, rate: int) -> Tone:
 
 
 def _groups(notes: np.ndarray, *fields: str) -> Iterator[np.ndarray]:
-    """The notes that agree in some fields, group by group."""
+    """The notes that are equal in some fields, group by group."""
     notes = np.sort(notes, order=list(fields))
     edges = np.flatnonzero(notes[list(fields)][1:] != notes[list(fields)][:-1]) + 1
     return (group for group in np.split(notes, edges) if len(group))
@@ -184,7 +194,7 @@ def _damper(rate: int) -> Float[np.ndarray, " sample"]:
 def _add_room(samples: Tone, rate: int) -> None:
     """Adds, in place, the echo of a small hall: noise that dies away in a second, differently on each side.
 
-    Convolved by FFT, block by block from the last to the first, so that no block hears another's echo.
+    Convolved by FFT, block by block from the last to the first, so that no echo is echoed again.
     """
     time = np.arange(round(1.0 * rate)) / rate
     noise = np.random.default_rng(0).standard_normal((2, len(time)))
@@ -211,14 +221,14 @@ def _level(samples: Tone, rate: int) -> None:
     samples[beyond] = np.sign(samples[beyond]) * (_KNEE + (PEAK - _KNEE) * np.tanh(excess))
 
 
-def _strings(rate: int) -> Voice:
+def _piano(rate: int) -> ToneGenerator:
     """Stiff strings, two a partial: one loud and soon gone, one softer that rings on a little out of tune.
 
     Partials are sharp by the string's stiffness (Fletcher and Rossing, "The Physics of Musical Instruments", chapter
     12). High strings and high partials die sooner; a harder stroke has more of the high partials.
     """
 
-    def press(program: int, pitch: int, seconds: float) -> Key:
+    def press(program: int, pitch: int, seconds: float) -> VelocityToTone:
         base = 440 * 2 ** ((pitch - 69) / 12)
         number = np.arange(1, 25)
         stiffness = 3e-4 * 2 ** (max(pitch - 60, -18) / 8)
@@ -228,7 +238,7 @@ def _strings(rate: int) -> Voice:
         die_seconds = 18 * 2 ** (min(33 - pitch, 0) / 18)  # until the first partial is down by 60 dB
         decay = 6.9 / die_seconds * (1 + 0.15 * (number - 1))
         count = round(min(seconds, 1.2 * die_seconds) * rate)
-        phase = 2.4 * number  # spread, so that the partials' peaks do not meet
+        phase = 2.4 * number  # spread, so that the partials' peaks do not coincide
         partials = _ringing(frequency, 2 * decay, phase, count, rate)
         partials *= 0.6
         partials += 0.4 * _ringing(frequency * 1.0004, decay, phase, count, rate)
@@ -272,37 +282,39 @@ def _rank(path: Path) -> int:
     return next((rank for rank, favourite in enumerate(_FAVOURITES) if name.startswith(favourite)), len(_FAVOURITES))
 
 
-def _load(path: Path, rate: int) -> Voice:
-    """The voice of a soundfont; a program that it does not have sounds like its program 0."""
+def _play_soundfont(notes: np.ndarray, path: Path, rate: int) -> Tone:
+    """`play_notes` with a soundfont, in a process of its own: a damaged soundfont can crash symusic, or hang it."""
+    _check_soundfont(path)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "notes.npy", Path(folder) / "samples.npy"
+        np.save(given, notes)
+        command = [sys.executable, "-m", "nemui_jax.outputs.soundfont", path, str(rate), given, made]
+        limit = LIMIT_SECONDS + len(notes) * LIMIT_NOTE_SECONDS
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        try:
+            done = subprocess.run(command, env=environment, stdin=DEVNULL, capture_output=True, timeout=limit)
+        except subprocess.TimeoutExpired as error:
+            reason = f"no sound after {limit:.0f} s"
+            raise SoundfontError(f"{escape(path)}: is a damaged soundfont ({reason}); use another") from error
+        if done.returncode == 0:
+            return np.load(made)
+    reason = escape((done.stderr.splitlines() or [b"no reason given"])[-1])
+    if done.returncode < 0:
+        reason = f"symusic crashed with {signal.Signals(-done.returncode).name}"
+    what = "is a damaged soundfont" if done.returncode in (DAMAGED, *CRASHES) else "cannot be played"
+    raise SoundfontError(f"{escape(path)}: {what} ({reason}); use another")
+
+
+def _check_soundfont(path: Path) -> None:
+    """Raises SoundfontError for what is no soundfont, and MissingExtra if there is nothing to play one."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for whoever writes to it
+            raise SoundfontError(f"{escape(path)}: is not a file; name a soundfont (.sf2 or .sf3)")
         with open(path, "rb") as file:
             head = file.read(12)
     except OSError as error:
         raise SoundfontError(f"{escape(path)}: cannot be read: {error.strerror}") from error
     if head[:4] != b"RIFF" or head[8:] != b"sfbk":
         raise SoundfontError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
-    try:
-        # By name, because only some users have it, and because its annotations leave out what its factories make.
-        symusic: Any = importlib.import_module("symusic")
-    except ImportError as error:
-        raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'") from error
-    try:
-        player = symusic.Synthesizer(path, rate, 4)
-    except RuntimeError as error:
-        raise SoundfontError(f"{escape(path)}: is a damaged soundfont ({str(error).splitlines()[0]})") from error
-
-    def tone(program: int, pitch: int, velocity: int, seconds: float) -> Tone:
-        track = symusic.Track(program=program, ttype="second")
-        track.notes.append(symusic.Note(0.0, seconds, pitch, velocity, ttype="second"))
-        score = symusic.Score(0, "second")
-        score.tracks.append(track)
-        return np.ascontiguousarray(player.render(score, True), np.float32)
-
-    def press(program: int, pitch: int, seconds: float) -> Key:
-        def strike(velocity: int) -> Tone:
-            heard = tone(program, pitch, velocity, seconds)
-            return heard if heard.any() else tone(0, pitch, velocity, seconds)
-
-        return strike
-
-    return press
+    if importlib.util.find_spec("symusic") is None:
+        raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'")

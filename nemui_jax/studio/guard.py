@@ -5,9 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_BODY = 4 * 2**20
+TOO_LARGE = f"larger than {MAX_BODY // 2**20} MiB, the most that the studio takes"
 BODY_SECONDS = 20.0  # for a body to come in
 HEADER_SECONDS = 10.0  # for the head of a request to come in
 POSTS_A_SECOND, POST_BURST = 4.0, 40.0
@@ -34,10 +36,6 @@ class Bucket:
             return False
         self.left -= 1
         return True
-
-
-class TooLarge(Exception):
-    """A body beyond the bound."""
 
 
 class Guard:
@@ -72,21 +70,13 @@ class Guard:
             return await self.app(scope, receive, send)
         if refused:
             return await self.refuse(send, *refused)
-        started = False
 
-        async def dressed(message: Message) -> None:
-            nonlocal started
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                started = True
                 message["headers"] = [*message.get("headers", []), *self.headers]
             await send(message)
 
-        try:
-            await self.app(scope, _bounded(receive), dressed)
-        except (TooLarge, TimeoutError) as error:
-            if started:
-                raise
-            await self.refuse(send, *((413, "too large") if isinstance(error, TooLarge) else (408, "too slow")))
+        await self.app(scope, _bounded(receive), send_with_headers)
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Why a request is not answered, if it is not. Browsers send an Origin with every POST and WebSocket."""
@@ -100,8 +90,8 @@ class Guard:
         if origin != [f"http://{host[0].lower()}"] and (origin or writes):
             return 403, "not from this page"
         length = (fields.get(b"content-length") or ["0"])[0]
-        if not length.isdecimal() or int(length) > MAX_BODY:
-            return 413, f"more than {MAX_BODY // 2**20} MiB"
+        if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BODY:
+            return 413, TOO_LARGE
         if writes and scope["type"] == "http" and not self.posts.take():
             return 429, "too many requests; wait a moment"
         return None
@@ -114,20 +104,23 @@ class Guard:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A request's body, no larger than MAX_BODY and no slower than BODY_SECONDS; TooLarge or TimeoutError."""
+    """A request's body, no larger than MAX_BODY and no slower than BODY_SECONDS: else the answer is 413 or 408."""
     seen, whole, until = 0, False, time.monotonic() + BODY_SECONDS
 
     async def bounded() -> Message:
         nonlocal seen, whole
         if whole:  # what comes now is the end of the connection, however late
             return await receive()
-        async with asyncio.timeout(max(until - time.monotonic(), 0)):
-            message = await receive()
+        try:
+            async with asyncio.timeout(max(until - time.monotonic(), 0)):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"not received within {BODY_SECONDS:g} s", {"connection": "close"}) from error
         if message["type"] == "http.request":
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if seen > MAX_BODY:
-                raise TooLarge
+                raise HTTPException(413, TOO_LARGE, {"connection": "close"})
         return message
 
     return bounded

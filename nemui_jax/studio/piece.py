@@ -72,6 +72,8 @@ def read_recipe(data: Any, count: int) -> Recipe:
         if shift is not None and not -6 <= shift <= 6:
             raise ValueError("no such key")
         if data.get("random"):
+            if count < 2:
+                raise ValueError("a new song is drawn from two songs or more; bring in another, or vary this one")
             return Recipe(seconds=seconds, seed=seed, shift=shift, random=True)
         songs = tuple(int(song) for song in data["songs"])
         rows = [[float(weight) for weight in row] for row in data["weights"]]

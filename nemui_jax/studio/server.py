@@ -28,6 +28,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nemui_jax.data import dataset, layout
+from nemui_jax.errors import StudioError
 from nemui_jax.evaluation import report
 from nemui_jax.files import escape
 from nemui_jax.model import latents
@@ -38,7 +39,7 @@ from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import Run, read_run
 from nemui_jax.sampling.decode import latent_track, latent_tracks
 from nemui_jax.sampling.select import WINDOW_BLOCKS
-from nemui_jax.studio.guard import Bucket, Guard, Http
+from nemui_jax.studio.guard import MAX_BODY, Bucket, Guard, Http
 from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
 from nemui_jax.training import finetune
 
@@ -55,10 +56,6 @@ LONG = "nemui studio: long work"  # name of threads
 FIRST_SONGS = 6  # anchors that the page starts with, decoded before anybody asks
 
 Result = TypeVar("Result")
-
-
-class StudioError(ValueError):
-    """The studio cannot start; the message says why and what to do."""
 
 
 class Stopping(Exception):
@@ -155,7 +152,7 @@ async def songs(request: Request) -> Response:
             "high": studio.player.config.roll.high,
             "first": first_songs(studio.player),
             "seconds": first_seconds(studio.player),
-            "most": {"songs": MAX_SONGS, "seconds": MAX_SECONDS},
+            "most": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
             "wav": True,
             "songs": [studio.describe(index) for index in range(len(studio.player.tracks))],
         }
@@ -165,10 +162,10 @@ async def songs(request: Request) -> Response:
 async def song_notes(request: Request) -> Response:
     """A song's own notes in the common key, for the roll."""
     studio: Studio = request.app.state.studio
-    index = request.path_params["index"]
-    if index >= len(studio.player.tracks):
+    index = request.path_params["index"]  # as text: Python refuses to read thousands of digits
+    if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.tracks):
         return Response("no such song", 404)
-    song = await studio.compute(studio.player.recall, index)
+    song = await studio.compute(studio.player.recall, int(index))
     return Response(_dumps({"notes": _flat_notes(song.notes)}), media_type="application/json")
 
 
@@ -205,8 +202,8 @@ async def _listen(socket: WebSocket, newest: Newest) -> None:
         if not bucket.take():
             await asyncio.sleep(1 / MESSAGES_A_SECOND)
         try:
-            ask = json.loads(text)
-        except (ValueError, RecursionError):
+            ask = _loads(text)
+        except ValueError:
             ask = None
         newest.put(ask if isinstance(ask, dict) else {})
 
@@ -263,6 +260,14 @@ def _flat_notes(notes: np.ndarray) -> list[int]:
     return np.stack([*times, notes["pitch"], notes["velocity"]], 1).astype(int).ravel().tolist()
 
 
+def _loads(text: str | bytes) -> Any:
+    """JSON from outside; ValueError if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("not a recipe: nested too deep") from error
+
+
 def _dumps(data: Any) -> str:
     return json.dumps(data, separators=(",", ":"))
 
@@ -271,7 +276,7 @@ async def take_away(request: Request) -> Response:
     """A piece as a file, .mid or .wav."""
     studio: Studio = request.app.state.studio
     try:
-        recipe = read_recipe(json.loads(await request.body()), len(studio.player.tracks))
+        recipe = read_recipe(_loads(await request.body()), len(studio.player.tracks))
     except ValueError as error:
         return Response(str(error), 400)
     song = await studio.compute(studio.player.whole, recipe)
@@ -380,7 +385,7 @@ def app(studio: Studio, port: int) -> Guard:
     routes = [
         *_page_routes(),
         Route("/songs", songs),
-        Route("/songs/{index:int}", song_notes),
+        Route("/songs/{index}", song_notes),
         Route("/bring", bring, methods=["POST"]),
         Route("/piece.mid", take_away, methods=["POST"]),
         Route("/piece.wav", take_away, methods=["POST"]),

@@ -102,8 +102,18 @@ export function fromFragment(hash, info) {
     const value = fields.get(name) ? Number(fields.get(name)) : NaN;
     if (value >= low && value <= high) state[name] = name === "seed" ? Math.floor(value) : value;
   }
-  if (fields.get("key")) state.key = decodeURIComponent(fields.get("key"));
+  const key = decoded(fields.get("key") ?? "");
+  if (key) state.key = key;
   return state;
+}
+
+/** A field without its percent signs; empty where they are no text, as in a link that was cut off. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
 }
 
 /** The command that writes the same music; a `#` remark says where the command line has no such thing. */

@@ -319,7 +319,7 @@ const wire = new Wire({
   },
   wrong: (reason) => say(reason, true),
   state: (open) => {
-    if (!open) say("The studio's server does not answer", true);
+    if (!open) say("The studio's server does not answer: start it again in the terminal", true);
     else if ($("status").classList.contains("bad")) say("");
   },
 });
@@ -359,6 +359,7 @@ function vary() {
 }
 
 function random() {
+  if (info.songs.length < 2) return say("A new song is drawn from two songs or more; bring in another", true);
   still();
   Object.assign(state, { random: true, seed: 1 + Math.floor(Math.random() * 9999), drawn: null });
   player.seek(0);
@@ -392,6 +393,8 @@ async function attempt(task, done) {
 }
 
 async function bringIn(file) {
+  const most = info.most.bytes / 2 ** 20;
+  if (file.size > info.most.bytes) return say(`${file.name} is larger than ${most} MiB, the most that the studio takes`, true);
   const veil = $("veil");
   veil.hidden = false;
   veil.querySelector("p").textContent = `Learning ${file.name}`;

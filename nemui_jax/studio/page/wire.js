@@ -62,16 +62,25 @@ export class Wire {
   }
 }
 
+/** The server's answer to a request; an Error says in a sentence why there is none. */
+async function request(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The studio's server does not answer: start it again in the terminal, then try again");
+  }
+  if (!answer.ok) throw new Error((await answer.text()) || `The studio's server answers ${answer.status}; try again`);
+  return answer;
+}
+
 export async function getJson(path) {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Error(await answer.text());
-  return answer.json();
+  return (await request(path)).json();
 }
 
 /** A piece as a file, handed to the browser's downloads. */
 export async function download(recipe, ending, name) {
-  const answer = await fetch(`/piece.${ending}`, { method: "POST", body: JSON.stringify(recipe) });
-  if (!answer.ok) throw new Error(await answer.text());
+  const answer = await request(`/piece.${ending}`, { method: "POST", body: JSON.stringify(recipe) });
   const url = URL.createObjectURL(await answer.blob());
   const anchor = Object.assign(document.createElement("a"), { href: url, download: `${name}.${ending}` });
   anchor.click();
@@ -80,13 +89,12 @@ export async function download(recipe, ending, name) {
 
 /** Sends a .mid to be learned; `progress` hears shares from 0 to 1. Returns { song, recall }. */
 export async function bring(file, progress) {
-  const answer = await fetch(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
-  if (!answer.ok) throw new Error(await answer.text());
+  const answer = await request(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("the connection broke off");
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    if (done) throw new Error("The studio's server stopped before the song was learned: start it again, then try again");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines.filter(Boolean).map((text) => JSON.parse(text))) {
