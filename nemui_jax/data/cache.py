@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import signal
 import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,33 +21,53 @@ from nemui_jax.files import write_bytes
 from nemui_jax.music import midi_reader
 from nemui_jax.music.song import METER, NOTE, PEDAL, TEMPO, Song
 
-READER = 1  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
+READER = 1  # raised when `midi_reader.parse` answers differently, so that what an older reader cached is not used
+ARRAYS = {"notes": NOTE, "pedal": PEDAL, "tempos": TEMPO, "meters": METER}  # of a Song; its other fields are JSON
+DIGEST_BYTES = hashlib.sha256().digest_size
 POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
 
 
-def save_song(path: Path, song: Song, sha256: str) -> None:
-    """Writes a song's events as an .npz file, which appears whole or not at all."""
-    meta = {"name": song.name, "drums": song.drums, "warnings": song.warnings, "sha256": sha256, "reader": READER}
+def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> None:
+    """Writes the song of a file with this hash; it appears whole or not at all. Raises OSError.
+
+    A line of JSON, the bytes of the arrays, and the SHA-256 of both.
+    """
+    arrays = {name: getattr(song, name) for name in ARRAYS}
+    others = {field.name: getattr(song, field.name) for field in fields(song) if field.name not in ARRAYS}
+    counts = {name: len(array) for name, array in arrays.items()}
+    head = {"reader": READER, "sha256": sha256, "dtypes": _dtypes(arrays), "counts": counts, "song": others}
+    content = json.dumps(head).encode() + b"\n" + b"".join(array.tobytes() for array in arrays.values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    text, buffer = np.frombuffer(json.dumps(meta).encode(), np.uint8), io.BytesIO()
-    np.savez(buffer, meta=text, notes=song.notes, pedal=song.pedal, tempos=song.tempos, meters=song.meters)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, content + hashlib.sha256(content).digest(), durable)
 
 
 def load_song(path: Path, sha256: str) -> Song:
     """A song that `save_song` wrote. ValueError if the file is damaged or holds something else."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            meta: dict[str, Any] = json.loads(stored["meta"].tobytes())
-            columns = {"notes": NOTE, "pedal": PEDAL, "tempos": TEMPO, "meters": METER}
-            arrays = {name: stored[name] for name in columns}
-        if (meta["sha256"], meta["reader"]) != (sha256, READER):
-            raise ValueError("holds another song")
-        if any(arrays[name].dtype != kind or arrays[name].ndim != 1 for name, kind in columns.items()):
-            raise ValueError("holds arrays of another kind")
-        return Song(**arrays, name=meta["name"], drums=meta["drums"], warnings=tuple(meta["warnings"]))
-    except (KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        data = path.read_bytes()
+        content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("does not match its checksum")
+        line, _, events = content.partition(b"\n")
+        head: dict[str, Any] = json.loads(line)
+        if (head["reader"], head["sha256"]) != (READER, sha256):
+            raise ValueError("holds another song, or was written by another version")
+        if head["dtypes"] != _dtypes({name: np.empty(0, dtype) for name, dtype in ARRAYS.items()}):
+            raise ValueError("holds arrays of other types")
+        parts: dict[str, Any] = {}
+        start = 0
+        for name, dtype in ARRAYS.items():
+            end = start + head["counts"][name] * dtype.itemsize
+            parts[name], start = np.frombuffer(events[start:end], dtype).copy(), end
+        for name, value in head["song"].items():
+            parts[name] = tuple(value) if isinstance(value, list) else value
+        return Song(**parts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _dtypes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: str(array.dtype.descr) for name, array in arrays.items()}
 
 
 def cache_folder() -> Path:
@@ -69,7 +88,7 @@ def parse_file(job: tuple[Path, float]) -> Parsed | str:
     try:
         data = midi_reader.read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        cached = cache_folder() / "songs" / sha256[:2] / f"{sha256}.npz"
+        cached = cache_folder() / "songs" / sha256[:2] / f"{sha256}.song"
         try:
             song = load_song(cached, sha256)
             if song.seconds > max_seconds:

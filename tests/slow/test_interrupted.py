@@ -1,6 +1,5 @@
 """A training that is killed or told to stop at random moments loses nothing: real processes, real signals."""
 
-import json
 import random
 import re
 import shutil
@@ -18,7 +17,7 @@ from conftest import SMALLEST, Answer, finish, make_song, start
 
 from nemui_jax.music import midi_writer
 from nemui_jax.runs import checkpoint
-from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.runs.run import read_log, read_run, read_scores
 
 TOTAL = 1000
 KILLS, STOPS, LINES, ADDS = 50, 20, 20, 10
@@ -72,7 +71,7 @@ def leftovers(run: Path) -> list[str]:
     """What a run holds besides what it is made of."""
     names = [str(path.relative_to(run)) for path in run.rglob("*")]
     step = r"checkpoints/\d+(/.*|\.json)?"
-    whole = rf"songs(/[0-9a-f]{{64}}\.npz)?|(run|recall)\.json|metrics\.jsonl|lock|checkpoints|{step}"
+    whole = rf"songs(/[0-9a-f]{{64}}\.npz)?|(run|scores)\.json|metrics\.jsonl|lock|checkpoints|{step}"
     odd = [name for name in names if not re.fullmatch(whole, name)]
     steps = {path.name for path in run.glob("checkpoints/*") if path.name.isdecimal()}
     odd += [name for name in steps if not (run / "checkpoints" / f"{name}.json").exists()]
@@ -86,7 +85,7 @@ def assert_same_end(path: Path, other: Path) -> None:
         step, damaged = checkpoint.whole_step(run)
         assert (step, damaged) == (TOTAL, [])
         log = [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(run)]
-        ends.append((checkpoint.restore(run, step), log, json.loads((run.path / "recall.json").read_text())))
+        ends.append((checkpoint.restore(run, step), log, read_scores(run)))
     (state, log, recalls), (other_state, other_log, other_recalls) = ends
     assert (log, recalls) == (other_log, other_recalls)
     assert jax.tree.structure(state) == jax.tree.structure(other_state)
