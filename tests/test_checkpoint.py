@@ -126,6 +126,15 @@ def test_an_added_song_is_written_alone(run, monkeypatch, links):
         checkpoint.whole_step(run, songs=[last])
 
 
+def test_an_added_song_that_is_not_yet_in_the_run_costs_no_checkpoint(run):
+    """The newest one is damaged, and the process is killed before it changes run.json."""
+    flip(next((run.path / "checkpoints/10").rglob("_METADATA")))
+    new = grown(run, 20)
+    checkpoint.append(new, 9, state_of(run, 20).params, np.zeros((new.rows - run.rows, 4), np.float32))
+    assert checkpoint.whole_step(new) == (20, [])
+    assert checkpoint.whole_step(run) == (9, [10])
+
+
 def grown(run: Run, total: int) -> Run:
     """The run with its first song once more, as if it were another."""
     entry = dataclasses.replace(run.entries[0], sha256=f"{total:064x}")
@@ -274,7 +283,7 @@ def test_hashes_of_files_elsewhere_are_refused(run, name):
     (run.path / "mine").write_bytes(b"not a run's")
     files = integrity.hash_files(folder)
     files[name.format(folder=run.path)] = integrity.hash_files(run.path)["mine"]
-    folder.with_suffix(".json").write_text(integrity.write_manifest(run.rows, files))
+    folder.with_suffix(".json").write_text(integrity.seal({"rows": run.rows, "files": files}))
     with pytest.raises(ValueError, match="names a file outside its folder"):
         integrity.read_manifest(folder)
     assert checkpoint.whole_step(run, songs=[0]) == (9, [10])

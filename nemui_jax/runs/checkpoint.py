@@ -116,7 +116,7 @@ def restore(run: Run, step: int, mesh: Mesh | None = None) -> TrainState:
 
     One that a song was added to is at its end, and has no moments: they are those of a beginning.
     """
-    if not (run.path / "checkpoints" / str(step) / MOMENTS).exists():
+    if not (_folder(run, step) / MOMENTS).exists():
         begun = init_state(jax.random.key(0), run.rows, run.config)
         params, table = restore_model(run, step)
         state = begun._replace(step=jnp.int32(step), params=params, latents=pad_rows(jnp.asarray(table)))
@@ -163,20 +163,19 @@ def _is_whole(run: Run, step: int, songs: Sequence[int] | None = None) -> bool:
     """Whether a checkpoint is as it was written, and of the run's songs; with `songs` whether what plays these is."""
     folder = _folder(run, step)
     with contextlib.suppress(OSError, ValueError):
-        manifest = integrity.read_manifest(folder)
-        if manifest.rows != run.rows:
+        total_rows, files = integrity.read_manifest(folder)
+        if total_rows != run.rows:
             return False
         if songs is None:
-            return integrity.hash_files(folder) == manifest.files
-        has_rows = rows.plays(folder, run.row_starts, songs)
-        needed = {name: sha256 for name, sha256 in manifest.files.items() if has_rows(name)}
-        return integrity.are_whole(folder, needed)
+            return integrity.hash_files(folder) == files
+        plays = rows.files_that_play(folder, run.row_starts, songs)
+        return integrity.are_whole(folder, {name: sha256 for name, sha256 in files.items() if plays(name)})
     return False
 
 
 def _is_of_other_songs(run: Run, step: int) -> bool:
     with contextlib.suppress(ValueError):
-        return integrity.read_manifest(_folder(run, step)).rows != run.rows
+        return integrity.read_manifest(_folder(run, step))[0] != run.rows
     return False
 
 
@@ -211,19 +210,21 @@ def _save(run: Run, step: int, parts: dict[str, Any], linked: int | None = None)
             if linked is not None:
                 files |= _link(_folder(run, linked), folder)
             sync(folder)  # Orbax leaves this to the system for some of its files and for all folders
-            write_text(folder.with_suffix(".json"), integrity.write_manifest(run.rows, files))
+            write_text(folder.with_suffix(".json"), integrity.seal({"rows": run.rows, "files": files}))
         distributed.barrier(f"saved {step}")
-        found = checkpointer.checkpoints
+        steps = [found.step for found in checkpointer.checkpoints]
+        kept = {*steps[-KEPT:], linked}  # what is linked stays until the run has its new song
         if distributed.is_coordinator():
-            for other in {*saved_steps(run.path)} - {kept.step for kept in found[-KEPT:]}:
-                _folder(run, other).with_suffix(".json").unlink()
-        for old in found[:-KEPT]:
-            checkpointer.delete(old, missing_ok=True)
+            for old in {*saved_steps(run.path)} - kept:
+                _folder(run, old).with_suffix(".json").unlink()
+        for old in steps:
+            if old not in kept:
+                checkpointer.delete(old, missing_ok=True)
 
 
 def _link(old: Path, new: Path) -> dict[str, str]:
     """Links into a checkpoint the parts that another has and it has not, but moments; returns their files' hashes."""
-    known = integrity.read_manifest(old).files
+    _, known = integrity.read_manifest(old)
     parts = {part.name for part in old.iterdir() if part.is_dir()} - {part.name for part in new.iterdir()} - {MOMENTS}
     files = {name: sha256 for name, sha256 in known.items() if name.partition("/")[0] in parts}
     for name in files:
@@ -275,7 +276,7 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 def _load(run: Run, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     with _quiet_orbax() as ocp:
-        return ocp.load_checkpointables(run.path / "checkpoints" / str(step), abstract)
+        return ocp.load_checkpointables(_folder(run, step), abstract)
 
 
 @contextlib.contextmanager

@@ -6,14 +6,7 @@ Orbax restores flipped array bytes without an error, hence these.
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-
-
-class Manifest(NamedTuple):
-    """What a checkpoint's .json holds."""
-
-    rows: int  # of all songs of the run that it was saved for
-    files: dict[str, str]  # path in the checkpoint's folder -> SHA-256
+from typing import Any
 
 
 def seal(body: dict[str, Any]) -> str:
@@ -41,13 +34,11 @@ def unseal(found: Any) -> dict[str, Any]:
     return body
 
 
-def write_manifest(rows: int, files: dict[str, str]) -> str:
-    """The text of a checkpoint's .json."""
-    return seal({"rows": rows, "files": {name: files[name] for name in sorted(files)}})
+def read_manifest(folder: Path) -> tuple[int, dict[str, str]]:
+    """The `rows` and `files` (path, SHA-256) in the .json beside a checkpoint's folder.
 
-
-def read_manifest(folder: Path) -> Manifest:
-    """What the .json beside a checkpoint's folder holds; ValueError if it is damaged or names files elsewhere."""
+    ValueError if it is damaged or names files elsewhere.
+    """
     body = unseal(read_json(folder.with_name(f"{folder.name}.json")))
     rows, files = body.get("rows"), body.get("files")
     if not isinstance(rows, int) or not isinstance(files, dict):
@@ -57,7 +48,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"has no hash of {name}")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"names a file outside its folder: {name}")
-    return Manifest(rows, files)
+    return rows, files
 
 
 def hash_files(folder: Path) -> dict[str, str]:

@@ -37,10 +37,10 @@ def read_all(folder: Path, row_starts: Sequence[int]) -> Float[np.ndarray, "row 
     return np.concatenate([trained, *(read_song(folder, row_starts, song) for song in later)])
 
 
-def plays(folder: Path, row_starts: Sequence[int], songs: Sequence[int]) -> Callable[[str], bool]:
-    """Whether a file of a checkpoint is needed to play these songs: it is no file of rows, or has theirs.
+def files_that_play(folder: Path, row_starts: Sequence[int], songs: Sequence[int]) -> Callable[[str], bool]:
+    """Says of a file of a checkpoint whether it is needed to play these songs: it has their rows, or none at all.
 
-    ValueError where the checkpoint does not say which files have theirs.
+    ValueError where the checkpoint's description of the table is damaged.
     """
     try:
         zarr = json.loads((folder / TABLE / "zarr.json").read_bytes())
