@@ -38,6 +38,11 @@ def sync(folder: Path) -> None:
     _sync_folders(folder.parent)
 
 
+def resolve(path: str | os.PathLike) -> Path:
+    """The absolute path without links and `..`, whether or not anything is there."""
+    return Path(os.path.realpath(path))  # not Path.resolve, which raises for a loop of links
+
+
 def escape(name: str | bytes | os.PathLike) -> str:
     r"""A name or path fit for a terminal: what does not print becomes \x1b, \n, \udc80 and the like."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in os.fsdecode(name))

@@ -26,7 +26,7 @@ from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
-from nemui_jax.runs.run import lock_run, read_log, read_run
+from nemui_jax.runs.run import lock_run, read_log, read_run, read_scores
 from nemui_jax.training.step import CHUNK, init_state, train_loop
 
 
@@ -271,7 +271,7 @@ def end_of(path: Path) -> tuple:
     run = read_run(path)
     step, _ = checkpoint.whole_step(run)
     log = [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(run)]
-    return step, checkpoint.restore(run, step), log, json.loads((path / "recall.json").read_text())
+    return step, checkpoint.restore(run, step), log, read_scores(read_run(path))
 
 
 def assert_same_end(path: Path, other: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder
     arrays.write_bytes(bytes(data))
     told = call("sample", "--run", run, "--song", 0, "--out", run.parent / "a.mid", settings=SMALLEST)
     assert told.code == 0
-    assert "damaged checkpoint 200; using 150" in told.out
+    assert "damaged checkpoint 200; using the checkpoint at step 150 of 200" in told.out
     answer = call("train", "--dir", songs_folder, "--run", run, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
     assert "damaged checkpoint 200; going back to 150" in answer.out

@@ -5,12 +5,15 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALLEST, call, finish, start, write_songs
+from conftest import ROOT, SMALLEST, Trained, call, finish, start, write_songs
+from damage import contents
 from midi_bytes import midi as file_of
 from midi_bytes import notes, track
 
@@ -192,6 +195,80 @@ def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     assert song.seconds > 250
     entry, _ = dataset.describe(song, Path("a.mid"), "", RollConfig(grid="beats"))
     assert entry.steps <= song.seconds / 0.03 + 12  # no step is shorter than 30 ms, on average
+
+
+# Runs that are damaged, and paths to them
+
+
+def damaged_copy(trained: Trained, folder: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
+    """A run with another content of one of its files."""
+    run = shutil.copytree(trained.path, folder / "run")
+    (run / name).write_bytes(change((run / name).read_bytes()))
+    return run
+
+
+@pytest.mark.parametrize("command", ["train", "songs", "sample", "evaluate", "add"])
+def test_a_changed_number_in_a_run_s_description_is_answered_in_one_line(trained, songs_folder, tmp_path, command):
+    """A training of more steps than it has had would go on over a finished run."""
+    total = read_run(trained.path).total
+    old, new = f'"total": {total}'.encode(), f'"total": {total + 1}'.encode()
+    run = damaged_copy(trained, tmp_path, "run.json", lambda data: data.replace(old, new))
+    before = contents(run)
+    arguments = {"train": ("--dir", songs_folder), "sample": ("--song", 0, "--out", tmp_path / "a.mid")}
+    arguments |= {"add": ("--file", songs_folder / "rubato.mid")}
+    answer = call(command, *arguments.get(command, ()), "--run", run)
+    assert (answer.code, answer.err.count("\n")) == (2, 1), answer
+    assert "run.json is damaged (does not match its checksum); put a copy back, train again with --fresh" in answer.err
+    assert contents(run) | {"lock": b""} == before | {"lock": b""}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.json"])
+@pytest.mark.parametrize("content", [b"", b"null", b"[1, 2, 3]", b'{"step": {}}\n', b"\xff\0", b"[" * 10**5])
+def test_damaged_logs_stop_nothing(trained, songs_folder, tmp_path, name, content):
+    run = damaged_copy(trained, tmp_path, name, lambda _: content)
+    answer = call("songs", "--run", run)
+    assert (answer.code, answer.err) == (0, "")
+    assert "rubato" in answer.out
+    answer = call("train", "--dir", songs_folder, "--run", run, "--json")
+    assert answer.code == 0, answer
+
+
+def test_a_damaged_song_of_a_run_is_mended(trained, tmp_path):
+    song = next(entry for entry in read_run(trained.path).entries if entry.name == "rubato").sha256
+    run = damaged_copy(trained, tmp_path, f"songs/{song}.song", lambda data: data[:40] + b"?" + data[41:])
+    sample = ("sample", "--run", run, "--song", "rubato", "--out", tmp_path / "a.mid")
+    assert call(*sample).code == 0
+    assert contents(run)[f"songs/{song}.song"] == contents(trained.path)[f"songs/{song}.song"]
+
+
+def test_a_path_to_a_run_may_lead_up(trained, songs_folder, tmp_path, monkeypatch):
+    """Orbax takes no `..`."""
+    shutil.copytree(trained.path, tmp_path / "run")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for command in (
+        ("songs",),
+        ("sample", "--song", "all", "--out", tmp_path / "out"),
+        ("sample", "--mix", "0,1", "--out", tmp_path / "out"),
+        ("train", "--dir", songs_folder),
+        ("plots",),
+    ):
+        answer = call(*command, "--run", "../run")
+        assert (answer.code, answer.err) == (0, ""), answer
+    answer = call("train", "--dir", songs_folder, "--run", "../new", "--steps", 50, settings=SMALLEST)
+    assert answer.code == 0, answer
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_fresh_leaves_a_person_s_own_files(songs_folder, tmp_path):
+    """`train --dir music --run music`."""
+    music = shutil.copytree(songs_folder, tmp_path / "music")
+    train = ("train", "--dir", music, "--run", music, "--steps", 50)
+    mine = contents(music)
+    for flags in ((), ("--fresh",)):
+        answer = call(*train, *flags, settings=SMALLEST)
+        assert answer.code == 0, answer
+        assert mine.items() <= contents(music).items()
 
 
 # What the code may not do

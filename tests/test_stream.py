@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from conftest import TINY, call
 
 from nemui_jax.data import cache, dataset, layout
-from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.runs.run import read_log, read_run, read_scores
 from nemui_jax.training import batches, sharded
 from nemui_jax.training.step import init_state
 
@@ -111,7 +110,7 @@ def test_the_command_learns_in_turns(songs_folder, tmp_path):
     told = call("train", "--dir", songs_folder, "--run", tmp_path / "run", "--device-memory", "0.00001", "--steps", 900)
     assert told.code == 0, told.err
     assert "3 shards take turns" in told.out
-    known = json.loads((tmp_path / "run/recall.json").read_text())
+    known = read_scores(read_run(tmp_path / "run"))
     assert np.mean([song["onset"] for song in known]) > 0.95
     again = call("sample", "--run", tmp_path / "run", "--song", 1, "--out", tmp_path / "out.mid")
     assert again.code == 0, again.err

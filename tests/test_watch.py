@@ -1,6 +1,7 @@
 """What a training leaves to be looked at, read back from its files; and what commands print for machines."""
 
 import contextlib
+import dataclasses
 import fcntl
 import gzip
 import io
@@ -24,7 +25,7 @@ from tensorboardX.proto import event_pb2
 
 from nemui_jax.cli import monitor
 from nemui_jax.music import midi_reader
-from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.runs.run import read_log, read_run, read_scores, write_manifest
 
 
 def masked(data: bytes) -> int:
@@ -215,7 +216,8 @@ def test_training_as_json(songs_folder, tmp_path):
     answer = call(*flags, settings=SMALLEST)
     told = json.loads(answer.out)
     assert "files used" in answer.err
-    log, recalls = read_log(read_run(tmp_path / "run")), json.loads((tmp_path / "run/recall.json").read_text())
+    run = read_run(tmp_path / "run")
+    log, recalls = read_log(run), read_scores(run)
     assert (told["step"], told["total"], told["done"], told["songs"]) == (100, 100, True, 3)
     assert told["loss"] == log[-1]["loss"]
     for name in ("onset", "offset", "velocity", "pedal"):
@@ -277,7 +279,7 @@ def test_plots_of_a_run(trained, tmp_path):
 
 def test_plots_of_a_run_without_log_or_recalls(watched, tmp_path):
     copied = shutil.copytree(watched, tmp_path / "copied")
-    for name in ("metrics.jsonl", "recall.json"):
+    for name in ("metrics.jsonl", "scores.json"):
         (copied / name).unlink()
     answer = call("plots", "--run", copied, "--quiet")
     assert answer == (0, "".join(f"{copied / 'plots' / name}\n" for name in PICTURES[1:]), "")
@@ -338,11 +340,10 @@ def test_shells_know_that_it_completes(path):
 
 def test_songs_on_a_terminal_of_80_columns(trained, tmp_path):
     path = shutil.copytree(trained.path, tmp_path / "run")
-    told = json.loads((path / "run.json").read_text())
+    run = read_run(path)
     names = ["long " * 40, "A [live] recording :smile: [/b]", "x" * 200]
-    for song, name in zip(told["songs"], names, strict=True):
-        song["name"] = name
-    (path / "run.json").write_text(json.dumps(told))
+    entries = (dataclasses.replace(entry, name=name) for entry, name in zip(run.entries, names, strict=True))
+    write_manifest(dataclasses.replace(run, entries=tuple(entries)))
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -359,5 +360,5 @@ def test_songs_on_a_terminal_of_80_columns(trained, tmp_path):
     assert len(lines) == 3
     assert all(len(line) <= 80 for line in lines)
     assert names[1] in lines[1]
-    for line, entry in zip(lines, told["songs"], strict=True):
-        assert line.split()[-3:-1] == [f"{entry['notes']:,}", entry["key"]]
+    for line, entry in zip(lines, run.entries, strict=True):
+        assert line.split()[-3:-1] == [f"{entry.notes:,}", entry.key]

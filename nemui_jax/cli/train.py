@@ -28,19 +28,22 @@ from nemui_jax.cli import console, monitor
 from nemui_jax.data import cache, dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.files import escape, write_text
+from nemui_jax.files import escape, resolve, write_text
 from nemui_jax.music.song import Song
 from nemui_jax.runs.run import (
     Run,
     create_run,
     lock_run,
+    locked_run,
     read_log,
     read_run,
     read_scores,
     run_exists,
     set_aside,
     song_differences,
+    store_song,
     write_manifest,
+    write_scores,
 )
 
 SAVE_SECONDS = 30.0  # between checkpoints while training
@@ -174,7 +177,7 @@ def _open_run(
     if distributed.is_coordinator():
         run = create_run(args.run, settings, args.seed, total, corpus)
     else:
-        run = Run(args.run.absolute(), settings, args.seed, total, corpus.entries)
+        run = Run(resolve(args.run), settings, args.seed, total, corpus.entries)
     distributed.barrier("run made")
     return run
 
@@ -264,7 +267,7 @@ def _tell(
     if not distributed.is_coordinator():
         return
     if recalls:
-        write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
+        write_scores(run, recalls)
     _print_recalls(run)
     console.print_result(
         args.run, f"{console.duration(time.monotonic() - began)} in all; the run is in {args.run}. Next:"
@@ -419,12 +422,11 @@ def _print_recalls(run: Run) -> None:
 
 def add(args: argparse.Namespace) -> None:
     """Teaches a finished run one more song."""
-    run = read_run(args.run)
-    entry, song = dataset.load_file(args.file, run.config.roll, args.max_seconds)
-    for index, other in enumerate(run.entries):
-        if other.sha256 == entry.sha256:
-            raise UsageError(f"--file {escape(args.file)}: the run knows it already, as song {index} {other.name}")
-    with lock_run(args.run):
+    with locked_run(args.run) as run:
+        entry, song = dataset.load_file(args.file, run.config.roll, args.max_seconds)
+        for index, other in enumerate(run.entries):
+            if other.sha256 == entry.sha256:
+                raise UsageError(f"--file {escape(args.file)}: the run knows it already, as song {index} {other.name}")
         _add(args, run, entry, song)
 
 
@@ -444,11 +446,11 @@ def _add(args: argparse.Namespace, run: Run, entry: dataset.SongEntry, song: Son
     with console.progress_bar("learning", steps) as show:
         known = finetune.add_song(known, entry, song, args.seed, show)
     grown = dataclasses.replace(run, config=known.config, total=step + steps, entries=known.corpus.entries)
-    cache.save_song(run.path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
+    store_song(run, song, entry.sha256)
     recalls = _recalls(known.corpus, known.config, known.params, known.table)
     checkpoint.append(grown, step, known.params, known.table[run.rows :])
     write_manifest(grown)
-    write_text(run.path / "recall.json", json.dumps(recalls, indent=1))
+    write_scores(grown, recalls)
     worst = max((old["onset"] - new["onset"] for old, new in zip(before, recalls, strict=False)), default=0)
     told = f"song {len(run.entries)} {entry.name}: taught, recall {recalls[-1]['onset']:.4f}; "
     told += f"no old song lost more than {max(worst, 0):.4f}; {console.duration(time.monotonic() - began)}"

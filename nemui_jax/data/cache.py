@@ -2,13 +2,11 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import signal
 import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
@@ -20,33 +18,57 @@ import numpy as np
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
 from nemui_jax.music import midi_reader
-from nemui_jax.music.song import Song, from_arrays, to_arrays
+from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 2  # raised when `midi.parse` answers differently, so that what an older reader cached is not used
+READER = 2  # raised when `midi_reader.parse` answers differently, so that what an older reader cached is not used
+DIGEST_BYTES = hashlib.sha256().digest_size
 POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
 
 
-def save_song(path: Path, song: Song, sha256: str) -> None:
-    """Writes a song's events as an .npz file, which appears whole or not at all."""
+def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> None:
+    """Writes the song of a file with this hash; it appears whole or not at all. Raises OSError.
+
+    A line of JSON, the bytes of the arrays, and the SHA-256 of both.
+    """
     about, arrays = to_arrays(song)
-    meta = about | {"sha256": sha256, "reader": READER}
+    counts = {name: len(array) for name, array in arrays.items()}
+    head = {
+        "reader": READER,
+        "sha256": sha256,
+        "dtypes": _dtypes({name: array.dtype for name, array in arrays.items()}),
+        "counts": counts,
+        "song": about,
+    }
+    content = json.dumps(head).encode() + b"\n" + b"".join(array.tobytes() for array in arrays.values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, content + hashlib.sha256(content).digest(), durable)
 
 
 def load_song(path: Path, sha256: str) -> Song:
     """A song that `save_song` wrote. ValueError if the file is damaged or holds something else."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
-        if (meta["sha256"], meta["reader"]) != (sha256, READER):
-            raise ValueError("holds another song")
-        return from_arrays(meta, arrays)
-    except (KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        data = path.read_bytes()
+        content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("does not match its checksum")
+        line, _, events = content.partition(b"\n")
+        head: dict[str, Any] = json.loads(line)
+        if (head["reader"], head["sha256"]) != (READER, sha256):
+            raise ValueError("holds another song, or was written by another version")
+        if head["dtypes"] != _dtypes(ARRAYS):
+            raise ValueError("holds arrays of other types")
+        arrays, start = {}, 0
+        for name, dtype in ARRAYS.items():
+            end = start + head["counts"][name] * dtype.itemsize
+            arrays[name], start = np.frombuffer(events[start:end], dtype).copy(), end
+        return from_arrays(head["song"], arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _dtypes(dtypes: Mapping[str, np.dtype]) -> dict[str, str]:
+    """The types of the arrays of a stored song, as text."""
+    return {name: str(dtype.descr) for name, dtype in dtypes.items()}
 
 
 def cache_folder() -> Path:
@@ -67,7 +89,7 @@ def parse_file(job: tuple[Path, float]) -> Parsed | str:
     try:
         data = midi_reader.read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        cached = cache_folder() / "songs" / sha256[:2] / f"{sha256}.npz"
+        cached = cache_folder() / "songs" / sha256[:2] / f"{sha256}.song"
         try:
             song = load_song(cached, sha256)
             if song.seconds > max_seconds:

@@ -1,10 +1,10 @@
 """Runs on disk: what a run is, without its numbers. No JAX here.
 
-run.json              format version, seed, length of training, configuration, one row a song
-songs/<sha256>.npz    the events of each song, so that a run needs its folder no more
+run.json              format version, seed, length of training, configuration, one row a song, checksum
+songs/<sha256>.song   the events of each song, so that a run needs its folder no more
 checkpoints/          see `checkpoint`
 metrics.jsonl         one line a chunk of training
-recall.json           how well each song is known, once trained
+scores.json           note F1 of each song played back, once trained, checksum
 lock                  held by the process that trains
 """
 
@@ -14,10 +14,12 @@ import fcntl
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,10 +27,19 @@ from typing import Any, TextIO
 from nemui_jax.config import Config, from_json, to_json
 from nemui_jax.data import cache, dataset, layout
 from nemui_jax.errors import RunError
-from nemui_jax.files import sync, write_text
+from nemui_jax.files import resolve, sync, write_text
 from nemui_jax.music.song import Song
+from nemui_jax.runs import integrity
 
-FORMAT = 2
+FORMAT = 3
+_SONG = r"[0-9a-f]{64}\.(song|npz)"
+_WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
+    r"(scores|recall)\.json|metrics\.jsonl|tensorboard|profile|plots|export|\..*\.partial",
+    rf"songs/({_SONG}|\..*\.partial)",
+    r"checkpoints/(\d+(\.json|\.orbax-checkpoint-tmp.*)?|\..*\.partial)",
+    r"run\.json",
+)
+LOCK_SECONDS = 2.0  # that a process which has just taken a lock has to say which it is
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,24 @@ class Run:
         return self.row_starts[-1]
 
     def song(self, index: int) -> Song:
-        """The events of a song, as they were in its file."""
-        sha256 = self.entries[index].sha256
+        """The events of a song, as they were in its file.
+
+        A damaged copy is made again from that file; RunError where it is gone or has changed.
+        """
+        entry = self.entries[index]
         try:
-            return cache.load_song(self.path / "songs" / f"{sha256}.npz", sha256)
+            return cache.load_song(_song_path(self, entry.sha256), entry.sha256)
         except ValueError as error:
-            raise RunError(f"{self.path}: its copy of song {index} is damaged or gone ({error})") from error
+            parsed = cache.parse_file((Path(entry.path), math.inf))
+            if isinstance(parsed, str) or parsed.sha256 != entry.sha256:
+                reason = parsed if isinstance(parsed, str) else "has changed since"
+                raise RunError(
+                    f"{self.path}: its copy of song {index} {entry.name} is damaged or gone, and its file {entry.path} "
+                    f"{reason}; put that file back or train again with --fresh"
+                ) from error
+            with contextlib.suppress(OSError):  # a run that may only be read
+                store_song(self, parsed.song, entry.sha256)
+            return parsed.song
 
     def fingerprint(self, step: int) -> str:
         """A short hash of a checkpoint's contents."""
@@ -73,30 +96,28 @@ class Run:
         return dataset.Corpus(self.entries, tuple(self.song(index) for index in range(len(self.entries))))
 
 
-
-
 def run_exists(path: Path) -> bool:
     """Whether there is a run in this folder."""
-    return (path / "run.json").exists()
-
-
+    return (resolve(path) / "run.json").exists()
 
 
 def create_run(path: Path, config: Config, seed: int, total: int, corpus: dataset.Corpus) -> Run:
     """Writes a new run without checkpoints. `run.json` comes last: without it a folder is no run."""
-    path = path.absolute()
-    if (path / "checkpoints").exists():  # of a run whose run.json is gone, or somebody's own
+    run = Run(resolve(path), config, seed, total, corpus.entries)
+    if (run.path / "checkpoints").exists():  # of a run whose run.json is gone, or somebody's own
         raise RunError(f"{path}: holds checkpoints but no run.json; name another --run")
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        cache.save_song(path / "songs" / f"{entry.sha256}.npz", song, entry.sha256)
-    for partial in (path / "songs").glob(".*.npz.*.partial"):  # of a process that was killed
+        cache.save_song(_song_path(run, entry.sha256), song, entry.sha256)
+    for partial in (run.path / "songs").glob(".*.song.*.partial"):  # of a process that was killed
         partial.unlink(missing_ok=True)
-    sync(path / "songs")
-    run = Run(path, config, seed, total, corpus.entries)
+    sync(run.path / "songs")
     write_manifest(run)
     return run
 
 
+def store_song(run: Run, song: Song, sha256: str) -> None:
+    """Writes a run's own copy of a song, which is durable when this returns. Raises OSError."""
+    cache.save_song(_song_path(run, sha256), song, sha256, durable=True)
 
 
 def write_manifest(run: Run) -> None:
@@ -108,47 +129,51 @@ def write_manifest(run: Run) -> None:
         "config": json.loads(to_json(run.config)),
         "songs": [dataclasses.asdict(entry) for entry in run.entries],
     }
-    write_text(run.path / "run.json", json.dumps(what, indent=1))
-
-
+    write_text(run.path / "run.json", integrity.seal(what))
 
 
 def read_run(path: Path) -> Run:
-    """The run in a folder. RunError if there is none, or if it is damaged or of a newer format."""
-    path = path.absolute()
+    """The run in a folder. RunError if there is none, or if it is damaged or of another format."""
+    path = resolve(path)
     if not run_exists(path):
         raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
     try:
-        what = json.loads((path / "run.json").read_text())
+        found = integrity.read_json(path / "run.json")
+        if isinstance(found, dict) and "sha256" not in found and found.get("format") in range(1, FORMAT):
+            raise RunError(
+                f"{path}: written by an older version, in format {found['format']}, and this one reads {FORMAT}; "
+                "train its songs again with --fresh or use another --run"
+            )
+        what = integrity.unseal(found)
         if what["format"] > FORMAT:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
-        if what["format"] < FORMAT:
-            raise RunError(
-                f"{path}: format {what['format']} is an older program's; train its folder again, with --fresh"
-            )
         entries = tuple(dataset.SongEntry(**row) for row in what["songs"])
         return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):
             raise
-        raise RunError(f"{path}: run.json is damaged ({error})") from error
+        raise RunError(
+            f"{path}: run.json is damaged ({error}); put a copy back, train again with --fresh or use another --run"
+        ) from error
 
 
+@contextlib.contextmanager
+def locked_run(path: Path) -> Iterator[Run]:
+    """The run in a folder, held for writing as by `lock_run`, and read when no other process can change it."""
+    read_run(path)  # where there is none, nothing is to be locked
+    with lock_run(path):
+        yield read_run(path)
 
 
 @contextlib.contextmanager
 def lock_run(path: Path) -> Iterator[None]:
     """Holds a run for writing. RunError names the process that holds it already; a dead one's lock does not count.
 
-    A folder that holds no run in the end is not left behind.
+    What a run has in it must be read after this. A folder that holds no run in the end is not left behind.
     """
+    path = resolve(path)
     with _open_lock(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip()
-            raise RunError(f"{path}: process {holder} is using this run; wait for it or name another --run") from error
+        _take_lock(path, file)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -159,6 +184,30 @@ def lock_run(path: Path) -> Iterator[None]:
                 _remove_partial_run(path)
 
 
+def _take_lock(path: Path, file: TextIO) -> None:
+    """Locks a file. RunError if another process has, which may be about to write into it which one it is."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip()
+            if _is_alive(holder) or time.monotonic() > until:
+                process = f"process {holder}" if holder else "another process"
+                raise RunError(f"{path}: {process} is using this run; wait for it or name another --run") from error
+            time.sleep(0.01)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _open_lock(path: Path) -> TextIO:
@@ -171,31 +220,43 @@ def _open_lock(path: Path) -> TextIO:
         raise RunError(f"{path}: cannot be written ({error.strerror}); name another --run") from error
 
 
-
-
 def _remove_partial_run(path: Path) -> None:
     """Removes what a run was to be, and its folder if nothing else is in it; a person's own files stay."""
-    for file in (path / "songs").glob("*"):
-        if re.fullmatch(r"\.?[0-9a-f]{64}\.npz(\.[\w-]+\.partial)?", file.name):
-            file.unlink(missing_ok=True)
+    for file in _written(path, _WRITTEN[1:2]):
+        file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (path / "songs").rmdir()
     if {item.name for item in path.iterdir()} <= {"lock"}:
         shutil.rmtree(path)
 
 
-
-
 def set_aside(path: Path) -> Path:
-    """Moves all that a run holds, but its lock, to a new folder beside it; returns that folder."""
+    """Moves all that a run has written, but its lock, to a new folder beside it; returns that folder.
+
+    A person's own files in the run's folder stay where they are.
+    """
+    path = resolve(path)
     aside = next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}.old-{n}")).exists())
-    aside.mkdir()
-    for item in path.iterdir():
-        if item.name != "lock":
-            item.rename(aside / item.name)
+    for item in _written(path, _WRITTEN):
+        target = aside / item.relative_to(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        item.rename(target)
+    for folder in ("songs", "checkpoints"):
+        with contextlib.suppress(OSError):  # none, or with files of others
+            (path / folder).rmdir()
     return aside
 
 
+def _written(path: Path, patterns: Sequence[str]) -> list[Path]:
+    """Files and folders that match one of some patterns, in their order."""
+    names = [
+        item.relative_to(path).as_posix() for part in ("*", "songs/*", "checkpoints/*") for item in path.glob(part)
+    ]
+    return [path / name for pattern in patterns for name in sorted(names) if re.fullmatch(pattern, name)]
+
+
+def _song_path(run: Run, sha256: str) -> Path:
+    return run.path / "songs" / f"{sha256}.song"
 
 
 def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.SongEntry]) -> str:
@@ -213,24 +274,36 @@ def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.Son
     return ", ".join(parts)
 
 
+def write_scores(run: Run, scores: Sequence[Mapping[str, float | None]]) -> None:
+    """Keeps how well each song is played back, in the figures of `note_metrics.recall`."""
+    write_text(run.path / "scores.json", integrity.seal({"songs": scores}))
 
 
-def read_scores(run: Run) -> list[dict[str, float]]:
-    """How well each song is played back, as it was measured; empty where it was not."""
-    try:
-        found = json.loads((run.path / "recall.json").read_text())
-        return found if len(found) == len(run.entries) else [{} for _ in run.entries]
-    except (OSError, ValueError):
-        return [{} for _ in run.entries]
+def read_scores(run: Run) -> list[dict[str, Any]]:
+    """How well each song is played back, as it was measured; empty where it was not, or where the file is damaged."""
+    scores = []
+    with contextlib.suppress(ValueError):
+        scores = integrity.unseal(integrity.read_json(run.path / "scores.json"))["songs"]
+    return scores if len(scores) == len(run.entries) else [{} for _ in run.entries]
 
 
 def read_log(run: Run) -> list[dict[str, Any]]:
-    """The log of a run's training, one row a chunk; a line cut off by a crash does not count."""
+    """The log of a run's training, one row a chunk; lines that a crash cut off or that are damaged do not count."""
+    lines: list[bytes] = []
+    with contextlib.suppress(OSError):
+        lines = (run.path / "metrics.jsonl").read_bytes().splitlines()
     rows = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (run.path / "metrics.jsonl").read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if (
+                isinstance(row, dict)
+                and {"step", "loss", "seconds"} <= row.keys()
+                and all(map(_is_number, row.values()))
+            ):
+                rows.append(row)
     return rows
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -400,11 +400,9 @@ def app(studio: Studio, port: int) -> Guard:
 
 
 def load(path: Path) -> Studio:
-    """The studio of a trained run. RunError or StudioError if there is none."""
+    """The studio of a trained run. RunError if there is none."""
     run: Run = read_run(path)
-    step, _ = checkpoint.whole_step(run)
-    if step is None:
-        raise StudioError(f"{path}: nothing learned yet; train it first")
+    step = checkpoint.usable_step(run)
     params, table = checkpoint.restore_model(run, step)
     tracks = latent_tracks(run.corpus(), table, run.config)
     player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))

@@ -3,7 +3,6 @@
 Disks are small tmpfs mounts, which only root can make; where that is refused these tests are skipped.
 """
 
-import json
 import resource
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from conftest import SMALLEST, TINY, Answer, finish, start
 
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.runs import checkpoint
-from nemui_jax.runs.run import read_run
+from nemui_jax.runs.run import read_run, read_scores
 
 TOTAL = 1000
 
@@ -91,7 +90,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_p
     states = [checkpoint.restore(read_run(path), TOTAL) for path in (run, tmp_path / "clean")]
     for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(leaf, other)
-    recalls = [json.loads((path / "recall.json").read_text()) for path in (run, tmp_path / "clean")]
+    recalls = [read_scores(read_run(path)) for path in (run, tmp_path / "clean")]
     assert recalls[0] == recalls[1]
 
 

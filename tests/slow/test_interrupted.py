@@ -1,6 +1,5 @@
 """A training that is killed or told to stop at random moments loses nothing: real processes, real signals."""
 
-import json
 import random
 import re
 import shutil
@@ -18,10 +17,10 @@ from conftest import SMALLEST, Answer, finish, make_song, start
 
 from nemui_jax.music import midi_writer
 from nemui_jax.runs import checkpoint
-from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.runs.run import read_log, read_run, read_scores
 
 TOTAL = 1000
-KILLS, STOPS, LINES, ADDS = 50, 20, 20, 10
+KILLS, STOPS, LINES, ADDS, RACES = 50, 20, 20, 10, 5
 LEAVE_SECONDS = 10.0
 SIGTERM_CAUGHT = 1 << signal.SIGTERM - 1
 
@@ -72,7 +71,7 @@ def leftovers(run: Path) -> list[str]:
     """What a run holds besides what it is made of."""
     names = [str(path.relative_to(run)) for path in run.rglob("*")]
     step = r"checkpoints/\d+(/.*|\.json)?"
-    whole = rf"songs(/[0-9a-f]{{64}}\.npz)?|(run|recall)\.json|metrics\.jsonl|lock|checkpoints|{step}"
+    whole = rf"songs(/[0-9a-f]{{64}}\.npz)?|(run|scores)\.json|metrics\.jsonl|lock|checkpoints|{step}"
     odd = [name for name in names if not re.fullmatch(whole, name)]
     steps = {path.name for path in run.glob("checkpoints/*") if path.name.isdecimal()}
     odd += [name for name in steps if not (run / "checkpoints" / f"{name}.json").exists()]
@@ -86,7 +85,7 @@ def assert_same_end(path: Path, other: Path) -> None:
         step, damaged = checkpoint.whole_step(run)
         assert (step, damaged) == (TOTAL, [])
         log = [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(run)]
-        ends.append((checkpoint.restore(run, step), log, json.loads((run.path / "recall.json").read_text())))
+        ends.append((checkpoint.restore(run, step), log, read_scores(run)))
     (state, log, recalls), (other_state, other_log, other_recalls) = ends
     assert (log, recalls) == (other_log, other_recalls)
     assert jax.tree.structure(state) == jax.tree.structure(other_state)
@@ -165,6 +164,26 @@ def test_add_killed_at_any_moment(clean, tmp_path, seed):
     assert answer.code == (0 if len(run.entries) == len(old.entries) else 2), answer
     assert len(read_run(path).entries) == len(old.entries) + 1
     assert leftovers(path) == []
+
+
+@pytest.mark.parametrize("seed", range(RACES))
+def test_two_adds_at_once_lose_no_song(clean, tmp_path, seed):
+    """Each either adds its song, or says which process is at it."""
+    path = shutil.copytree(clean.path, tmp_path / "run")
+    known, processes = len(read_run(path).entries), []
+    for number in range(2):
+        new = tmp_path / f"new{number}.mid"
+        midi_writer.write(
+            make_song([(0.2 * step, 0.2 * step + 0.15, 60 + number + step % 7) for step in range(20)]), new
+        )
+        processes.append(start("add", "--file", new, "--run", path))
+        time.sleep(random.Random(seed).uniform(0, 6) * (number == 0))
+    answers = [finish(process) for process in processes]
+    names = [entry.name for entry in read_run(path).entries[known:]]
+    assert sorted(names) == [f"new{number}" for number, answer in enumerate(answers) if answer.code == 0]
+    assert len(names) >= 1
+    for answer in answers:
+        assert answer.code == 0 or re.search(r"^nemui: .* process \d+ is using this run; .*\n\Z", answer.err), answer
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
