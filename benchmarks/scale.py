@@ -48,7 +48,7 @@ def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Quer
     rows = layout.count_song_rows(corpus.entries[0].steps, settings.model)
     song = np.arange(count, dtype=np.int32)[:, None]
     music = song % len(corpus.songs) * np.int32(len(one.step) * settings.model.block_steps)
-    columns = one.step + music, one.row + song * rows, one.next_row + song * rows, np.tile(one.time, (count, 1))
+    columns = one.step + music, one.row + song * rows, np.tile(one.time, (count, 1))
     return layout.Queries(*(column.reshape(-1) for column in columns))
 
 

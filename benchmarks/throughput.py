@@ -79,22 +79,22 @@ def first_parts(
 ) -> Any:
     """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
 
-    def cost(params, before, after, batch, target):
-        return batch_loss(params, before, after, batch.time, target, config)
+    def cost(params, latent, batch, target):
+        return batch_loss(params, latent, batch.time, target, config)
 
     def turn(_, step):
         batch = batches.sample_batch(key, step, data.queries, config.train)
         target = batches.make_targets(data.rolls, batch.step, config, most)
         if part == "data":
             return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in target)
-        reads = state.params, state.latents[batch.row], state.latents[batch.next_row]
+        reads = state.params, state.latents[batch.row]
         if part == "forward":
             return zeros, cost(*reads, batch, target)
-        value, gradients = jax.value_and_grad(cost, (0, 1, 2))(*reads, batch, target)
+        value, gradients = jax.value_and_grad(cost, (0, 1))(*reads, batch, target)
         return gradients, value
 
     rows = jnp.zeros((config.train.batch_windows * config.train.window_blocks, config.model.latent_size))
-    zeros = (jax.tree.map(jnp.zeros_like, state.params), rows, rows) if part == "backward" else ()
+    zeros = (jax.tree.map(jnp.zeros_like, state.params), rows) if part == "backward" else ()
     return jax.lax.scan(turn, zeros, state.step + jnp.arange(length))
 
 
@@ -112,7 +112,7 @@ def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callab
 def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """One configuration."""
     data, most = batches.load_data(corpus, settings)
-    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state = init_state(key, rows, settings)
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
@@ -147,7 +147,7 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
 def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """Where the time of a step goes."""
     data, most = batches.load_data(corpus, settings)
-    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, length = init_state(key, rows, settings), args.steps
     static = {"config": settings, "most": most, "length": length}
     calls: dict[str, Callable[[], Any]] = {
@@ -176,7 +176,7 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
     parser.add_argument("--batch", type=int, nargs="+", default=[512, 256, 1024])
-    parser.add_argument("--block", type=int, nargs="+", default=[16, 8, 32])
+    parser.add_argument("--block", type=int, nargs="+", default=[12, 8, 24])
     parser.add_argument("--hidden", type=int, nargs="+", default=[320, 160, 640])
     parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")

@@ -328,7 +328,7 @@ def test_a_run_returns(model_run, run, corpus):
             np.testing.assert_array_equal(getattr(song, name), getattr(source, name))
         assert song.name == source.name
     assert again.fingerprint() == corpus.fingerprint()
-    assert run.rows == int(layout.corpus_queries(corpus.lengths, run.config).next_row.max()) + 1
+    assert run.rows == int(layout.corpus_queries(corpus.lengths, run.config).row.max()) + 1
 
 
 def test_a_run_can_be_moved(run, tmp_path, monkeypatch):

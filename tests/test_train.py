@@ -14,7 +14,7 @@ from nemui_jax import config
 from nemui_jax.config import Config, ModelConfig, TrainConfig
 from nemui_jax.data import dataset, layout, pianoroll
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.model import decoder, latents, losses
+from nemui_jax.model import decoder, losses
 from nemui_jax.sampling.decode import LatentTrack
 from nemui_jax.sampling.play import play_back
 from nemui_jax.training import batches
@@ -51,7 +51,7 @@ def loaded(corpus, small) -> tuple[batches.Data, int]:
 
 
 def begin(data: batches.Data, settings: Config) -> TrainState:
-    return init_state(jax.random.key(KEY_SEED), int(data.queries.next_row.max()) + 1, settings)
+    return init_state(jax.random.key(KEY_SEED), int(data.queries.row.max()) + 1, settings)
 
 
 def go_on(
@@ -287,7 +287,7 @@ def test_every_row_and_every_weight_moves(loaded, small):
     while state.step < steps_a_pass:
         state = go_on(state, loaded, small, 10)[0]
     after = on_host(state)
-    rows = int(data.queries.next_row.max()) + 1
+    rows = int(data.queries.row.max()) + 1
     assert (before.latents != after.latents).any(axis=1)[:rows].all()
     assert (after.latents[rows:] == 0).all()  # padding
     for leaf, moved in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True):
@@ -305,7 +305,7 @@ def test_rows_outside_the_batch_stay(loaded, small):
     batch = on_host(batch)
     after = on_host(go_on(state, loaded, settings, 1)[0])
     inside = np.zeros(len(before.latents), bool)
-    inside[np.concatenate([batch.row, batch.next_row])] = True
+    inside[batch.row] = True
     assert 0 < inside.sum() < len(inside)
     for leaf, moved in zip(
         jax.tree.leaves((before.latents, before.latents_opt)),
@@ -315,7 +315,7 @@ def test_rows_outside_the_batch_stay(loaded, small):
         np.testing.assert_array_equal(leaf[~inside], moved[~inside])
     updates = np.asarray(after.latents_opt.count) - np.asarray(before.latents_opt.count)
     np.testing.assert_array_equal(updates, inside)  # a row counts its own updates
-    used = np.unique(np.concatenate([batch.row, batch.next_row[batch.time > 0]]))
+    used = np.unique(batch.row)
     assert (before.latents[used] != after.latents[used]).any(axis=1).all()
 
 
@@ -333,8 +333,7 @@ def test_lazy_update_equals_a_dense_one(loaded, small):
 
     def cost(params, table, index):
         query = jax.tree.map(lambda column: column[index], data.queries)
-        latent = latents.interpolate(table[query.row], table[query.next_row], query.time)
-        block = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))(params, latent, query.time)
+        block = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))(params, table[query.row], query.time)
         return losses.loss(block, batches.make_targets(data.rolls, query.step, settings, most), settings.train)
 
     @jax.jit

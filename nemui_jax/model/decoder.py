@@ -1,4 +1,4 @@
-"""The decoder: a latent and a time within its knot interval to the block of steps that begins there.
+"""The decoder: a latent and a time within its cell to the block of steps that begins there.
 
 Behind two functions, `init` and `decode`, which take one query; map them with `jax.vmap`.
 """
@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 def time_features(time: Float[Array, ""], config: ModelConfig) -> Float[Array, " feature"]:
-    """Sinusoids of a time from 0 to 1 within the knot interval.
+    """Sinusoids of a time from 0 to 1 within the cell.
 
     Its harmonics up to half the step rate; or random Fourier features (Tancik et al., 2020), from a fixed key.
     """
@@ -72,7 +72,7 @@ def init(key: Array, config: Config) -> Params:
 
 
 def decode(params: Params, latent: Float[Array, " latent"], time: Float[Array, ""], config: Config) -> Block:
-    """The block of `block_steps` steps that begins `time` knot intervals after the knot that `latent` was read from."""
+    """The block of `block_steps` steps that begins at `time`, 0 to 1, within the cell whose row is `latent`."""
     block = Decoder(config).apply(params, latent, time)
     assert isinstance(block, Block)  # and not, as Flax allows, a pair with changed variables
     return block

@@ -98,7 +98,7 @@ def add_song(
     first, own = len(known.table), layout.count_blocks(entry.steps, config.model)
     rehearsed = layout.Queries(*(column[:-own] for column in data.queries))
     queries = layout.Queries(*(column[-own:] for column in data.queries))
-    queries = queries._replace(row=queries.row - first, next_row=queries.next_row - first)
+    queries = queries._replace(row=queries.row - first)
     music = Music(data.rolls, queries, (rehearsed, jnp.asarray(known.table)))
     learner = _beginner(decoder.widen(known.params, old, config), entry, config, weights=True)
     rates = {name: getattr(config.train, name) * share for name, share in FINETUNE_RATES.items()}
@@ -146,13 +146,12 @@ def _chunk(
             queries, table = music.old
             old = batches.sample_batch(key, learner.step, queries, config.train)
             step, time = jnp.concatenate([step, old.step]), jnp.concatenate([time, old.time])
-            kept = table[old.row], table[old.next_row]
+            kept = (table[old.row],)
         target = batches.make_targets(music.rolls, step, config, most)
 
         def cost(rows, params):
-            read = rows[batch.row], rows[batch.next_row]
-            before, after = map(jnp.concatenate, zip(read, kept, strict=True)) if kept else read
-            return batch_loss(params, before, after, time, target, config)
+            latent = jnp.concatenate([rows[batch.row], *kept])
+            return batch_loss(params, latent, time, target, config)
 
         params: Any
         rows: Any

@@ -50,7 +50,7 @@ def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
     notes = sum(entry.notes for entry in corpus.entries)
     cells = 2 * -(-(config.roll.high - config.roll.low + 1) // 8)
     table = 3 * 4 * layout.count_corpus_rows(corpus.lengths, config) * config.model.latent_size
-    return steps * (cells + 5) + notes * 10 + table + 16 * steps // config.model.block_steps
+    return steps * (cells + 5) + notes * 10 + table + 12 * steps // config.model.block_steps
 
 
 def device_memory() -> float:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nemui_jax.config import Config, TrainConfig
-from nemui_jax.model import decoder, latents, losses
+from nemui_jax.model import decoder, losses
 from nemui_jax.training import batches, distributed
 
 CHUNK = 50  # steps a dispatch; seconds on a laptop
@@ -80,15 +80,14 @@ def train_step(
     )
     target = batches.make_targets(data.rolls, batch.step, config, most)
     rows, slot = jnp.unique(
-        jnp.concatenate([batch.row, batch.next_row]),
-        size=2 * len(batch.row),
+        batch.row,
+        size=len(batch.row),
         fill_value=len(state.latents),  # past the end: read as anything, dropped when written
         return_inverse=True,
     )
-    before, after = jnp.split(slot, 2)
 
     def cost(params, table):
-        return batch_loss(params, table[before], table[after], batch.time, target, config)
+        return batch_loss(params, table[slot], batch.time, target, config)
 
     adam, share = make_optimizer(config.train), learning_rate_share(state.step, total, config.train)
     table, moments = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
@@ -108,14 +107,12 @@ def train_step(
 
 def batch_loss(
     params: decoder.Params,
-    before: Float[Array, "query latent"],
-    after: Float[Array, "query latent"],
+    latent: Float[Array, "query latent"],
     time: Float[Array, " query"],
     target: losses.Target,
     config: Config,
 ) -> Float[Array, ""]:
-    """The loss of a batch of queries, given the rows of the knots around them."""
-    latent = latents.interpolate(before, after, time)
+    """The loss of a batch of queries, given the latent row of each."""
     block = jax.vmap(partial(decoder.decode, config=config), (None, 0, 0))(params, latent, time)
     return losses.loss(block, target, config.train)
 
