@@ -73,9 +73,9 @@ def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) ->
     return partial(products, inputs, [orthonormal(size) for size in sizes], length=length)
 
 
-@partial(jax.jit, static_argnames=("part", "config", "most", "length"))
+@partial(jax.jit, static_argnames=("part", "config", "max_notes_per_block", "length"))
 def first_parts(
-    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, most: int, length: int
+    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, max_notes_per_block: int, length: int
 ) -> Any:
     """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
 
@@ -83,10 +83,10 @@ def first_parts(
         return batch_loss(params, latent, batch.time, target, config)
 
     def turn(_, step):
-        batch = batches.sample_batch(key, step, data.queries, config.train)
-        target = batches.make_targets(data.rolls, batch.step, config, most)
+        batch = batches.sample_batch(key, step, data, config.train)
+        target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
         if part == "data":
-            return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in target)
+            return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(target))
         reads = state.params, state.latents[batch.row]
         if part == "forward":
             return zeros, cost(*reads, batch, target)
@@ -117,7 +117,9 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
     began = time.perf_counter()
-    run = train_steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+    run = train_steps.lower(
+        state, data, key, total, config=settings, max_notes_per_block=most, length=args.steps
+    ).compile()
     compile_seconds = time.perf_counter() - began
     contenders = {"step": training(run, state, data, key, total)}
     contenders |= {dtype: peak(sizes, queries, dtype, args.steps) for dtype in DTYPES}
@@ -149,7 +151,7 @@ def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) ->
     data, most = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, length = init_state(key, rows, settings), args.steps
-    static = {"config": settings, "most": most, "length": length}
+    static = {"config": settings, "max_notes_per_block": most, "length": length}
     calls: dict[str, Callable[[], Any]] = {
         part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
     }
