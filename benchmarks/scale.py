@@ -50,7 +50,7 @@ def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Quer
     rows = layout.count_song_rows(corpus.entries[0].steps, settings.model)
     song = np.arange(count, dtype=np.int32)[:, None]
     music = song % len(corpus.songs) * np.int32(len(one.step) * settings.model.block_steps)
-    columns = one.step + music, one.row + song * rows, one.next_row + song * rows, np.tile(one.time, (count, 1))
+    columns = one.step + music, one.row + song * rows, np.tile(one.time, (count, 1))
     return layout.Queries(*(column.reshape(-1) for column in columns))
 
 
@@ -89,7 +89,9 @@ def over_songs(
         rows = count * layout.count_song_rows(corpus.entries[0].steps, settings.model)
         init = jax.jit(partial(init_state, rows=rows, config=settings))
         state = jax.block_until_ready(init(key))
-        compiled = train_steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+        compiled = train_steps.lower(
+            state, data, key, total, config=settings, max_notes_per_block=most, length=args.steps
+        ).compile()
         analysis = compiled.memory_analysis()
         held = sum(
             leaf.nbytes
@@ -130,7 +132,9 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
             rows = layout.count_corpus_rows(corpus.lengths, wanted)
             state = place_state(init_state(jax.random.key(0), rows, wanted), mesh)
             with distributed.mesh_scope(state.latents):
-                step = train_steps.lower(state, data, key, total, config=wanted, most=most, length=args.steps).compile()
+                step = train_steps.lower(
+                    state, data, key, total, config=wanted, max_notes_per_block=most, length=args.steps
+                ).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
     seconds = report.in_turns(runs, args.repeats)
     return [

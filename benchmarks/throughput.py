@@ -73,28 +73,28 @@ def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) ->
     return partial(products, inputs, [orthonormal(size) for size in sizes], length=length)
 
 
-@partial(jax.jit, static_argnames=("part", "config", "most", "length"))
+@partial(jax.jit, static_argnames=("part", "config", "max_notes_per_block", "length"))
 def first_parts(
-    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, most: int, length: int
+    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, max_notes_per_block: int, length: int
 ) -> Any:
     """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
 
-    def cost(params, before, after, batch, target):
-        return batch_loss(params, before, after, batch.time, target, config)
+    def cost(params, latent, batch, target):
+        return batch_loss(params, latent, batch.time, target, config)
 
     def turn(_, step):
-        batch = batches.sample_batch(key, step, data.queries, config.train)
-        target = batches.make_targets(data.rolls, batch.step, config, most)
+        batch = batches.sample_batch(key, step, data, config.train)
+        target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
         if part == "data":
-            return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in target)
-        reads = state.params, state.latents[batch.row], state.latents[batch.next_row]
+            return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(target))
+        reads = state.params, state.latents[batch.row]
         if part == "forward":
             return zeros, cost(*reads, batch, target)
-        value, gradients = jax.value_and_grad(cost, (0, 1, 2))(*reads, batch, target)
+        value, gradients = jax.value_and_grad(cost, (0, 1))(*reads, batch, target)
         return gradients, value
 
     rows = jnp.zeros((config.train.batch_windows * config.train.window_blocks, config.model.latent_size))
-    zeros = (jax.tree.map(jnp.zeros_like, state.params), rows, rows) if part == "backward" else ()
+    zeros = (jax.tree.map(jnp.zeros_like, state.params), rows) if part == "backward" else ()
     return jax.lax.scan(turn, zeros, state.step + jnp.arange(length))
 
 
@@ -112,12 +112,14 @@ def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callab
 def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """One configuration."""
     data, most = batches.load_data(corpus, settings)
-    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state = init_state(key, rows, settings)
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
     began = time.perf_counter()
-    run = train_steps.lower(state, data, key, total, config=settings, most=most, length=args.steps).compile()
+    run = train_steps.lower(
+        state, data, key, total, config=settings, max_notes_per_block=most, length=args.steps
+    ).compile()
     compile_seconds = time.perf_counter() - began
     contenders = {"step": training(run, state, data, key, total)}
     contenders |= {dtype: peak(sizes, queries, dtype, args.steps) for dtype in DTYPES}
@@ -147,9 +149,9 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
 def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """Where the time of a step goes."""
     data, most = batches.load_data(corpus, settings)
-    key, rows = jax.random.key(0), int(data.queries.next_row.max()) + 1
+    key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, length = init_state(key, rows, settings), args.steps
-    static = {"config": settings, "most": most, "length": length}
+    static = {"config": settings, "max_notes_per_block": most, "length": length}
     calls: dict[str, Callable[[], Any]] = {
         part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
     }
@@ -176,7 +178,7 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
     parser.add_argument("--batch", type=int, nargs="+", default=[512, 256, 1024])
-    parser.add_argument("--block", type=int, nargs="+", default=[16, 8, 32])
+    parser.add_argument("--block", type=int, nargs="+", default=[12, 8, 24])
     parser.add_argument("--hidden", type=int, nargs="+", default=[320, 160, 640])
     parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")

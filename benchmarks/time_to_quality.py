@@ -43,7 +43,7 @@ class Contender:
         schedule = default_steps(len(self.data.queries.step), self.settings.train)
         self.total = 2**30 if self.settings.train.constant_rate else schedule  # a constant rate can go on
         began = time.perf_counter()
-        static: dict[str, Any] = {"config": self.settings, "most": most, "length": CHUNK}
+        static: dict[str, Any] = {"config": self.settings, "max_notes_per_block": most, "length": CHUNK}
         lowered = train_steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
         self.run = lowered.compile()
         self.compile_seconds = time.perf_counter() - began

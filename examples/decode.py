@@ -18,7 +18,7 @@ CONFIG = nemui.Config()
 def onsets(params: dict, latent: Float[Array, "query latent"], time: Float[Array, " query"]) -> Float[Array, " query"]:
     """How many notes the decoder expects to begin in each block of steps."""
     block = jax.vmap(partial(nemui.decode, config=CONFIG), (None, 0, 0))(params, latent, time)
-    return jax.nn.sigmoid(block.onset).sum((1, 2))
+    return jax.nn.sigmoid(block["onset"]).sum((1, 2))
 
 
 def main() -> None:

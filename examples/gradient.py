@@ -20,7 +20,7 @@ def main(folder: str, steps: int = 100) -> list[int]:
     wanted = jnp.zeros((run.config.model.block_steps, pitches)).at[:, jnp.array(CHORD) - low].set(1.0)
 
     def cost(latent: jax.Array) -> jax.Array:
-        frame = nemui.decode(run.params, latent, jnp.zeros(()), run.config).frame  # logits
+        frame = nemui.decode(run.params, latent, jnp.zeros(()), run.config)["frame"]  # logits
         return optax.sigmoid_binary_cross_entropy(frame, wanted).sum()
 
     slope, adam = jax.jit(jax.grad(cost)), optax.adam(0.1)
@@ -29,7 +29,7 @@ def main(folder: str, steps: int = 100) -> list[int]:
     for _ in range(steps):
         move, moments = adam.update(slope(latent), moments)
         latent = latent + jnp.asarray(move)
-    frame = nemui.decode(run.params, latent, jnp.zeros(()), run.config).frame
+    frame = nemui.decode(run.params, latent, jnp.zeros(()), run.config)["frame"]
     found = (jnp.flatnonzero(frame.mean(0) > 0) + low).tolist()
     print(f"loss {cost(latent):.1f}; it plays {found}")
     return found

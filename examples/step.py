@@ -23,13 +23,13 @@ def main(folder: str | None = None, steps: int = 20) -> list[float]:
         corpus, _ = dataset.load(Path(folder or temporary), config.roll)
     config = dataset.fit_pitches(config, corpus)
     data, most_notes = load_data(corpus, config)
-    rows = int(data.queries.next_row.max()) + 1
+    rows = int(data.queries.row.max()) + 1
     init_key, data_key = jax.random.split(jax.random.key(0))
     state = nemui.init_state(init_key, rows, config)
-    step = jax.jit(nemui.train_step, static_argnames=("config", "most"))
+    step = jax.jit(nemui.train_step, static_argnames=("config", "max_notes_per_block"))
     losses = []
     for _ in range(steps):
-        state, loss = step(state, data, data_key, jax.numpy.int32(steps), config=config, most=most_notes)
+        state, loss = step(state, data, data_key, jax.numpy.int32(steps), config=config, max_notes_per_block=most_notes)
         losses.append(float(loss))
         print(f"step {int(state.step)}: loss {losses[-1]:.3f}")
     return losses

@@ -23,15 +23,19 @@ class ModelConfig:
     """The decoder and the latent tracks that it reads."""
 
     heads: tuple[str, ...] = ("onset", "frame", "velocity", "timing", "pedal")
-    block_steps: int = 16  # steps answered by one query
-    knot_steps: int = 32  # steps from one latent row to the next; 0: one row a song
+    block_steps: int = 12  # steps answered by one query
+    knot_steps: int = 24  # steps in a cell, which is decoded from one latent row; 0: one row a song
     latent_size: int = 128
     latent_scale: float = 0.01  # standard deviation of rows before training
     hidden_size: int = 320
     hidden_layers: int = 1
     rejoin: tuple[int, ...] = ()  # hidden layers that see the input again, appended to theirs
-    fourier_features: int = 0  # random Fourier frequencies; 0: harmonics of the knot interval
-    fourier_sigma: float = 64.0  # their standard deviation, in cycles per knot interval
+    fourier_features: int = 0  # random Fourier frequencies; 0: harmonics of the cell
+    fourier_sigma: float = 64.0  # their standard deviation, in cycles per cell
+
+    def __post_init__(self) -> None:
+        if self.block_steps < 1 or self.knot_steps % self.block_steps:
+            raise ValueError(f"knot_steps {self.knot_steps} is not a multiple of block_steps {self.block_steps}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class TrainConfig:
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum
     constant_rate: bool = False  # no warm-up and no cosine
-    passes: float = 48.0  # times that every block is seen, where no other length is asked for
+    passes: float = 43.0  # times that every block is seen, where no other length is asked for
     least_steps: int = 400
 
 

@@ -27,7 +27,7 @@ from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import lock_run, read_log, read_run, read_scores
-from nemui_jax.training.step import CHUNK, init_state, train_loop
+from nemui_jax.training.step import UPDATES_PER_CALL, init_state, train_loop
 
 
 def refused(answer: Answer, *parts: str) -> None:
@@ -238,8 +238,8 @@ def test_minutes(folder, tmp_path):
     answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.01", settings=SMALLEST)
     assert answer.code == 0, answer
     total = read_run(tmp_path / "run").total
-    assert total >= CHUNK
-    assert total % CHUNK == 0
+    assert total >= UPDATES_PER_CALL
+    assert total % UPDATES_PER_CALL == 0
     assert checkpoint.saved_steps(tmp_path / "run") == [total]
 
 

@@ -50,7 +50,7 @@ for count in (1, 2, 4, 8):
     losses[count] = found
     if count == 8:
         assert state.latents.addressable_shards[0].data.shape[0] == len(state.latents) // 8
-        assert state.latents_opt.mu.addressable_shards[0].data.shape[0] == len(state.latents) // 8
+        assert state.latents_opt[0].mu.addressable_shards[0].data.shape[0] == len(state.latents) // 8
         checkpoint.save(run, state)
         for again in (8, 2, 1):
             back = checkpoint.restore(run, 60, distributed.make_mesh(again))
@@ -111,7 +111,7 @@ def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform)
     data, most = batches.load_data(corpus, settings)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(key, 50, settings), key)
-    learn = partial(train_step, config=settings, most=most)
+    learn = partial(train_step, config=settings, max_notes_per_block=most)
     exported = jax.export.export(jax.jit(learn), platforms=[platform])(state, data, key, jnp.int32(10))
     assert exported.platforms == (platform,)
     decode = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))

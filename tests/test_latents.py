@@ -1,6 +1,5 @@
 """Where rows stand, and how tracks are read, joined and mixed."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,16 +10,11 @@ from nemui_jax.data import layout
 from nemui_jax.model import latents
 
 CONFIG = ModelConfig(block_steps=4, knot_steps=8)
-LAYOUTS = st.tuples(st.integers(1, 16), st.integers(1, 5))  # steps a block, blocks a knot
+LAYOUTS = st.tuples(st.integers(1, 16), st.integers(1, 5))  # steps a block, blocks a cell
 
 
 def model_config(sizes: tuple[int, int]) -> ModelConfig:
     return ModelConfig(block_steps=sizes[0], knot_steps=sizes[0] * sizes[1])
-
-
-def ramp(rows: int) -> np.ndarray:
-    """A track whose latent at any time is the number of knots passed."""
-    return np.arange(rows, dtype=np.float32)[:, None]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -31,29 +25,26 @@ def test_queries_cover_a_song_and_use_its_rows(steps, sizes):
     count, rows = layout.count_blocks(steps, config), layout.count_song_rows(steps, config)
     covered = (found.step[:, None] + np.arange(config.block_steps)).reshape(-1)
     np.testing.assert_array_equal(covered, np.arange(count * config.block_steps))  # each step once, in order
-    assert steps <= len(covered) < max(steps, 1) + config.block_steps
-    read_rows = set(found.row) | set(found.next_row[found.time > 0])
-    assert read_rows == set(range(rows))  # no row that nothing is read from
-    assert ((found.time >= 0) & (found.time < 1)).all()
-    knots = latents.interpolate(ramp(rows)[found.row], ramp(rows)[found.next_row], found.time)[:, 0]
-    np.testing.assert_allclose(knots * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
+    assert steps <= len(covered) < max(steps, 1) + config.knot_steps
+    assert set(found.row) == set(range(rows))  # no row that nothing is read from
+    np.testing.assert_allclose((found.row + found.time) * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
 
 
 def test_queries_of_a_short_song():
-    found = layout.song_queries(19, CONFIG)
+    found = layout.song_queries(19, CONFIG)  # two whole cells of two blocks, and a part of a third
     assert [column.tolist() for column in found] == [
-        [0, 4, 8, 12, 16],
-        [0, 0, 1, 1, 2],
-        [1, 1, 2, 2, 2],
-        [0, 0.5] * 2 + [0],
+        [0, 4, 8, 12, 16, 20],
+        [0, 0, 1, 1, 2, 2],
+        [0, 0.5] * 3,
     ]
-    assert [column.dtype for column in found] == [np.int32, np.int32, np.int32, np.float32]
+    assert [column.dtype for column in found] == [np.int32, np.int32, np.float32]
     assert layout.count_song_rows(19, CONFIG) == 3
 
 
-def test_a_song_with_no_steps_has_a_query_and_a_row():
-    assert layout.count_blocks(0, CONFIG) == layout.count_song_rows(0, CONFIG) == 1
-    assert len(layout.song_queries(0, CONFIG).step) == 1
+def test_a_song_shorter_than_a_cell_has_one():
+    assert layout.count_cells(0, CONFIG) == layout.count_cells(3, CONFIG) == 1
+    assert layout.count_blocks(0, CONFIG) == layout.count_blocks(3, CONFIG) == 2
+    np.testing.assert_array_equal(layout.song_queries(0, CONFIG), layout.song_queries(8, CONFIG))
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -61,52 +52,38 @@ def test_one_row_a_song(block):
     config = ModelConfig(block_steps=block, knot_steps=0)
     for steps in (1, 10, 999):
         found = layout.song_queries(steps, config)
+        assert len(found.step) == -(-steps // block)
         assert layout.count_song_rows(steps, config) == 1
         assert not found.row.any()
-        assert not found.next_row.any()
         np.testing.assert_allclose(found.time, np.arange(len(found.step)) / len(found.step), rtol=1e-6)
 
 
-def test_read_at_and_between_knots():
-    rng = np.random.default_rng(0)
-    before, after = rng.normal(size=(2, 3, 5)).astype(np.float32)
-    np.testing.assert_array_equal(latents.interpolate(before, after, np.zeros(3, np.float32)), before)
-    np.testing.assert_allclose(latents.interpolate(before, after, np.ones(3, np.float32)), after, rtol=1e-5)
-    half = latents.interpolate(before, after, np.full(3, 0.5, np.float32))
-    np.testing.assert_allclose(half, (before + after) / 2, rtol=1e-5)
-    on_device = latents.interpolate(jnp.array(before), jnp.array(after), jnp.full(3, 0.5))
-    np.testing.assert_allclose(on_device, half, rtol=1e-6)
+def test_rows_are_read_through_the_table_of_cells(monkeypatch):
+    """Cells may share a row: nothing but `cell_rows` says which row is whose."""
+    monkeypatch.setattr(layout, "cell_rows", lambda *_: np.array([1, 0, 1], np.int32))
+    track = np.array([[0.0], [1.0]])
+    assert layout.count_song_rows(19, CONFIG) == 2
+    assert layout.song_queries(19, CONFIG).row.tolist() == [1, 1, 0, 0, 1, 1]
+    assert latents.read_track(track, 19, 6, CONFIG)[:, 0].tolist() == [1, 1, 0, 0, 1, 1]
 
 
-def test_along_a_song_is_its_queries():
-    own = layout.song_queries(37, CONFIG)
-    track = np.random.default_rng(1).normal(size=(layout.count_song_rows(37, CONFIG), 3)).astype(np.float32)
-    expected = latents.interpolate(track[own.row], track[own.next_row], own.time)
-    np.testing.assert_array_equal(latents.read_track(track, 37, len(own.step), CONFIG), expected)
-    np.testing.assert_array_equal(latents.read_track(track, 37, 4, CONFIG), expected[:4])
-    np.testing.assert_array_equal(layout.block_times(len(own.step), CONFIG), own.time)
-
-
-def test_along_starts_again_at_a_whole_knot():
-    track = ramp(layout.count_song_rows(17, CONFIG))  # five queries: at knots 0, 0.5, 1, 1.5 and 2
+def test_a_song_that_ends_starts_again_at_a_whole_cell():
+    track = np.arange(3.0)[:, None]
     found = latents.read_track(track, 17, 14, CONFIG)[:, 0]
-    np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 2, 0, 0.5, 1, 1.5, 2, 2, 0, 0.5])
+    assert found.tolist() == [0, 0, 1, 1, 2, 2] * 2 + [0, 0]
+    np.testing.assert_array_equal(latents.read_track(track, 17, 4, CONFIG)[:, 0], found[:4])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(1, 200), st.integers(1, 150), LAYOUTS)
-def test_along_stays_in_time(steps, count, sizes):
-    """However often a song has begun again, its latents stand where the time of the query says."""
+def test_times_are_those_of_any_song(steps, count, sizes):
+    """However often a song has begun again, its blocks are decoded at the time that they were learned at."""
     config = model_config(sizes)
-    found = latents.read_track(ramp(layout.count_song_rows(steps, config)), steps, count, config)[:, 0]
-    time = layout.block_times(count, config)
-    last = (layout.count_blocks(steps, config) - 1) * config.block_steps / config.knot_steps
-    held = np.isclose(found, last, atol=1e-5)  # the last query fills what is left of its knot interval
-    np.testing.assert_allclose((found % 1)[~held], time[~held], atol=1e-4)
-    assert held.sum() <= (count // max(layout.count_blocks(steps, config), 1) + 1) * config.knot_steps
+    own = layout.song_queries(steps, config).time
+    np.testing.assert_array_equal(layout.block_times(count, config), own[np.arange(count) % len(own)])
 
 
-def test_along_with_one_row_a_song():
+def test_a_song_of_one_row_is_that_row():
     config = ModelConfig(block_steps=2, knot_steps=0)
     track = np.array([[3.0, 4.0]], np.float32)
     np.testing.assert_array_equal(latents.read_track(track, 10, 12, config), np.repeat(track, 12, 0))

@@ -36,10 +36,10 @@ def begin(corpus, settings):
     return init_state(jax.random.key(0), layout.count_corpus_rows(corpus.lengths, settings), settings)
 
 
-def go_on(state, shards, settings, total=STEPS, hurry=lambda: False):
+def go_on(state, shards, settings, total=STEPS, should_stop=lambda: False):
     """The state at the end, and all losses."""
     losses = []
-    for reached, part in sharded.train_loop_sharded(state, shards, jax.random.key(0), total, settings, hurry):
+    for reached, part in sharded.train_loop_sharded(state, shards, jax.random.key(0), total, settings, should_stop):
         state = reached
         losses += part.tolist()
     return state, losses
@@ -58,7 +58,7 @@ def test_what_is_needed_is_what_arrays_take(corpus, settings):
     data, _ = batches.load_data(corpus, settings)
     state = begin(corpus, settings)
     rows = layout.count_corpus_rows(corpus.lengths, settings)
-    table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt.mu, state.latents_opt.nu))
+    table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt[0].mu, state.latents_opt[0].nu))
     real = table + sum(leaf.nbytes for leaf in jax.tree.leaves((data.rolls, data.queries)))
     assert sharded.bytes_needed(corpus, settings) == pytest.approx(real, rel=0.15)
 
@@ -91,12 +91,12 @@ def test_a_shard_changes_its_rows_alone(corpus, settings, shards):
 
 def test_a_run_that_is_cut_off_goes_on_as_if_it_were_not(corpus, settings, shards, monkeypatch):
     for module in ("step", "sharded"):
-        monkeypatch.setattr(f"nemui_jax.training.{module}.CHUNK", 10)
+        monkeypatch.setattr(f"nemui_jax.training.{module}.UPDATES_PER_CALL", 10)
     settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, batch_windows=2))
     assert shards.visit_steps(settings.train) > 10
     whole, losses = go_on(begin(corpus, settings), shards, settings)
     chunks = sharded.train_loop_sharded(
-        begin(corpus, settings), shards, jax.random.key(0), STEPS, settings, hurry=lambda: True
+        begin(corpus, settings), shards, jax.random.key(0), STEPS, settings, should_stop=lambda: True
     )
     state, found = next(chunks)
     assert len(found) == 10  # in the middle of a visit

@@ -106,7 +106,7 @@ def scalars(row: Mapping[str, Any], steps: int, seconds: float, run: Run) -> dic
     """What TensorBoard shows of a row of the log, the last `steps` steps of which took so many seconds."""
     import jax.numpy as jnp
 
-    from nemui_jax.training.step import learning_rate_share
+    from nemui_jax.training.optimizer import learning_rate_share
 
     settings = run.config.train
     of_music = steps * settings.batch_windows * settings.window_blocks * run.config.model.block_steps

@@ -213,10 +213,10 @@ def _learn(
     """
     from nemui_jax.runs import checkpoint
     from nemui_jax.training import distributed
-    from nemui_jax.training.step import CHUNK, is_finite
+    from nemui_jax.training.step import UPDATES_PER_CALL, is_finite
 
     chief = distributed.is_coordinator()
-    every = max(run.total // LOGS // CHUNK, 1) * CHUNK
+    every = max(run.total // LOGS // UPDATES_PER_CALL, 1) * UPDATES_PER_CALL
     recalls, saved_at, stop, done = [], time.monotonic(), 0, int(state.step)
     log = _open_log(run, int(state.step)) if chief else io.StringIO()
     watched = monitor.monitoring(run, int(state.step), *((args.tensorboard, args.profile) if chief else (None, None)))

@@ -1,4 +1,9 @@
-"""Where the blocks and latent rows of a song, and of a corpus, stand. No JAX here."""
+"""Where the cells, blocks and latent rows of a song, and of a corpus, stand. No JAX here.
+
+A song is cut into cells of `knot_steps` steps, and a cell into blocks of `block_steps`, each the answer to one query:
+the latent row of its cell, as `cell_rows` says, and its time within the cell. The last cell is filled up with silence.
+With `knot_steps` 0 a song is one cell of its own length.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -14,43 +19,53 @@ class Queries(NamedTuple):
     """One entry for each block of a song, or of many songs one after another."""
 
     step: Int32[Any, " query"]  # first step of the block
-    row: Int32[Any, " query"]  # rows of the knots before and after it
-    next_row: Int32[Any, " query"]
-    time: Float32[Any, " query"]  # position between the two knots, 0 to 1
+    row: Int32[Any, " query"]  # latent row of its cell
+    time: Float32[Any, " query"]  # its beginning within the cell, 0 to 1
+
+
+def count_cells(steps: int, config: ModelConfig) -> int:
+    """Cells that cover a song of this many steps."""
+    return max(-(-steps // config.knot_steps), 1) if config.knot_steps else 1
+
+
+def count_cell_blocks(steps: int, config: ModelConfig) -> int:
+    """Blocks in each cell of a song of this many steps."""
+    return (config.knot_steps or max(-(-steps // config.block_steps), 1) * config.block_steps) // config.block_steps
 
 
 def count_blocks(steps: int, config: ModelConfig) -> int:
-    """Blocks that cover a song of this many steps."""
-    return max(-(-steps // config.block_steps), 1)
+    """Blocks in all cells of a song of this many steps."""
+    return count_cells(steps, config) * count_cell_blocks(steps, config)
+
+
+def cell_rows(steps: int, config: ModelConfig) -> Int32[np.ndarray, " cell"]:
+    """The row of each cell of a song of this many steps, counted from the song's first: each has one of its own."""
+    return np.arange(count_cells(steps, config), dtype=np.int32)
 
 
 def count_song_rows(steps: int, config: ModelConfig) -> int:
     """Rows in the track of a song of this many steps."""
-    if config.knot_steps == 0:
-        return 1
-    return -(-(count_blocks(steps, config) - 1) * config.block_steps // config.knot_steps) + 1
+    return int(cell_rows(steps, config).max()) + 1
 
 
 def song_queries(steps: int, config: ModelConfig) -> Queries:
     """The queries that play a song of this many steps, its steps and rows counted from 0."""
-    count = count_blocks(steps, config)
-    step = np.arange(count) * config.block_steps
-    position = step / (config.knot_steps or count * config.block_steps)
-    row = np.floor(position).astype(np.int32)
-    next_row = np.minimum(row + 1, count_song_rows(steps, config) - 1).astype(np.int32)
-    return Queries(step.astype(np.int32), row, next_row, (position - row).astype(np.float32))
+    index, cell_blocks = np.arange(count_blocks(steps, config)), count_cell_blocks(steps, config)
+    return Queries(
+        step=(index * config.block_steps).astype(np.int32),
+        row=cell_rows(steps, config)[index // cell_blocks],
+        time=(index % cell_blocks / cell_blocks).astype(np.float32),
+    )
 
 
 def blocks_until_repeat(steps: int, config: ModelConfig) -> int:
-    """Blocks after which a song of this many steps starts again: whole knots."""
-    count = count_blocks(steps, config)
-    knot_blocks = config.knot_steps // config.block_steps or count
-    return -(-count // knot_blocks) * knot_blocks
+    """Blocks after which a song of this many steps starts again: those of whole cells, as all are."""
+    return count_blocks(steps, config)
 
 
 def block_times(count: int, config: ModelConfig) -> Float32[np.ndarray, " query"]:
-    """The time within the knot interval of each of the first `count` queries of any stretch."""
-    return song_queries(count * config.block_steps, config).time
+    """The time within its cell of each of the first `count` blocks of any song."""
+    return song_queries(count * config.block_steps, config).time[:count]
 
 
 def row_starts(lengths: Sequence[int], config: Config) -> list[int]:
@@ -70,10 +85,9 @@ def count_corpus_blocks(lengths: Sequence[int], config: Config) -> int:
 
 def corpus_queries(lengths: Sequence[int], config: Config) -> Queries:
     """The queries of all songs, with steps and rows counted through the whole corpus."""
-    parts, step, row = [], 0, 0
-    for steps in lengths:
+    parts, first_step = [], 0
+    for steps, first_row in zip(lengths, row_starts(lengths, config), strict=False):
         part = song_queries(steps, config.model)
-        parts.append(part._replace(step=part.step + step, row=part.row + row, next_row=part.next_row + row))
-        step += len(part.step) * config.model.block_steps
-        row += count_song_rows(steps, config.model)
+        parts.append(part._replace(step=part.step + first_step, row=part.row + first_row))
+        first_step += len(part.step) * config.model.block_steps
     return Queries(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,10 +1,12 @@
-"""The decoder: a latent and a time within its knot interval to the block of steps that begins there.
+"""The decoder: a latent and a time within its cell to the block of steps that begins there.
 
-Behind two functions, `init` and `decode`, which take one query; map them with `jax.vmap`.
+Behind two functions, `init` and `decode`, which take one query; map them with `jax.vmap`. Where they take a `decoder`,
+it may be any Flax Linen module that is made from a Config and called as Decoder is.
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,23 +15,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nemui_jax.config import Config, ModelConfig
+from nemui_jax.errors import UsageError
+from nemui_jax.model.heads import head_shape, heads_of
 
 Params = dict[str, Any]
-FIRST_LOGIT = {"onset": -5.0, "frame": -3.5}  # cells are rare: training need not begin by unlearning half of them
-
-
-class Block(NamedTuple):
-    """What the decoder says of a block of steps: logits, but for velocity (share of 127) and timing (in steps)."""
-
-    onset: Float[Any, "*query step pitch"] = None
-    frame: Float[Any, "*query step pitch"] = None
-    velocity: Float[Any, "*query step pitch"] = None
-    timing: Float[Any, "*query step pitch"] = None
-    pedal: Float[Any, "*query step"] = None
+Block = dict[str, Float[Any, "..."]]  # outputs by head, [step pitch] or [step]; `heads` says what they mean
+DecoderClass = Callable[[Config], nn.Module]
 
 
 def time_features(time: Float[Array, ""], config: ModelConfig) -> Float[Array, " feature"]:
-    """Sinusoids of a time from 0 to 1 within the knot interval.
+    """Sinusoids of a time from 0 to 1 within the cell.
 
     Its harmonics up to half the step rate; or random Fourier features (Tancik et al., 2020), from a fixed key.
     """
@@ -48,7 +43,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Float[Array, " latent"], time: Float[Array, ""]) -> Block:
-        model = self.config.model
+        model, heads = self.config.model, heads_of(self.config)
         joined = jnp.concatenate([latent, time_features(time, model)])
         hidden = joined
         for layer in range(model.hidden_layers):
@@ -56,43 +51,59 @@ class Decoder(nn.Module):
                 hidden = jnp.concatenate([hidden, joined])
             hidden = nn.leaky_relu(nn.Dense(model.hidden_size, name=f"hidden_{layer}")(hidden))
 
-        cells = (model.block_steps, self.config.roll.high - self.config.roll.low + 1)
-        shapes = {head: cells[:1] if head == "pedal" else cells for head in model.heads}
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        first = np.repeat([FIRST_LOGIT.get(head, 0.0) for head in shapes], sizes) * (len(shapes) > 1)
-        flat = nn.Dense(sum(sizes), name="heads", bias_init=lambda *_: jnp.asarray(first, jnp.float32))(hidden)
-        parts = jnp.split(flat, np.cumsum(sizes)[:-1])
-        return Block(**{head: part.reshape(shapes[head]) for head, part in zip(shapes, parts, strict=True)})
+        shapes = [head_shape(head, self.config) for head in heads.values()]
+        sizes = [math.prod(shape) for shape in shapes]
+        bias = np.repeat([head.first_bias for head in heads.values()], sizes).astype(np.float32)
+        outputs = nn.Dense(sum(sizes), name="heads", bias_init=lambda *_: jnp.asarray(bias))(hidden)
+        parts = jnp.split(outputs, np.cumsum(sizes)[:-1])
+        return {name: part.reshape(shape) for name, part, shape in zip(heads, parts, shapes, strict=True)}
 
 
-def init(key: Array, config: Config) -> Params:
+def init(key: Array, config: Config, decoder: DecoderClass = Decoder) -> Params:
     """Weights of a decoder before training."""
     latent, time = jnp.zeros(config.model.latent_size), jnp.zeros(())
-    return jax.jit(Decoder(config).init)(key, latent, time)
+    return jax.jit(decoder(config).init)(key, latent, time)
 
 
-def decode(params: Params, latent: Float[Array, " latent"], time: Float[Array, ""], config: Config) -> Block:
-    """The block of `block_steps` steps that begins `time` knot intervals after the knot that `latent` was read from."""
-    block = Decoder(config).apply(params, latent, time)
-    assert isinstance(block, Block)  # and not, as Flax allows, a pair with changed variables
+def decode(
+    params: Params,
+    latent: Float[Array, " latent"],
+    time: Float[Array, ""],
+    config: Config,
+    decoder: DecoderClass = Decoder,
+) -> Block:
+    """The block of `block_steps` steps that begins at `time`, 0 to 1, within the cell whose row is `latent`."""
+    block = decoder(config).apply(params, latent, time)
+    assert isinstance(block, dict)  # and not, as Flax allows, a pair with changed variables
     return block
 
 
 def widen(params: Params, old: Config, new: Config) -> Params:
-    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is."""
+    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is.
+
+    UsageError for a decoder of another kind, without the layer `heads` of Decoder.
+    """
+    if old.roll == new.roll:
+        return params
+    heads = heads_of(old)
+    sizes = [math.prod(head_shape(head, old)) for head in heads.values()]
+    layer = params["params"].get("heads", {})
+    if getattr(layer.get("bias"), "shape", None) != (sum(sizes),):
+        raise UsageError(
+            f"the song needs pitches {new.roll.low} to {new.roll.high}, the run has {old.roll.low} to {old.roll.high}, "
+            "and its decoder has no layer `heads` to widen; train a new run on all songs"
+        )
     pad = (old.roll.low - new.roll.low, new.roll.high - old.roll.high)
-    steps, width, start = old.model.block_steps, old.roll.high - old.roll.low + 1, 0
-    parts: dict[str, list[Array]] = {"kernel": [], "bias": []}
-    for head in old.model.heads:
-        size = steps if head == "pedal" else steps * width
-        for name, found in parts.items():
-            part = params["params"]["heads"][name][..., start : start + size]
-            if head != "pedal":
-                first = FIRST_LOGIT.get(head, 0.0) if name == "bias" else 0.0
-                cells = part.reshape(*part.shape[:-1], steps, width)
-                around = [(0, 0)] * (cells.ndim - 1) + [pad]
-                part = jnp.pad(cells, around, constant_values=first).reshape(*part.shape[:-1], -1)
-            found.append(part)
-        start += size
-    heads = {name: jnp.concatenate(found, axis=-1) for name, found in parts.items()}
-    return {**params, "params": {**params["params"], "heads": heads}}
+
+    def widened(weights: Array, is_bias: bool) -> Array:
+        found = []
+        for head, part in zip(heads.values(), jnp.split(weights, np.cumsum(sizes)[:-1], axis=-1), strict=True):
+            if head.per_pitch:
+                cells = part.reshape(*part.shape[:-1], *head_shape(head, old))
+                widths = [(0, 0)] * (cells.ndim - 1) + [pad]
+                part = jnp.pad(cells, widths, constant_values=head.first_bias if is_bias else 0.0)
+            found.append(part.reshape(*weights.shape[:-1], -1))
+        return jnp.concatenate(found, axis=-1)
+
+    grown = {name: widened(weights, name == "bias") for name, weights in layer.items()}
+    return {**params, "params": {**params["params"], "heads": grown}}

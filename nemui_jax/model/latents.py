@@ -11,23 +11,15 @@ from nemui_jax.data import layout
 PATHS = ("line", "norm", "sphere")  # ways from one latent to another
 
 
-def interpolate(
-    before: Float[Any, "query latent"], after: Float[Any, "query latent"], time: Float[Any, " query"]
-) -> Float[Any, "query latent"]:
-    """Latents between two knots, by linear interpolation."""
-    return before + time[:, None] * (after - before)
-
-
 def read_track(
     track: Float[Any, "row latent"], steps: int, count: int, config: ModelConfig
 ) -> Float[Any, "query latent"]:
     """The latents of the first `count` queries of a song of `steps` steps, which starts again when it ends.
 
-    It starts again at a whole knot, so that all songs stand at the same place between their knots at any time.
+    A song is whole cells, so that all songs stand at the same time within their cells.
     """
-    own = layout.song_queries(steps, config)
-    index = np.minimum(np.arange(count) % layout.blocks_until_repeat(steps, config), len(own.step) - 1)
-    return interpolate(track[own.row[index]], track[own.next_row[index]], own.time[index])
+    rows = layout.song_queries(steps, config).row
+    return track[rows[np.arange(count) % len(rows)]]
 
 
 def mix_latents(

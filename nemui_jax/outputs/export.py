@@ -89,8 +89,7 @@ def decoder(params: Params, settings: Config) -> bytes:
 
     def decode(weights, latent, time):
         one = partial(decoder.decode, {"params": unflatten_dict(weights, sep=".")}, config=settings)
-        block = jax.vmap(one)(latent, time)
-        return {head: getattr(block, head) for head in settings.model.heads}
+        return jax.vmap(one)(latent, time)
 
     (query,) = jax.export.symbolic_shape("query")
     latent = jax.ShapeDtypeStruct((query, settings.model.latent_size), jnp.float32)

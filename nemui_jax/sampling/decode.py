@@ -6,20 +6,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
-from nemui_jax.model import decoder
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode
+from nemui_jax.model.heads import HEADS, heads_of
 from nemui_jax.music.song import Song, TempoMap
 
-QUERY_BATCHES = (
-    32,
-    128,
-    512,
-)  # queries decoded by one call: the least that holds all, so that few programs are compiled
+QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: the least that holds all, so few programs are compiled
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,10 @@ class Decoded(NamedTuple):
 
 def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], config: Config) -> list[LatentTrack]:
     """The tracks of all songs, in order."""
-    table, places = np.asarray(table), itertools.pairwise(layout.row_starts(corpus.lengths, config))
+    table, spans = np.asarray(table), itertools.pairwise(layout.row_starts(corpus.lengths, config))
     return [
         latent_track(entry, song, table[start:end])
-        for entry, song, (start, end) in zip(corpus.entries, corpus.songs, places, strict=True)
+        for entry, song, (start, end) in zip(corpus.entries, corpus.songs, spans, strict=True)
     ]
 
 
@@ -59,34 +55,53 @@ def latent_track(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row lat
 
 
 def decode_latents(
-    params: decoder.Params, stretch: Float[Any, "query latent"], time: Float[Any, " query"], config: Config
+    params: Params,
+    stretch: Float[Any, "query latent"],
+    time: Float[Any, " query"],
+    config: Config,
+    decoder: DecoderClass = Decoder,
 ) -> Decoded:
-    """Decodes a stretch, in batches of one shape."""
+    """What notes are selected from: these heads of a stretch, and the defaults of those that the decoder lacks."""
+    found = decode_heads(params, stretch, time, config, decoder)
+    like = next(values for values in found.values() if values.ndim == 2)
+
+    def default(name: str) -> np.ndarray:
+        head = HEADS[name]
+        return np.full_like(like if head.per_pitch else like[:, 0], head.default)
+
+    return Decoded(*(found[name] if name in found else default(name) for name in Decoded._fields))
+
+
+def decode_heads(
+    params: Params,
+    stretch: Float[Any, "query latent"],
+    time: Float[Any, " query"],
+    config: Config,
+    decoder: DecoderClass = Decoder,
+) -> dict[str, Float[np.ndarray, "step ..."]]:
+    """All heads of a stretch, [step pitch] or [step], logits as probabilities; decoded in batches of one shape."""
     count = len(stretch)
     batch = next((size for size in QUERY_BATCHES if size >= count), QUERY_BATCHES[-1])
     padding = -count % batch
     stretch, time = np.pad(stretch, ((0, padding), (0, 0))), np.pad(time, (0, padding))
     parts = [
-        _decode(params, stretch[start : start + batch], time[start : start + batch], config=config)
+        _decode(params, stretch[start : start + batch], time[start : start + batch], config=config, decoder=decoder)
         for start in range(0, len(stretch), batch)
     ]
-    columns = zip(*jax.device_get(parts), strict=True)
-    wholes = [column[0] if len(column) == 1 else np.concatenate(column) for column in columns]
-    return Decoded(*(whole[:count].reshape(-1, *whole.shape[2:]) for whole in wholes))
+    parts = jax.device_get(parts)
+    wholes = {
+        name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts]) for name in parts[0]
+    }
+    return {name: whole[:count].reshape(-1, *whole.shape[2:]) for name, whole in wholes.items()}
 
 
-@partial(jax.jit, static_argnames="config")
+@partial(jax.jit, static_argnames=("config", "decoder"))
 def _decode(
-    params: decoder.Params, stretch: Float[Any, "query latent"], time: Float[Any, " query"], config: Config
-) -> Decoded:
-    block = jax.vmap(partial(decoder.decode, config=config), (None, 0, 0))(params, stretch, time)
-    if config.train.loss == "squared":  # frames alone, and no logits: a note begins where a frame does
-        silence = jnp.zeros_like(block.frame)
-        return Decoded(silence, block.frame, silence + 64 / 127, silence, silence[..., 0])
-    return Decoded(
-        jax.nn.sigmoid(block.onset),
-        jax.nn.sigmoid(block.frame),
-        block.velocity,
-        block.timing,
-        jax.nn.sigmoid(block.pedal),
-    )
+    params: Params,
+    stretch: Float[Any, "query latent"],
+    time: Float[Any, " query"],
+    config: Config,
+    decoder: DecoderClass,
+) -> dict[str, Float[Array, "query step ..."]]:
+    blocks = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(params, stretch, time)
+    return {name: head.activation(blocks[name]) for name, head in heads_of(config).items()}

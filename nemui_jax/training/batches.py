@@ -1,5 +1,6 @@
 """Batches drawn on the device: the music there, a shuffle of its blocks, targets unpacked."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,68 +12,80 @@ from jaxtyping import Array, Int, Key, UInt32
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.data import dataset, layout
 from nemui_jax.model import losses
+from nemui_jax.model.heads import Excerpt, count_pitches, heads_of
 from nemui_jax.training import distributed
 
 
 class Data(NamedTuple):
-    """The music on the device."""
+    """The music on the device, and the blocks that batches are drawn from."""
 
     rolls: dataset.Rolls
     queries: layout.Queries
-    skipped: Int[Array, ""] | np.int32 = np.int32(0)  # steps that were taken on other music
+    skipped: Int[Array, ""] | np.int32 = np.int32(0)  # updates that were made on other music
+    replay: layout.Queries | None = None  # if there are any, each batch has as many of these again
 
 
 def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
-    """The corpus on the devices, and the most notes that begin in one block (a shape, so static to the step)."""
+    """The corpus on the devices, and the most notes that begin in one block (a shape, so static to the update)."""
     rolls = dataset.pack(corpus, config)
-    most = dataset.most_notes(rolls.note_start, config.model.block_steps)
+    max_notes_per_block = dataset.most_notes(rolls.note_start, config.model.block_steps)
     data = Data(rolls, layout.corpus_queries(corpus.lengths, config))
-    return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh), most
+    return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh), max_notes_per_block
 
 
-def sample_batch(
+def sample_batch(key: Key[Array, ""], step: Int[Array, ""], data: Data, config: TrainConfig) -> layout.Queries:
+    """The batch of this update, `batch_windows` windows of blocks; of each kind, where there is music to replay."""
+    kinds = [data.queries] if data.replay is None else [data.queries, data.replay]
+    drawn = [sample_queries(key, step - data.skipped, queries, config) for queries in kinds]
+    return layout.Queries(*(jnp.concatenate(column) for column in zip(*drawn, strict=True)))
+
+
+def sample_queries(
     key: Key[Array, ""], step: Int[Array, ""], queries: layout.Queries, config: TrainConfig
 ) -> layout.Queries:
-    """The batch of this step: windows that begin at blocks in shuffled order, every block once a pass."""
+    """Windows that begin at blocks in shuffled order, at every block once a pass."""
     count = len(queries.step)
     position = step.astype(jnp.uint32) * config.batch_windows + jnp.arange(config.batch_windows, dtype=jnp.uint32)
-    first = shuffle(key, position, count)
-    index = jnp.minimum(first[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32)[None], count - 1).reshape(
-        -1
-    )
+    window = shuffle(key, position, count)[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32)[None]
+    index = jnp.minimum(window, count - 1).reshape(-1)
     return layout.Queries(*(column[index] for column in queries))
 
 
 def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) -> UInt32[Array, " batch"]:
-    """Entry `position` of an endless shuffle of `range(count)`, a new order each pass, in constant time and memory.
+    """Entry `position` of an endless shuffle of `range(count)`, a new order each pass, in constant memory.
 
-    A Feistel network on pairs (Luby and Rackoff, 1988) permutes the next larger square number; what exceeds `count`
-    wraps round, so that below `2 / sqrt(count)` of a pass are entries seen twice.
+    A Feistel network on pairs (Luby and Rackoff, 1988) permutes the next square number. Applied again to what it takes
+    to `count` or beyond until all is below (cycle-walking: Black and Rogaway, 2002), it permutes `range(count)`: each
+    entry goes to the next one below `count` on its cycle, and so no two go to the same.
     """
-    side = jnp.uint32(np.ceil(np.sqrt(count)))
-    turn, place = position // (side * side), position % (side * side)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, turn)
-    left, right = place // side, place % side
-    for turn_round in range(4):
-        seeds = jax.vmap(jax.random.fold_in)(keys, turn_round * side + right)
-        left, right = right, (left + jax.vmap(jax.random.bits)(seeds) % side) % side
-    return (left * side + right) % jnp.uint32(count)
+    side = jnp.uint32(math.isqrt(count - 1) + 1)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, position // jnp.uint32(count))
+
+    def permute(entry: UInt32[Array, " batch"]) -> UInt32[Array, " batch"]:
+        left, right = entry // side, entry % side
+        for round_number in range(4):
+            seeds = jax.vmap(jax.random.fold_in)(keys, round_number * side + right)
+            left, right = right, (left + jax.vmap(jax.random.bits)(seeds) % side) % side
+        return left * side + right
+
+    return jax.lax.while_loop(
+        lambda entry: jnp.any(entry >= count),
+        lambda entry: jnp.where(entry >= count, permute(entry), entry),
+        permute(position % jnp.uint32(count)),
+    )
 
 
-def make_targets(rolls: dataset.Rolls, start: Int[Array, " query"], config: Config, most: int) -> losses.Target:
+def make_targets(
+    rolls: dataset.Rolls, start: Int[Array, " query"], config: Config, max_notes_per_block: int
+) -> losses.Target:
     """The music of the blocks that begin at these steps, unpacked."""
-    block, pitches = config.model.block_steps, config.roll.high - config.roll.low + 1
-    cells = start[:, None] + jnp.arange(block)[None]
-    bits = jnp.unpackbits(rolls.bits[cells], axis=-1, count=pitches, bitorder="little").astype(jnp.float32)
+    block = config.model.block_steps
     first, last = rolls.note_start[start], rolls.note_start[start + block]
-    note = first[:, None] + jnp.arange(most)[None]
+    note = first[:, None] + jnp.arange(max_notes_per_block)[None]
+    music = Excerpt(rolls, start[:, None] + jnp.arange(block)[None], note, count_pitches(config))
     return losses.Target(
-        onset=bits[:, :, 0],
-        frame=bits[:, :, 1],
-        pedal=rolls.pedal[cells] / 255,
+        values={name: head.read(music) for name, head in heads_of(config).items()},
         note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),
         note_column=rolls.note_column[note].astype(jnp.int32),
-        note_velocity=rolls.note_velocity[note] / 127,
-        note_timing=rolls.note_timing[note],
         note_mask=(note < last[:, None]).astype(jnp.float32),
     )

@@ -1,4 +1,4 @@
-"""Many devices, on one host or on several: how a state lies over them, and what hosts agree on.
+"""Many devices, on one host or on several: how a state is laid over them, and what processes exchange.
 
 The batch and the rows of the table are split over one axis, DATA; weights and music are on every device. On one device
 nothing of this happens.
@@ -104,7 +104,7 @@ def barrier(name: str) -> None:
 
 
 def broadcast(number: float) -> float:
-    """The chief's number, in all processes."""
+    """The coordinator's number, in all processes."""
     return float(multihost_utils.broadcast_one_to_all(np.float32(number))) if jax.process_count() > 1 else number
 
 

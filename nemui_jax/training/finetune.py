@@ -1,172 +1,154 @@
-"""Songs that the run has not seen: rows for them with the decoder fixed, or a lesson in which it learns too."""
+"""Songs that the run has not seen: rows for them with the decoder fixed, or joined to the run while it learns on.
+
+Both are `train_loop`: the first with `update_params` off, the second with `first_row` at the new song's.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
-from nemui_jax.model import decoder
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params, widen
 from nemui_jax.music.song import Part, Song
 from nemui_jax.training import batches
-from nemui_jax.training.step import CHUNK, batch_loss, default_steps, learning_rate_share, make_optimizer
+from nemui_jax.training.optimizer import make_optimizer
+from nemui_jax.training.step import (
+    UPDATES_PER_CALL,
+    OptimizerOf,
+    TrainState,
+    default_steps,
+    start_state,
+    train_loop,
+)
 
-BATCH = 256  # blocks of the new song, and as many of old ones where the decoder learns too
-FIT_STEPS = 150
-FIT_RATE = 0.1
-FINETUNE_STEPS = 400  # at least
-FINETUNE_SHARE = 0.15  # of the steps that all old songs are trained for
-FINETUNE_RATES = {"row_rate": 0.3, "weight_rate": 0.2}  # of those that the run was trained with
+BATCH_BLOCKS = 256  # of the new song, and as many of old ones where the decoder learns too
+FIT_UPDATES = 150
+FIT_ROW_RATE = 0.1
+MIN_FINETUNE_UPDATES = 400
+FINETUNE_UPDATES_RATIO = 0.15  # of the updates that all old songs are trained for
+FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.3, 0.2  # of the rates that the run was trained at
 
-
-class Learner(NamedTuple):
-    """What changes while a song is learned; where `params_opt` is None the decoder does not."""
-
-    step: Int[Array, ""]
-    params: decoder.Params
-    params_opt: optax.OptState | None
-    rows: Float[Array, "row latent"]
-    rows_opt: optax.OptState
-
-
-class Music(NamedTuple):
-    """The new song, and the queries and rows of the old ones if they are rehearsed; these rows stay as they are."""
-
-    rolls: dataset.Rolls
-    new: layout.Queries  # rows counted from the new song's first
-    old: tuple[layout.Queries, Float[Array, "row latent"]] | None = None
+Progress = Callable[[int, int], None]
 
 
 def fit_song(
-    params: decoder.Params,
+    params: Params,
     song: Song,
     entry: dataset.SongEntry,
     config: Config,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
 ) -> Float[Array, "row latent"]:
-    """Latent rows for a song with the decoder fixed, found by Adam from the origin, as in DeepSDF (Park et al., 2019).
+    """Latent rows for a song with the decoder fixed, from the origin by gradient, as in DeepSDF (Park et al., 2019).
 
-    Notes beyond the pitches of the grid are left out. `progress(done, of)` is called as steps are done.
+    Notes beyond the pitches of the grid are left out. `progress(done, of)` is called as updates are done.
     """
-    data, most = batches.load_data(dataset.Corpus((entry,), (within_pitches(song, entry, config),)), config)
-    learner = _beginner(params, entry, config, weights=False)
-    rates = dataclasses.replace(config.train, row_rate=FIT_RATE)
-    settings = dataclasses.replace(config, train=rates)
-    return _learn(learner, Music(data.rolls, data.queries), FIT_STEPS, settings, most, seed, progress).rows
+    data, max_notes = batches.load_data(dataset.Corpus((entry,), (within_pitches(song, entry, config),)), config)
+    settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
+    rows = layout.count_song_rows(entry.steps, config.model)
+    params = jax.tree.map(jnp.array, params)  # a copy, as training donates its state
+    state = start_state(params, jnp.zeros((rows, config.model.latent_size)), settings, optimizer)
+    loop = train_loop(
+        state,
+        data,
+        jax.random.key(seed),
+        FIT_UPDATES,
+        settings,
+        max_notes,
+        decoder=decoder,
+        optimizer=optimizer,
+        update_params=False,
+    )
+    return _finish(state, loop, FIT_UPDATES, progress).latents[:rows]
 
 
 class TrainedModel(NamedTuple):
     """A decoder and the rows of all the songs that it knows."""
 
-    params: decoder.Params
+    params: Params
     table: Float[Any, "row latent"]
     corpus: dataset.Corpus
     config: Config
 
 
-def finetune_steps(known: TrainedModel) -> int:
-    """How many steps a lesson takes, in whole chunks: more where more is known that must stay as it is."""
-    trained = default_steps(layout.count_corpus_blocks(known.corpus.lengths, known.config), known.config.train)
-    return -(-max(FINETUNE_STEPS, round(FINETUNE_SHARE * trained)) // CHUNK) * CHUNK
+def finetune_steps(model: TrainedModel) -> int:
+    """Updates with which a song is added, in whole calls: more where more is known that must stay as it is."""
+    trained = default_steps(layout.count_corpus_blocks(model.corpus.lengths, model.config), model.config.train)
+    updates = max(MIN_FINETUNE_UPDATES, round(FINETUNE_UPDATES_RATIO * trained))
+    return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
 def add_song(
-    known: TrainedModel,
+    model: TrainedModel,
     entry: dataset.SongEntry,
     song: Song,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
 ) -> TrainedModel:
     """Teaches a trained decoder one more song, whose rows join the end of the table; the others stay as they are.
 
     Half of each batch is of old songs, so that the decoder goes on playing their rows. Where the song needs pitches
-    that the grid does not have, the grid is widened. `progress(done, of)` is called as steps are done.
+    that the grid does not have, the grid is widened. `progress(done, of)` is called as updates are done.
     """
-    old, wide = known.config, dataset.fit_pitches(known.config, dataset.Corpus((entry,), (song,)))
-    low, high = min(old.roll.low, wide.roll.low), max(old.roll.high, wide.roll.high)
+    old, fitted = model.config, dataset.fit_pitches(model.config, dataset.Corpus((entry,), (song,)))
+    low, high = min(old.roll.low, fitted.roll.low), max(old.roll.high, fitted.roll.high)
     config = dataclasses.replace(old, roll=dataclasses.replace(old.roll, low=low, high=high))
-    corpus = dataset.Corpus((*known.corpus.entries, entry), (*known.corpus.songs, song))
-    data, most = batches.load_data(corpus, config)
-    first, own = len(known.table), layout.count_blocks(entry.steps, config.model)
-    rehearsed = layout.Queries(*(column[:-own] for column in data.queries))
-    queries = layout.Queries(*(column[-own:] for column in data.queries))
-    queries = queries._replace(row=queries.row - first, next_row=queries.next_row - first)
-    music = Music(data.rolls, queries, (rehearsed, jnp.asarray(known.table)))
-    learner = _beginner(decoder.widen(known.params, old, config), entry, config, weights=True)
-    rates = {name: getattr(config.train, name) * share for name, share in FINETUNE_RATES.items()}
-    settings = dataclasses.replace(config, train=dataclasses.replace(config.train, **rates))
-    learner = _learn(learner, music, finetune_steps(known), settings, most, seed, progress)
-    return TrainedModel(learner.params, np.concatenate([known.table, learner.rows]), corpus, config)
+    corpus = dataset.Corpus((*model.corpus.entries, entry), (*model.corpus.songs, song))
+    data, max_notes = batches.load_data(corpus, config)
+    new_blocks = layout.count_blocks(entry.steps, config.model)
+    data = data._replace(
+        queries=layout.Queries(*(column[-new_blocks:] for column in data.queries)),
+        replay=layout.Queries(*(column[:-new_blocks] for column in data.queries)),
+    )
+    settings = _with_batch(
+        config,
+        BATCH_BLOCKS,
+        row_rate=FINETUNE_ROW_RATE_RATIO * config.train.row_rate,
+        weight_rate=FINETUNE_WEIGHT_RATE_RATIO * config.train.weight_rate,
+    )
+    first_row, rows = len(model.table), layout.count_corpus_rows(corpus.lengths, config)
+    table = np.pad(np.asarray(model.table), ((0, rows - first_row), (0, 0)))
+    params = jax.tree.map(jnp.array, widen(model.params, old, config))  # a copy, as training donates its state
+    total = finetune_steps(model)
+    state = start_state(params, jnp.asarray(table), settings, optimizer)
+    loop = train_loop(
+        state,
+        data,
+        jax.random.key(seed),
+        total,
+        settings,
+        max_notes,
+        decoder=decoder,
+        optimizer=optimizer,
+        first_row=first_row,
+    )
+    state = _finish(state, loop, total, progress)
+    return TrainedModel(state.params, np.asarray(state.latents[:rows]), corpus, config)
 
 
-def _beginner(params: decoder.Params, entry: dataset.SongEntry, config: Config, weights: bool) -> Learner:
-    rows = jnp.zeros((layout.count_song_rows(entry.steps, config.model), config.model.latent_size))
-    adam = make_optimizer(config.train)
-    return Learner(jnp.int32(0), params, adam.init(params) if weights else None, rows, adam.init(rows))
+def _with_batch(config: Config, blocks: int, **rates: float) -> Config:
+    """The configuration for batches of at most so many blocks of the new song, at these learning rates."""
+    windows = max(min(blocks, BATCH_BLOCKS) // config.train.window_blocks, 1)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_windows=windows, **rates))
 
 
-def _learn(
-    learner: Learner,
-    music: Music,
-    total: int,
-    config: Config,
-    most: int,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> Learner:
-    blocks = BATCH if music.old else min(BATCH, len(music.new.step))
-    windows = max(blocks // config.train.window_blocks, 1)
-    settings = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_windows=windows))
-    for done in range(CHUNK, total + 1, CHUNK):
-        learner = _chunk(learner, music, jax.random.key(seed), jnp.int32(total), config=settings, most=most)
-        jax.block_until_ready(learner)
-        progress(done, total)
-    return learner
-
-
-@partial(jax.jit, static_argnames=("config", "most"))
-def _chunk(
-    learner: Learner, music: Music, key: Key[Array, ""], total: Int[Array, ""], *, config: Config, most: int
-) -> Learner:
-    """A chunk of steps on the new song's rows and, where it learns, the decoder."""
-    adam = make_optimizer(config.train)
-
-    def step(learner: Learner, _: None) -> tuple[Learner, None]:
-        batch = batches.sample_batch(key, learner.step, music.new, config.train)
-        step, time, kept = batch.step, batch.time, ()
-        if music.old is not None:
-            queries, table = music.old
-            old = batches.sample_batch(key, learner.step, queries, config.train)
-            step, time = jnp.concatenate([step, old.step]), jnp.concatenate([time, old.time])
-            kept = table[old.row], table[old.next_row]
-        target = batches.make_targets(music.rolls, step, config, most)
-
-        def cost(rows, params):
-            read = rows[batch.row], rows[batch.next_row]
-            before, after = map(jnp.concatenate, zip(read, kept, strict=True)) if kept else read
-            return batch_loss(params, before, after, time, target, config)
-
-        params: Any
-        rows: Any
-        done, params, params_opt, rows, rows_opt = learner
-        share = learning_rate_share(done, total, config.train)
-        rows_grad, params_grad = jax.grad(cost, (0, 1))(rows, params)  # XLA leaves out what is not used
-        move, rows_opt = adam.update(rows_grad, rows_opt)
-        rows = optax.apply_updates(rows, optax.tree.scale(-share * config.train.row_rate, move))
-        if params_opt is not None:
-            move, params_opt = adam.update(params_grad, params_opt)
-            params = optax.apply_updates(params, optax.tree.scale(-share * config.train.weight_rate, move))
-        return Learner(done + 1, params, params_opt, rows, rows_opt), None
-
-    return jax.lax.scan(step, learner, length=CHUNK)[0]
+def _finish(
+    state: TrainState, loop: Iterable[tuple[TrainState, np.ndarray]], total: int, progress: Progress
+) -> TrainState:
+    """The state at the end of a loop, which makes progress until then."""
+    for state, _ in loop:
+        progress(int(state.step), total)
+    return state
 
 
 def within_pitches(song: Song, entry: dataset.SongEntry, config: Config) -> Song:

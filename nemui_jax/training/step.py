@@ -1,12 +1,12 @@
-"""Learning: the state, the step, many steps a dispatch.
+"""Training: the state, one update of it, many updates a call.
 
-All data is on the device, batches are drawn there by index, and the host is visited once a chunk of steps.
+All data is on the device, batches are drawn there by index, and the host is visited once in UPDATES_PER_CALL.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,22 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nemui_jax.config import Config, TrainConfig
-from nemui_jax.model import decoder, latents, losses
+from nemui_jax.model import losses
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode, init
 from nemui_jax.training import batches, distributed
+from nemui_jax.training.optimizer import Optimizer, make_optimizer
 
-CHUNK = 50  # steps a dispatch; seconds on a laptop
-ROWS = 256  # the table's length is a multiple of this, so that any usual number of devices shares it evenly
+UPDATES_PER_CALL = 50  # seconds on a laptop
+ROW_MULTIPLE = 256  # the table's length is a multiple of this, so that any usual number of devices shares it evenly
+
+OptimizerOf = Callable[[TrainConfig], Optimizer]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """All that an update changes."""
 
-    step: Int[Array, ""]
-    params: decoder.Params
+    step: Int[Array, ""]  # updates done
+    params: Params
     params_opt: optax.OptState
     latents: Float[Array, "row latent"]
     latents_opt: optax.OptState  # every leaf with a leading axis of rows: a row counts its own updates
@@ -39,88 +43,99 @@ def place_state(state: TrainState, mesh: Mesh | None) -> TrainState:
     return TrainState(*whole, *split)
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam without its rate, for weights and, a row at a time, for latents."""
-    return optax.scale_by_adam(b2=config.decay, nesterov=config.nesterov)
-
-
-def learning_rate_share(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Float[Array, ""]:
-    """The share of the peak learning rate in force: a warm-up over the first 20th, then a cosine to 1 %."""
-    if config.constant_rate:
-        return jnp.ones(())
-    done = step / total
-    return jnp.minimum(done * 20, 1) * (0.01 + 0.99 * (0.5 + 0.5 * jnp.cos(jnp.pi * jnp.minimum(done, 1))))
-
-
-def init_state(key: Key[Array, ""], rows: int, config: Config) -> TrainState:
-    """The state before training, for a table of this many rows, padded to a multiple of ROWS."""
+def init_state(
+    key: Key[Array, ""],
+    rows: int,
+    config: Config,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+) -> TrainState:
+    """The state before training, for a table of this many rows, padded to a multiple of ROW_MULTIPLE."""
     params_key, latents_key = jax.random.split(key)
-    params = decoder.init(params_key, config)
-    table = pad_rows(jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale)
-    adam = make_optimizer(config.train)
-    return TrainState(jnp.zeros((), jnp.int32), params, adam.init(params), table, jax.vmap(adam.init)(table))
+    params = init(params_key, config, decoder)
+    table = jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale
+    return start_state(params, table, config, optimizer)
+
+
+def start_state(
+    params: Params, table: Float[Array, "row latent"], config: Config, optimizer: OptimizerOf = make_optimizer
+) -> TrainState:
+    """The state before the first update of these weights and rows, which are padded to a multiple of ROW_MULTIPLE."""
+    latents, transform = pad_rows(table), optimizer(config.train)
+    opt_states = transform.params.init(params), jax.vmap(transform.rows.init)(latents)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_states[0], latents, opt_states[1])
 
 
 def pad_rows(rows: Shaped[Array, "row ..."]) -> Shaped[Array, "padded ..."]:
-    """Rows, and zeros up to a multiple of ROWS."""
-    return jnp.pad(rows, [(0, -len(rows) % ROWS)] + [(0, 0)] * (rows.ndim - 1))
+    """Rows, and zeros up to a multiple of ROW_MULTIPLE."""
+    return jnp.pad(rows, [(0, -len(rows) % ROW_MULTIPLE)] + [(0, 0)] * (rows.ndim - 1))
 
 
 def train_step(
-    state: TrainState, data: batches.Data, key: Key[Array, ""], total: Int[Array, ""], config: Config, most: int
+    state: TrainState,
+    data: batches.Data,
+    key: Key[Array, ""],
+    total: Int[Array, ""],
+    config: Config,
+    max_notes_per_block: int,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+    update_params: bool = True,
+    first_row: Int[Array, ""] | int = 0,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One optimiser step on weights and on the rows that a batch reads; returns the new state and the loss.
+    """One update of `total`, of weights (if `update_params`) and of the rows that a batch reads, from `first_row` on.
 
-    Rows are updated lazily: only those of the batch are gathered, with their moments, updated one by one and put back,
-    so the cost does not depend on the size of the table. Over several devices the batch and the table are split, and
-    XLA sees to what goes between them.
+    Returns the new state and the loss. Rows are updated lazily: only those of the batch are gathered, with the state of
+    their optimiser, updated one by one and put back, so the cost does not depend on the size of the table. Over several
+    devices the batch and the table are split, and XLA sees to what goes between them.
     """
-    batch = distributed.constrain(
-        batches.sample_batch(key, state.step - data.skipped, data.queries, config.train), split=True
-    )
-    target = batches.make_targets(data.rolls, batch.step, config, most)
-    rows, slot = jnp.unique(
-        jnp.concatenate([batch.row, batch.next_row]),
-        size=2 * len(batch.row),
-        fill_value=len(state.latents),  # past the end: read as anything, dropped when written
-        return_inverse=True,
-    )
-    before, after = jnp.split(slot, 2)
+    batch = distributed.constrain(batches.sample_batch(key, state.step, data, config.train), split=True)
+    target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
+    past_end = len(state.latents)  # read as anything, dropped when written
+    rows, slot = jnp.unique(batch.row, size=len(batch.row), fill_value=past_end, return_inverse=True)
+    latents, latents_opt = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
 
-    def cost(params, table):
-        return batch_loss(params, table[before], table[after], batch.time, target, config)
+    def loss_of(params: Params, latents: Float[Array, "slot latent"]) -> Float[Array, ""]:
+        return batch_loss(params, latents[slot], batch.time, target, config, decoder)
 
-    adam, share = make_optimizer(config.train), learning_rate_share(state.step, total, config.train)
-    table, moments = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
-    value, (params_grad, table_grad) = jax.value_and_grad(cost, (0, 1))(state.params, table)
-    params_move, params_opt = adam.update(params_grad, state.params_opt)
-    table_move, moments = jax.vmap(adam.update)(table_grad, moments)
-    params: Any = optax.apply_updates(state.params, optax.tree.scale(-share * config.train.weight_rate, params_move))
-    table = optax.apply_updates(table, optax.tree.scale(-share * config.train.row_rate, table_move))
-    learned = distributed.constrain((state.step + 1, params, params_opt), split=False)
-    kept = jax.tree.map(
+    loss, (params_grads, latents_grads) = jax.value_and_grad(loss_of, (0, 1))(state.params, latents)
+    transform, progress = map(optax.with_extra_args_support, optimizer(config.train)), state.step / total
+    params_update, rows_update = (partial(each.update, progress=progress) for each in transform)
+
+    params, params_opt = state.params, state.params_opt
+    if update_params:
+        updates, params_opt = params_update(params_grads, params_opt, params)
+        params = optax.apply_updates(params, updates)
+    updates, latents_opt = jax.vmap(rows_update)(latents_grads, latents_opt, latents)
+    latents = optax.apply_updates(latents, updates)
+    rows = jnp.where(rows >= first_row, rows, past_end)
+    table, table_opt = jax.tree.map(
         lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True),
         (state.latents, state.latents_opt),
-        (table, moments),
+        (latents, latents_opt),
     )
-    return TrainState(*learned, *distributed.constrain(kept, split=True)), value
+    whole = distributed.constrain((state.step + 1, params, params_opt), split=False)
+    return TrainState(*whole, *distributed.constrain((table, table_opt), split=True)), loss
 
 
 def batch_loss(
-    params: decoder.Params,
-    before: Float[Array, "query latent"],
-    after: Float[Array, "query latent"],
+    params: Params,
+    latent: Float[Array, "query latent"],
     time: Float[Array, " query"],
     target: losses.Target,
     config: Config,
+    decoder: DecoderClass = Decoder,
 ) -> Float[Array, ""]:
-    """The loss of a batch of queries, given the rows of the knots around them."""
-    latent = latents.interpolate(before, after, time)
-    block = jax.vmap(partial(decoder.decode, config=config), (None, 0, 0))(params, latent, time)
-    return losses.loss(block, target, config.train)
+    """The loss of a batch of queries, given the latent row of each."""
+    blocks = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(params, latent, time)
+    return losses.loss(blocks, target, config)
 
 
-@partial(jax.jit, static_argnames=("config", "most", "length"), donate_argnames="state")
+@partial(
+    jax.jit,
+    static_argnames=("config", "max_notes_per_block", "length", "decoder", "optimizer", "update_params"),
+    donate_argnames="state",
+)
 def train_steps(
     state: TrainState,
     data: batches.Data,
@@ -128,11 +143,24 @@ def train_steps(
     total: Int[Array, ""],
     *,
     config: Config,
-    most: int,
+    max_notes_per_block: int,
     length: int,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+    update_params: bool = True,
+    first_row: Int[Array, ""] | int = 0,
 ) -> tuple[TrainState, Float[Array, " length"]]:
-    """`length` steps in one dispatch; returns the new state and each step's loss."""
-    return jax.lax.scan(lambda carry, _: train_step(carry, data, key, total, config, most), state, length=length)
+    """`length` updates in one call; returns the new state and the loss at each. `train_step` says what the others are.
+
+    The state that is passed in is used up (donated).
+    """
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, Float[Array, ""]]:
+        return train_step(
+            state, data, key, total, config, max_notes_per_block, decoder, optimizer, update_params, first_row
+        )
+
+    return jax.lax.scan(body, state, length=length)
 
 
 def train_loop(
@@ -141,26 +169,40 @@ def train_loop(
     key: Key[Array, ""],
     total: int,
     config: Config,
-    most: int,
+    max_notes_per_block: int,
     until: int | None = None,
+    *,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+    update_params: bool = True,
+    first_row: int = 0,
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Trains up to step `until`, by default `total`, a chunk at a time; yields the state and the chunk's losses.
+    """Trains up to update `until`, by default `total`; yields the state and the losses of each call.
 
-    Chunks end at multiples of CHUNK, so a run that was interrupted goes on with the same ones.
+    Calls end at multiples of UPDATES_PER_CALL, so a run that was interrupted goes on with the same ones.
     """
+    run = partial(
+        train_steps,
+        config=config,
+        max_notes_per_block=max_notes_per_block,
+        decoder=decoder,
+        optimizer=optimizer,
+        update_params=update_params,
+        first_row=jnp.int32(first_row),
+    )
     done, until = int(state.step), total if until is None else until
     while done < until:
-        length = min(CHUNK - done % CHUNK, until - done)
+        length = min(UPDATES_PER_CALL - done % UPDATES_PER_CALL, until - done)
         with distributed.mesh_scope(state.latents):
-            state, losses = train_steps(state, data, key, jnp.int32(total), config=config, most=most, length=length)
+            state, losses = run(state, data, key, jnp.int32(total), length=length)
         done += length
         yield state, np.asarray(losses)
 
 
 def default_steps(blocks: int, config: TrainConfig) -> int:
-    """How long to train for this many blocks of music, in whole chunks: each block is seen `passes` times."""
+    """Updates for this many blocks of music, in whole calls: each block is seen `passes` times."""
     wanted = config.passes * blocks / (config.batch_windows * config.window_blocks)
-    return -(-max(round(wanted), config.least_steps) // CHUNK) * CHUNK
+    return -(-max(round(wanted), config.least_steps) // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
 def is_finite(state: TrainState, losses: np.ndarray) -> bool:
@@ -170,14 +212,28 @@ def is_finite(state: TrainState, losses: np.ndarray) -> bool:
 
 
 def steps_in_time(
-    seconds: float, state: TrainState, data: batches.Data, key: Key[Array, ""], config: Config, most: int
+    seconds: float,
+    state: TrainState,
+    data: batches.Data,
+    key: Key[Array, ""],
+    config: Config,
+    max_notes_per_block: int,
+    *,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
 ) -> int:
-    """How many steps, in whole chunks, train in this time on this machine; compiles and tries a chunk to know."""
+    """How many updates, in whole calls, fit into this time on this machine; measured on two calls, one compiling."""
     began = time.monotonic()
-    run = partial(train_steps, data=data, key=key, total=jnp.int32(CHUNK), config=config, most=most, length=CHUNK)
-    with distributed.mesh_scope(state.latents):
-        state, _ = jax.block_until_ready(run(state))
-        compiled = time.monotonic()
-        jax.block_until_ready(run(state))
-    chunk_seconds = time.monotonic() - compiled
-    return max(int((seconds - (time.monotonic() - began)) / chunk_seconds), 1) * CHUNK
+    run = partial(
+        train_loop,
+        data=data,
+        key=key,
+        total=2 * UPDATES_PER_CALL,
+        config=config,
+        max_notes_per_block=max_notes_per_block,
+        decoder=decoder,
+        optimizer=optimizer,
+    )
+    ends = [time.monotonic() for _ in run(state._replace(step=jnp.zeros_like(state.step)))]
+    call_seconds = ends[1] - ends[0]
+    return max(int((seconds - (time.monotonic() - began)) / call_seconds), 1) * UPDATES_PER_CALL
