@@ -4,10 +4,13 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, TINY, chorale
 
 import nemui_jax
+from nemui_jax.data import dataset
+from nemui_jax.model import heads
 from nemui_jax.music import midi_reader
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -41,6 +44,37 @@ def test_step(songs_folder, monkeypatch):
     monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
     losses = main_of("step")(str(songs_folder))
     assert losses[-1] < losses[0] / 2
+
+
+def test_head(songs_folder, monkeypatch):
+    monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
+    monkeypatch.setattr(heads, "HEADS", dict(heads.HEADS))  # the example adds to it
+    silent = main_of("head")(str(songs_folder))
+    corpus, _ = dataset.load(songs_folder, TINY.roll)
+    config = dataset.fit_pitches(TINY, corpus)
+    frames = dataset.pack(corpus, config).bits[:, 1]
+    assert ((silent > 0.5) == ~frames.any(-1)).mean() > 0.95
+
+
+def test_decoder(songs_folder, monkeypatch):
+    monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
+    losses = main_of("decoder")(str(songs_folder))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_override(songs_folder, monkeypatch):
+    monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
+    found = main_of("override")(str(songs_folder))
+    assert found["base"] < found["small"] < 20
+    assert found["base"] < found["plain"] < 20
+
+
+def test_cells(trained, capsys):
+    latent = main_of("cells")(str(trained.path), 1)
+    run = nemui_jax.load(trained.path)
+    start, end = run.run.row_starts[1:3]
+    np.testing.assert_array_equal(latent, np.asarray(run.table)[start:end])
+    assert capsys.readouterr().out.count("begins at step") == end - start
 
 
 def test_gradient(trained):

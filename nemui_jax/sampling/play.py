@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from nemui_jax.config import Config
 from nemui_jax.data import layout
-from nemui_jax.model import decoder
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params
 from nemui_jax.music.song import Song
 from nemui_jax.sampling.arrange import arrange_song
 from nemui_jax.sampling.blend import blend_latents, is_single
@@ -16,14 +16,16 @@ from nemui_jax.sampling.decode import LatentTrack, decode_latents
 from nemui_jax.sampling.select import DecodedSong, decode_song, select_by_density, select_by_threshold
 
 
-def play_back(params: decoder.Params, track: LatentTrack, config: Config, program: int | None = None) -> Song:
+def play_back(
+    params: Params, track: LatentTrack, config: Config, program: int | None = None, decoder: DecoderClass = Decoder
+) -> Song:
     """A learned song, played back."""
     blocks = layout.count_blocks(track.steps, config.model)
-    return play(params, [track], np.ones((1, blocks)), config, program=program)
+    return play(params, [track], np.ones((1, blocks)), config, program=program, decoder=decoder)
 
 
 def play(
-    params: decoder.Params,
+    params: Params,
     tracks: Sequence[LatentTrack],
     weights: Float[np.ndarray, "song block"],
     config: Config,
@@ -36,6 +38,7 @@ def play(
     temperature: float = 0.0,
     seed: int = 0,
     voices: Sequence[DecodedSong] | None = None,
+    decoder: DecoderClass = Decoder,
 ) -> Song:
     """Tracks played together, weighted block by block; a track that ends early starts again.
 
@@ -48,11 +51,11 @@ def play(
     """
     blocks = weights.shape[1]
     stretch = blend_latents(tracks, weights, config, path, noise, unit, seed)
-    decoded = decode_latents(params, stretch, layout.block_times(blocks, config.model), config)
+    decoded = decode_latents(params, stretch, layout.block_times(blocks, config.model), config, decoder)
     alone = is_single(weights) & (noise == 0) & (temperature == 0)
     if config.train.loss == "squared" or alone.all():
         grid, pedal = select_by_threshold(decoded, config)
     else:
-        voices = [decode_song(params, track, blocks, config) for track in tracks] if voices is None else voices
+        voices = [decode_song(params, track, blocks, config, decoder) for track in tracks] if voices is None else voices
         grid, pedal = select_by_density(decoded, voices, weights, alone, config, temperature, seed)
     return arrange_song(tracks, weights, grid, pedal, config, shift, program)

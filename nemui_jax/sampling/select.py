@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 
 from nemui_jax.config import Config
 from nemui_jax.data import layout, pianoroll
-from nemui_jax.model import decoder, latents
+from nemui_jax.model import latents
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params
 from nemui_jax.sampling.blend import latent_weights
 from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents
 
@@ -39,10 +40,12 @@ class DecodedSong(NamedTuple):
         return DecodedSong(Decoded(*cells), Density(*(column[first:last] for column in self.density)))
 
 
-def decode_song(params: decoder.Params, track: LatentTrack, blocks: int, config: Config) -> DecodedSong:
+def decode_song(
+    params: Params, track: LatentTrack, blocks: int, config: Config, decoder: DecoderClass = Decoder
+) -> DecodedSong:
     """A track by itself over so many blocks."""
     stretch = latents.read_track(track.rows, track.steps, blocks, config.model)
-    decoded = decode_latents(params, stretch, layout.block_times(blocks, config.model), config)
+    decoded = decode_latents(params, stretch, layout.block_times(blocks, config.model), config, decoder)
     return DecodedSong(decoded, measure_density(decoded, config))
 
 
