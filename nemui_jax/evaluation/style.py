@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+MAX_PIECES = 300  # of a set that `compare` compares
 ATTACK_SECONDS = 1 / 32  # onsets less than this after the one before belong to one attack, such as a chord
 WINDOW_SECONDS = 10.0  # of scale consistency
 INTERVAL_EDGES = np.geomspace(1 / 32, 4, 15)  # seconds between attacks, half octaves
@@ -224,13 +225,15 @@ class Comparison:
 def compare(reference: Float[np.ndarray, "piece ..."], other: Float[np.ndarray, "other ..."]) -> Comparison:
     """Compares two sets of pieces by one measure's values, a number or an array a piece (Euclidean distances).
 
-    Within the reference set every piece is held against every other (exhaustive cross-validation), each pair
-    once: the reference must have two pieces at least, the other set one. A Gaussian kernel density estimate
+    Within the reference set every piece is compared with every other (exhaustive cross-validation), each pair
+    once: the reference must have two pieces at least, the other set one. Of a set of more than MAX_PIECES so many,
+    evenly chosen, are compared, as time grows with the square of their number. A Gaussian kernel density estimate
     with Scott's bandwidth stands for each set of distances; the bandwidth is kept above a hundredth of the
     distances' range, so that equal distances are a narrow peak.
     """
     if len(reference) < 2 or len(other) < 1:
         raise ValueError(f"sets of {len(reference)} and {len(other)} pieces; two and one are the least to compare")
+    reference, other = (values[:: -(-len(values) // MAX_PIECES)] for values in (reference, other))
     every = _distances(reference, reference)
     within, between = every[np.triu_indices(len(reference), 1)], _distances(reference, other).ravel()
     low, high = min(within.min(), between.min()), max(within.max(), between.max())
