@@ -1,9 +1,10 @@
-"""What music is like, rather than what it is close to: measures of a piece, of a set of pieces, and a language model.
+"""What music is like, rather than how close it is to other music: measures of a piece and of sets of pieces.
 
-Conventions: notes are NOTE arrays (`midi.NOTE`) in any order; a measure takes a stretch from `start` to `end` in
+Conventions: notes are NOTE arrays (`song.NOTE`) in any order; a measure takes a stretch from `start` to `end` in
 seconds and looks at the notes struck in it (onset from `start` up to, but not at, `end`) or, where it says
-sounding, at the part of every note that lies in it. Held means held by the key: the pedal does not count.
-A measure of a stretch without such notes is 0, the rest ratio 1. How close two pieces are is measured in `metrics`.
+sounding, at the part of every note that lies in it. A note sounds from onset to end, whatever the pedal does.
+A measure of a stretch without such notes is 0, the rest ratio 1. How close two pieces are is measured in
+`note_metrics`.
 """
 
 from collections.abc import Callable

@@ -74,7 +74,7 @@ def read_recipe(data: Any, count: int) -> Recipe:
             raise ValueError("shift is -6 to 6 semitones, or null")
         if data.get("random"):
             if count < 2:
-                raise ValueError("a new song is drawn from two songs or more; bring in another, or vary this one")
+                raise ValueError("a new song is drawn from two songs or more; add another, or vary this one")
             return Recipe(seconds=seconds, seed=seed, shift=shift, random=True)
         songs = tuple(int(song) for song in data["songs"])
         rows = [[float(weight) for weight in row] for row in data["weights"]]
