@@ -335,7 +335,16 @@ def test_a_piece_as_a_file(place):
     assert sound.body[:4] == b"RIFF"
 
 
-def test_a_song_is_brought_in(place, songs_folder):
+def test_a_soundfont_that_is_none_is_named(place, monkeypatch, tmp_path):
+    pytest.importorskip("symusic")
+    (tmp_path / "odd.sf2").write_bytes(b"no soundfont")
+    monkeypatch.setenv("SOUNDFONT", str(tmp_path / "odd.sf2"))
+    answer = place.ask("/piece.wav", "POST", json.dumps(HALF | {"seconds": 5}))
+    assert answer.status == 500
+    assert answer.body.decode().endswith("odd.sf2: is not a soundfont (.sf2 or .sf3)")
+
+
+def test_a_song_is_added(place, songs_folder):
     data = (songs_folder / "b" / "repeats.mid").read_bytes()
     before = len(place.studio.player.tracks)
     answer = place.ask("/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid", "POST", data)

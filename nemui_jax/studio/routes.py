@@ -19,6 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nemui_jax.data import dataset, layout
+from nemui_jax.errors import SoundfontError
 from nemui_jax.evaluation import report
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader, midi_writer
@@ -270,7 +271,10 @@ async def download(request: Request) -> Response:
         if studio.rendering.locked():
             return Response("another piece is being rendered; wait for it to end", 429)
         async with studio.rendering:
-            return Response(await in_thread(_wav, song), media_type="audio/wav")
+            try:
+                return Response(await in_thread(_wav, song), media_type="audio/wav")
+            except SoundfontError as error:
+                return Response(str(error), 500)
     made = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
     return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
 
