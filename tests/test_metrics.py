@@ -294,6 +294,11 @@ class TestSets:
         assert near.overlapping_area > 0.8 and near.kl_divergence < 0.2
         assert far.overlapping_area < 0.01 and 10 < far.kl_divergence < np.inf
 
+    def test_large_sets_are_compared_by_a_sample(self):
+        rng = np.random.default_rng(3)
+        reference, other = rng.normal(0, 1, 4 * style.MAX_PIECES), rng.normal(0.5, 1, 20)
+        assert style.compare(reference, other) == style.compare(reference[::4], other)
+
     def test_equal_distances_are_no_error(self):
         equal = np.full(5, 3.0)
         same = style.compare(equal, equal)

@@ -197,7 +197,7 @@ def test_morph_takes_on_the_songs_colours():
     drawn = figure.axes[0].collections[0].get_facecolors()
     for place, time in ((0.0, 0), (0.5, 15), (1.0, 28)):
         near = np.abs(song.notes["onset"] - time).argmin()
-        np.testing.assert_allclose(drawn[near], plots._JOURNEY(place), atol=0.05)
+        np.testing.assert_allclose(drawn[near], plots._PATH(place), atol=0.05)
     assert {"one", "two", "three"} <= set(texts(figure))
 
 
@@ -233,7 +233,7 @@ def test_curve():
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [(row["step"], row["loss"]) for row in rows])
     np.testing.assert_allclose(known.lines[0].get_xydata(), [(500, 0.5), (1000, 0.875)])
     assert loss.get_yscale() == "log"
-    assert {"recall 0.875", "1,000 steps, loss 0.05"} <= set(texts(figure))
+    assert {"note F1 0.875", "1,000 updates, loss 0.05"} <= set(texts(figure))
     minutes = loss.child_axes[0]
     at = {label.get_text(): place for label, place in zip(minutes.get_xticklabels(), minutes.get_xticks(), strict=True)}
     assert at["4 min"] == pytest.approx(400)
@@ -287,7 +287,7 @@ def test_latent_map_labels_do_not_overlap(songs):
     figure = plots.latent_map(*make_table(songs, 3)[:2], [f"{index} {ODD_NAME}" for index in range(songs)])
     figure.draw_without_rendering()
     labels = figure.axes[0].texts
-    assert len(labels) == min(songs, plots.MOST_LABELS)
+    assert len(labels) == min(songs, plots.MAX_LABELS)
     boxes = [super(type(label), label).get_window_extent() for label in labels]  # without its line
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= plots.WIDTH for box in boxes)

@@ -155,6 +155,27 @@ def test_a_copied_passage_is_found_wherever_it_stands(shift):
     assert near.song_start - near.start == pytest.approx(10, abs=0.11)
 
 
+def test_a_copy_of_a_song_is_found_in_a_sample_of_its_stretches():
+    everything = novelty.nearest_passage(SONGS[3], SONGS)
+    assert everything == (3, 1.0, 0.0, 0.0)
+    sample = novelty.nearest_passage(SONGS[3], SONGS, max_comparisons=4e7)
+    assert sample.song == 3 and sample.likeness == 1.0 and sample.start > 0
+    assert sample == novelty.nearest_passage(SONGS[3], SONGS, max_comparisons=4e7)
+    assert novelty.nearest_passage(SONGS[3], SONGS, max_comparisons=0.0).likeness == 0
+
+
+def test_a_long_song_is_measured_at_a_bounded_number_of_stretches(monkeypatch):
+    measured, measure = [], novelty.style.style
+    monkeypatch.setattr(novelty.style, "style", lambda *stretch: measured.append(stretch) or measure(*stretch))
+    monkeypatch.setattr(novelty, "RANK_STRETCHES", 8)
+    long = np.concatenate([SONGS[0]] * 50)
+    long["onset"] += np.repeat(np.arange(50) * 40.0, len(SONGS[0]))
+    long["end"] += np.repeat(np.arange(50) * 40.0, len(SONGS[0]))
+    novelty.scores([piece(20, seconds=2)], [long, SONGS[1]])
+    assert len(measured) <= 8 + 1
+    assert max(start for _, start, _ in measured) < novelty.RANK_SONG_SECONDS
+
+
 def test_another_piece_is_no_copy():
     near = novelty.nearest_passage(piece(31), [SONGS[1], piece(32)])
     assert 0 < near.likeness <= novelty.COPY_LIKENESS

@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from nemui_jax.errors import StudioError
 from nemui_jax.music import midi_reader
 from nemui_jax.sampling.select import WINDOW_BLOCKS
-from nemui_jax.studio import guard, server
+from nemui_jax.studio import guard, routes, server
 from nemui_jax.studio.guard import MAX_BODY
 from nemui_jax.studio.piece import Player, Recipe, read_recipe
 
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 class Place(NamedTuple):
     """A studio that is up."""
 
-    studio: server.Studio
+    studio: routes.Studio
     port: int
 
     @property
@@ -159,7 +159,7 @@ def test_the_page_and_its_headers(place):
     assert "unsafe" not in policy
     assert "access-control-allow-origin" not in page.headers
     assert page.headers["x-content-type-options"] == "nosniff"
-    files = [path for path in server.PAGE.iterdir() if path.suffix in server.KINDS]
+    files = [path for path in routes.PAGE.iterdir() if path.suffix in routes.KINDS]
     assert sum(path.stat().st_size for path in files) < 200_000
     assert all("//" not in line or "http://www.w3.org" in line for line in page.body.decode().splitlines())
     for path in files:
@@ -304,7 +304,7 @@ def test_nonsense_is_answered(place):
             assert json.loads(line.recv(timeout=5))["kind"] == "wrong"
         line.send(json.dumps({"ask": 2, "recipe": HALF, "from": -(10**9)}))
         assert parts_of(line, 2)
-    for message in ("x" * (server.MESSAGE_BYTES + 1), b"\x00\x01"):
+    for message in ("x" * (routes.MESSAGE_BYTES + 1), b"\x00\x01"):
         with place.listen() as line:
             line.send(message)
             with pytest.raises(ConnectionClosed):
@@ -335,7 +335,16 @@ def test_a_piece_as_a_file(place):
     assert sound.body[:4] == b"RIFF"
 
 
-def test_a_song_is_brought_in(place, songs_folder):
+def test_a_soundfont_that_is_none_is_named(place, monkeypatch, tmp_path):
+    pytest.importorskip("symusic")
+    (tmp_path / "odd.sf2").write_bytes(b"no soundfont")
+    monkeypatch.setenv("SOUNDFONT", str(tmp_path / "odd.sf2"))
+    answer = place.ask("/piece.wav", "POST", json.dumps(HALF | {"seconds": 5}))
+    assert answer.status == 500
+    assert answer.body.decode().endswith("odd.sf2: is not a soundfont (.sf2 or .sf3)")
+
+
+def test_a_song_is_added(place, songs_folder):
     data = (songs_folder / "b" / "repeats.mid").read_bytes()
     before = len(place.studio.player.tracks)
     answer = place.ask("/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid", "POST", data)
@@ -355,7 +364,7 @@ def test_own_decodings_are_kept_within_bounds(place):
     player: Player = place.studio.player
     for seconds in range(10, 60):
         player.piece(Recipe((0,), ((1.0,),), float(seconds)))
-    assert len(player._voices) <= 24
+    assert len(player._decoded_songs) <= 24
 
 
 # Starting and stopping

@@ -1,4 +1,4 @@
-"""A language model of notes, fitted to songs: what a piece costs in bits a note."""
+"""A language model of notes, fitted to songs: the cost of a piece in bits a note."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Order:
-    """What the songs hold of one length of context. A gram is the number `context * symbols + symbol`."""
+    """Counts of the songs for one length of context. A gram is the number `context * symbols + symbol`."""
 
     symbols: int
     grams: _Counts
     contexts: _Counts
-    kinds: _Counts  # different symbols that followed a context
+    kinds: _Counts  # of different symbols that followed a context
 
     @classmethod
     def of(cls, symbols: int, grams: Int[np.ndarray, " note"]) -> "_Order":
@@ -68,11 +68,11 @@ class _Order:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """An n-gram model of performances that judges how likely notes are, by their cost in bits per note.
+    """An n-gram model of performances: how unlikely notes are, in bits per note.
 
-    Roberts et al. (2018, "MusicVAE") judge interpolations by the cost under a language model; this one is small,
-    deterministic and counts, so that a song can be left out exactly. Notes are read attack by attack, from low to
-    high. Of each note it predicts the time since the attack before (within the attack, or one of seven octaves
+    Roberts et al. (2018, "MusicVAE") evaluate interpolations by their cost under a language model; this one is small,
+    deterministic and made of counts, so that a song can be left out exactly. Notes are read attack by attack, from low
+    to high. Of each note it predicts the time since the attack before (within the attack, or one of seven octaves
     of seconds) from the last three such times, and then its interval to the note read before (for the lowest of
     an attack: to the lowest of the attack before). For the interval three views are averaged, each with ever
     longer contexts interpolated after Witten and Bell (1991): the last intervals; the pitch before, in the
@@ -104,7 +104,7 @@ class LanguageModel:
         return float(-np.log2(time * np.mean(interval, axis=0)).mean())
 
     def _probabilities(self, grams: _Grams, left_out: list[_Grams]) -> list[Float[np.ndarray, " note"]]:
-        """Of each note under each view."""
+        """Probabilities of each note under each view."""
         views = []
         for view, orders in enumerate(self.views):
             probability = np.full(len(grams[view][0]), 1 / _SYMBOLS[view])
@@ -118,7 +118,7 @@ class LanguageModel:
 
 
 def _grams(notes: np.ndarray) -> _Grams:
-    """What the language model reads of some notes."""
+    """The grams of some notes, by view and length of context."""
     notes = notes[np.lexsort((notes["pitch"], notes["onset"]))]
     first = style.attacks(notes)
     attack = np.repeat(np.arange(len(first)), np.diff(first, append=len(notes)))

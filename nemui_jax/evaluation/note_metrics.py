@@ -1,7 +1,7 @@
-"""How close one set of notes is to another: recall against the song, a mix against its parents.
+"""How close one set of notes is to another: a song played back to its file, a mix to its parents.
 
-Conventions: notes are NOTE arrays (`midi.NOTE`), times in seconds, pitches MIDI numbers; a note's channel
-and program are ignored. What the music is like, rather than what it is close to, is measured in `style`.
+Conventions: notes are NOTE arrays (`song.NOTE`), times are seconds, pitches MIDI numbers; a note's channel
+and program are ignored. What music is like, rather than how close it is to other music, is measured in `style`.
 """
 
 from collections.abc import Sequence
@@ -71,9 +71,9 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
 
 
 def recall(source: Song, played: Song) -> dict[str, float | None]:
-    """How well a song was played back: note F1 in three strictnesses, pedal, median onset error in seconds.
+    """How well a song was played back: note F1 at three levels of strictness, pedal, median onset error in seconds.
 
-    The error is None where no note is right.
+    The error is None where no note is matched.
     """
     scores = note_scores(source.notes, played.notes)
     return {
@@ -130,7 +130,7 @@ def _matching(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "matched 2"]:
 
 
 def _with_close_velocity(pairs: np.ndarray, reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    """The pairs whose velocities agree once the estimate's are fitted to the reference's by least squares."""
+    """The pairs whose velocities are close once the estimate's are fitted to the reference's by least squares."""
     if not len(pairs):
         return pairs
     velocity = reference.astype(float)
@@ -141,9 +141,9 @@ def _with_close_velocity(pairs: np.ndarray, reference: np.ndarray, estimate: np.
 
 
 def pedal_agreement(reference: np.ndarray, estimate: np.ndarray, seconds: float) -> float:
-    """Share of the first `seconds` in which two PEDAL arrays agree on whether the sustain pedal is down.
+    """Share of the first `seconds` in which the sustain pedal is down in both of two PEDAL arrays or in neither.
 
-    The pedal is up before its first event. A stretch of no length agrees: 1.
+    The pedal is up before its first event. 1 for a stretch of no length.
     """
     if seconds <= 0:
         return 1.0
@@ -249,7 +249,7 @@ def evenness(path: Sequence[np.ndarray], shift: int | None = 0) -> float:
 def nearest(notes: np.ndarray, songs: Sequence[np.ndarray]) -> tuple[int, float]:
     """Index and likeness of the song most like some notes, of the same time and at the best transposition.
 
-    What a song plays later than a second after the last of the notes does not count against it.
+    Onsets of a song later than a second after the last of the notes are ignored.
     """
     if not songs:
         raise ValueError("no songs to compare with; pass one at least")

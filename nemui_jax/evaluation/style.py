@@ -1,9 +1,10 @@
-"""What music is like, rather than what it is close to: measures of a piece, of a set of pieces, and a language model.
+"""What music is like, rather than how close it is to other music: measures of a piece and of sets of pieces.
 
-Conventions: notes are NOTE arrays (`midi.NOTE`) in any order; a measure takes a stretch from `start` to `end` in
+Conventions: notes are NOTE arrays (`song.NOTE`) in any order; a measure takes a stretch from `start` to `end` in
 seconds and looks at the notes struck in it (onset from `start` up to, but not at, `end`) or, where it says
-sounding, at the part of every note that lies in it. Held means held by the key: the pedal does not count.
-A measure of a stretch without such notes is 0, the rest ratio 1. How close two pieces are is measured in `metrics`.
+sounding, at the part of every note that lies in it. A note sounds from onset to end, whatever the pedal does.
+A measure of a stretch without such notes is 0, the rest ratio 1. How close two pieces are is measured in
+`note_metrics`.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+MAX_PIECES = 300  # of a set that `compare` compares
 ATTACK_SECONDS = 1 / 32  # onsets less than this after the one before belong to one attack, such as a chord
 WINDOW_SECONDS = 10.0  # of scale consistency
 INTERVAL_EDGES = np.geomspace(1 / 32, 4, 15)  # seconds between attacks, half octaves
@@ -224,13 +226,15 @@ class Comparison:
 def compare(reference: Float[np.ndarray, "piece ..."], other: Float[np.ndarray, "other ..."]) -> Comparison:
     """Compares two sets of pieces by one measure's values, a number or an array a piece (Euclidean distances).
 
-    Within the reference set every piece is held against every other (exhaustive cross-validation), each pair
-    once: the reference must have two pieces at least, the other set one. A Gaussian kernel density estimate
+    Within the reference set every piece is compared with every other (exhaustive cross-validation), each pair
+    once: the reference must have two pieces at least, the other set one. Of a set of more than MAX_PIECES so many,
+    evenly chosen, are compared, as time grows with the square of their number. A Gaussian kernel density estimate
     with Scott's bandwidth stands for each set of distances; the bandwidth is kept above a hundredth of the
     distances' range, so that equal distances are a narrow peak.
     """
     if len(reference) < 2 or len(other) < 1:
         raise ValueError(f"sets of {len(reference)} and {len(other)} pieces; two and one are the least to compare")
+    reference, other = (values[:: -(-len(values) // MAX_PIECES)] for values in (reference, other))
     every = _distances(reference, reference)
     within, between = every[np.triu_indices(len(reference), 1)], _distances(reference, other).ravel()
     low, high = min(within.min(), between.min()), max(within.max(), between.max())

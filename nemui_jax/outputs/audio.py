@@ -110,7 +110,7 @@ def sustained(song: Song) -> np.ndarray:
     """The notes of a song as they sound: `end` is where the damper falls, not where the key is released.
 
     A note whose key is released while the pedal is down lasts until the pedal is up, or to the next onset on its
-    channel and pitch, where the same string is struck again.
+    channel and pitch, where the same key is played again.
     """
     notes = song.notes.copy()
     if not len(notes):

@@ -1,9 +1,9 @@
-"""A run for programs that do not have this package.
+"""A run in files that programs without this package can read.
 
 weights.safetensors   the decoder's weights, by names such as `hidden_0.kernel`
 rows.safetensors      `rows`, [row latent]: the latent rows of all songs, one song after another
 decoder.jaxexport     a function of weights (as in the file), latents [query latent] and times [query], for any number
-                      of queries on CPU, CUDA and TPU, to a dictionary of heads [query step pitch], as `model.decode`
+                      of queries on CPU, CUDA and TPU, to a dictionary of heads [query step pitch]
 export.json           configuration and songs; the metadata of both .safetensors have the same, each part as JSON text
 """
 
@@ -62,7 +62,7 @@ def import_safetensors() -> Any:
 
 
 def describe(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> dict[str, Any]:
-    """What the numbers mean: the configuration, and the songs with the rows (`first_row`, `rows`) that are theirs."""
+    """The configuration, and the songs with their rows (`first_row`, `rows`), as plain data for JSON."""
     starts = layout.row_starts([entry.steps for entry in entries], config)
     songs = [
         dataclasses.asdict(entry)

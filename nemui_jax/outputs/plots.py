@@ -1,8 +1,8 @@
-"""Pictures of songs, of what was learned and of how the learning went.
+"""Pictures of songs, of latents and of training.
 
 Every function returns a matplotlib Figure, WIDTH pixels wide once saved; nothing is shown and no global state is used,
-so that it works without a display and in any thread. The background is a dark card of its own, to be readable on light
-and dark pages alike. Times are seconds from the start of the song, pitches MIDI numbers (60 is C4).
+so that it works without a display and in any thread. The background is dark, which is readable on light and dark pages
+alike. Times are seconds from the start of the song, pitches MIDI numbers (60 is C4).
 """
 
 import io
@@ -27,13 +27,13 @@ from nemui_jax.files import write_bytes
 from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, Song
 
 WIDTH = 1600  # pixels
-MOST_LABELS = 40  # songs that a latent map names
-MOST_DOTS = 60_000  # rows that a latent map shows
+MAX_LABELS = 40  # songs that a latent map names
+MAX_DOTS = 60_000  # rows that a latent map shows
 _DPI = 160
 _CARD, _PANEL, _INK, _MUTED, _LINE = "#1c2128", "#13171d", "#e6edf3", "#9aa4af", "#373e47"
-_FIRST, _SECOND = "#56b4e9", "#f5a623"  # sky blue and orange, told apart by every kind of eye
+_FIRST, _SECOND = "#56b4e9", "#f5a623"  # sky blue and orange, distinct with any colour vision
 _VELOCITY = ListedColormap(colormaps["plasma"](np.linspace(0.2, 1, 128)), "velocity")  # its darkest would not show
-_JOURNEY = LinearSegmentedColormap.from_list("journey", ["#5cc8ff", "#9b8cff", "#ff6fb5", "#ffb347"])
+_PATH = LinearSegmentedColormap.from_list("path", ["#5cc8ff", "#9b8cff", "#ff6fb5", "#ffb347"])
 _SMALL, _NORMAL = 7.5, 8.5
 _NOTE_HEIGHT = 0.84  # semitones
 
@@ -81,15 +81,15 @@ def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None,
 
 
 def recall(source: Song, recalled: Song, seconds: float | None = None, title: str = "") -> Figure:
-    """What was recalled of a song, with the differences marked: missed and extra notes, counted in the title.
+    """A song played back, with the differences marked: missed and extra notes, counted in the title.
 
-    A note is matched by one of its pitch whose onset is within 50 ms, as in `metrics.note_scores`. The strip below
-    tells where the differences are, which in a long song are too small to see. `seconds` as in `roll`; counts are of
+    A note is matched by one of its pitch whose onset is within 50 ms, as in `note_metrics.note_scores`. The strip below
+    shows where the differences are, which in a long song are too small to see. `seconds` as in `roll`; counts are of
     the whole song.
     """
     end = seconds or max(source.seconds, recalled.seconds, 1.0)
-    known, right = _match(source.notes, recalled.notes)
-    missed, extra = source.notes[~known], recalled.notes[~right]
+    found, right = _match(source.notes, recalled.notes)
+    missed, extra = source.notes[~found], recalled.notes[~right]
     figure = _figure(3.2)
     main, rug = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2.2, 0.3]})
     _roll_axes(main, source, end, recalled)
@@ -130,21 +130,21 @@ def morph(song: Song, names: Sequence[str], times: Sequence[float]) -> Figure:
     figure = _figure(2.7)
     main, strip = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2.2, 0.2]})
     _roll_axes(main, song, end)
-    colours = _JOURNEY(np.interp(song.notes["onset"], times, where))
+    colours = _PATH(np.interp(song.notes["onset"], times, where))
     strength = 0.35 + 0.65 * song.notes["velocity"][:, None] / 127
     colours[:, :3] = strength * colours[:, :3] + (1 - strength) * to_rgb(_PANEL)
     _draw_notes(main, song.notes, colours, end)
     main.tick_params(labelbottom=False)
 
     gradient = np.interp(np.linspace(0, end, 1024), times, where)[None]
-    strip.imshow(gradient, cmap=_JOURNEY, vmin=0, vmax=1, extent=(0, end, 0, 1), aspect="auto")
+    strip.imshow(gradient, cmap=_PATH, vmin=0, vmax=1, extent=(0, end, 0, 1), aspect="auto")
     _style(strip)
     strip.set(xlim=(0, end), yticks=[], xlabel="seconds")
     sides = ["left", *["center"] * (len(names) - 2), "right"]
     for name, time, place, side in zip(names, times, where, sides, strict=False):
-        main.axvline(time, color=_JOURNEY(place), linewidth=0.8, alpha=0.6)
+        main.axvline(time, color=_PATH(place), linewidth=0.8, alpha=0.6)
         edge = "left" if time < 0.1 * end else "right" if time > 0.9 * end else side
-        label = {"color": _JOURNEY(place), "fontsize": _NORMAL, "ha": edge, "parse_math": False}
+        label = {"color": _PATH(place), "fontsize": _NORMAL, "ha": edge, "parse_math": False}
         main.text(time, 1.03, _printable(name, 90 // len(names)), transform=main.get_xaxis_transform(), **label)
     return figure
 
@@ -167,11 +167,11 @@ def _caption(axes: Axes, text: str, colour: str) -> None:
     axes.set_title(_printable(text), loc="left", color=colour, fontsize=_NORMAL, pad=4, parse_math=False)
 
 
-def _printable(text: str, most: int = 80) -> str:
+def _printable(text: str, max_letters: int = 80) -> str:
     """A name in letters that the font has, not too long."""
     font = get_font(findfont("DejaVu Sans"))
     text = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "·" for letter in text)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_letters else text[: max_letters - 1] + "…"
 
 
 def _roll_axes(axes: Axes, song: Song, end: float, other: Song | None = None) -> None:
@@ -237,12 +237,12 @@ def _second_axis(axes: Axes, places: Float[np.ndarray, " tick"], labels: list[st
 
 
 def _has_tempos(song: Song) -> bool:
-    """Whether the tempos say more than the 120 quarters a minute of a file without any."""
+    """Whether the tempos differ from the 120 quarters a minute of a file without any."""
     return bool((np.abs(song.tempo_map.beat_seconds - DEFAULT_QUARTER_SECONDS) > 1e-6).any())
 
 
 def _bars(song: Song, end: float) -> tuple[str, Int[np.ndarray, " bar"], Float[np.ndarray, " bar"]]:
-    """What is counted, the numbers from 1 on, and when each begins, up to `end`: bars, or beats without a meter."""
+    """Bars, or beats without a meter, up to `end`: which of the two, numbers from 1 on, and their starts in seconds."""
     if len(song.meters):
         change = song.tempo_map.beats_at(song.meters["time"])
         length = np.maximum(4 * song.meters["numerator"] / song.meters["denominator"].astype(float), 0.25)
@@ -262,26 +262,26 @@ def _match(
 ) -> tuple[Bool[np.ndarray, " source"], Bool[np.ndarray, " recalled"]]:
     """Which notes of each side have a partner on the other; as many as can have.
 
-    On one pitch the first of each side that are near enough belong together: no other choice pairs more.
+    On one pitch the first notes of each side that are near enough are matched: no other matching is larger.
     """
-    known, right = np.zeros(len(source), bool), np.zeros(len(recalled), bool)
+    found, right = np.zeros(len(source), bool), np.zeros(len(recalled), bool)
     first, second = (np.lexsort((notes["onset"], notes["pitch"])) for notes in (source, recalled))
     i = j = 0
     while i < len(first) and j < len(second):
         one, other = source[first[i]], recalled[second[j]]
         apart = round(float(one["onset"] - other["onset"]), note_metrics.DECIMALS)
         if one["pitch"] == other["pitch"] and abs(apart) <= note_metrics.ONSET_SECONDS:
-            known[first[i]] = right[second[j]] = True
+            found[first[i]] = right[second[j]] = True
             i, j = i + 1, j + 1
         elif (one["pitch"], apart) < (other["pitch"], 0):
             i += 1
         else:
             j += 1
-    return known, right
+    return found, right
 
 
 def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
-    """The training curve from rows of metrics.jsonl: loss (logarithmic, left) and recall (right, 0 to 1) by step.
+    """The training curve from rows of metrics.jsonl: loss (logarithmic, left) and note F1 (right, 0 to 1) by update.
 
     Rows have `step` and `loss`, some `recall`; where all have `seconds`, time is on a second axis. Raises ValueError if
     no row has a step and a loss.
@@ -295,7 +295,7 @@ def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     _style(axes)
     loss = np.array([row["loss"] for row in rows], float)
     axes.plot(step, loss, color=_FIRST, linewidth=1.4, marker="o" if len(rows) == 1 else "")
-    axes.set(yscale="log", xlabel="step", xlim=(0, max(step[-1], 1)))
+    axes.set(yscale="log", xlabel="update", xlim=(0, max(step[-1], 1)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel("loss", color=_FIRST)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
@@ -303,16 +303,16 @@ def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(color=_LINE, linewidth=0.6)
 
-    known = [(row["step"], row["recall"]) for row in metrics if row.get("recall") is not None]
-    if known:
+    scores = [(row["step"], row["recall"]) for row in metrics if row.get("recall") is not None]
+    if scores:
         right = axes.twinx()
         _style(right)
-        right.plot(*zip(*known, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
+        right.plot(*zip(*scores, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
         right.set(ylim=(0, 1.04), yticks=np.arange(6) / 5)
-        right.set_ylabel("recall", color=_SECOND)
-        last = f"recall {known[-1][1]:.3f}"
+        right.set_ylabel("note F1", color=_SECOND)
+        last = f"note F1 {scores[-1][1]:.3f}"
         axes.set_title(last, loc="right", color=_SECOND, fontsize=_NORMAL)
-    axes.set_title(f"{step[-1]:,} steps, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=_NORMAL)
+    axes.set_title(f"{step[-1]:,} updates, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=_NORMAL)
     _draw_clock(axes, rows)
     return figure
 
@@ -337,8 +337,8 @@ def latent_map(
 ) -> Figure:
     """The latent table in its two directions of largest variance: a dot a row, and each song's mean by name.
 
-    A song's rows have its colour. With more than MOST_LABELS songs only that many, spread over the list, are
-    named; with more than MOST_DOTS rows only that many, evenly chosen, are drawn.
+    A song's rows have its colour. With more than MAX_LABELS songs only that many, spread over the list, are
+    named; with more than MAX_DOTS rows only that many, evenly chosen, are drawn.
     """
     places, share = _principal(table)
     count = np.bincount(song_of_row, minlength=len(names))
@@ -349,8 +349,8 @@ def latent_map(
     axes = figure.subplots()
     _style(axes)
     colours = 0.2 + 0.8 * colormaps["turbo"](np.linspace(0.1, 0.92, len(names)))  # none so dark that it cannot be seen
-    shown = np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST_DOTS)).astype(int))
-    many = len(names) > MOST_LABELS
+    shown = np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_DOTS)).astype(int))
+    many = len(names) > MAX_LABELS
     faint = float(np.clip(0.6 - 0.08 * np.log10(len(table) / 100), 0.2, 0.5))
     axes.scatter(*places[shown].T, s=4, c=colours[song_of_row[shown]], alpha=faint, linewidths=0)
     axes.scatter(*means.T, s=18 if many else 46, c=colours, edgecolors=_INK, linewidths=0.5 if many else 0.9, zorder=3)
@@ -359,9 +359,9 @@ def latent_map(
     margin = 0.05 * (high - low) + 1e-9
     axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     axes.set(xticks=[], yticks=[], xlabel=f"{share[0]:.0%} of the variance across, {share[1]:.0%} upwards")
-    told = f"{len(names):,} songs, {len(table):,} rows" + (f"; {MOST_LABELS} songs named" if many else "")
-    axes.set_title(told, loc="left", color=_INK, fontsize=_NORMAL)
-    named = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_LABELS)).astype(int))
+    title = f"{len(names):,} songs, {len(table):,} rows" + (f"; {MAX_LABELS} songs named" if many else "")
+    axes.set_title(title, loc="left", color=_INK, fontsize=_NORMAL)
+    named = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LABELS)).astype(int))
     corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
     size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
     for index, side, height in _beside((means - corner) / size, named):
@@ -388,7 +388,7 @@ def latent_map(
 
 def _principal(table: Float[np.ndarray, "row latent"]) -> tuple[Float[np.ndarray, "row 2"], Float[np.ndarray, " 2"]]:
     """Rows in the two directions in which they vary most, and the share of the variance that each direction has."""
-    rows = np.pad(table.astype(float), ((0, 2), (0, 2)))  # so that there are two directions at least
+    rows = np.pad(table.astype(float), ((0, 2), (0, 2)))  # two columns more, so that there are two directions
     rows[: len(table)] -= rows[: len(table)].mean(axis=0)
     _, spread, directions = np.linalg.svd(rows, full_matrices=False)
     directions = directions[:2].T
@@ -396,9 +396,11 @@ def _principal(table: Float[np.ndarray, "row latent"]) -> tuple[Float[np.ndarray
     return rows[: len(table)] @ directions, spread[:2] ** 2 / max((spread**2).sum(), 1e-30)
 
 
-def _shortened(text: str, most: int) -> str:
+def _shortened(text: str, max_letters: int) -> str:
     """A text cut in its middle, as names in a folder often begin alike."""
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+    if len(text) <= max_letters:
+        return text
+    return f"{text[: max_letters // 2]}…{text[len(text) - (max_letters - 1) // 2 :]}"
 
 
 def _beside(

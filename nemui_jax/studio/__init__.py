@@ -1,1 +1,1 @@
-"""The studio: a local page on which one plays between one's own songs, and its server (extra `studio`)."""
+"""The studio: a local page for playing between songs of a run, and its server (extra `studio`)."""

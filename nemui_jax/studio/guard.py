@@ -1,4 +1,4 @@
-"""What stands between the network and the studio: who may ask, how much, how often and how slowly."""
+"""Limits on requests from the network: from which page, how large, how often and how slowly."""
 
 import asyncio
 import time
@@ -21,17 +21,17 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Bucket:
-    """Leaky: lets through `burst` at once and `rate` a second after that."""
+    """A leaky bucket: `burst` may pass at once, and `rate` a second after that."""
 
     def __init__(self, rate: float, burst: float):
         self.rate, self.burst = rate, burst
-        self.left, self.then = burst, time.monotonic()
+        self.left, self.checked = burst, time.monotonic()
 
     def take(self) -> bool:
         """Whether one more may pass now."""
         now = time.monotonic()
-        self.left = min(self.left + (now - self.then) * self.rate, self.burst)
-        self.then = now
+        self.left = min(self.left + (now - self.checked) * self.rate, self.burst)
+        self.checked = now
         if self.left < 1:
             return False
         self.left -= 1
@@ -109,7 +109,7 @@ def _bounded(receive: Receive) -> Receive:
 
     async def bounded() -> Message:
         nonlocal seen, whole
-        if whole:  # what comes now is the end of the connection, however late
+        if whole:  # only the end of the connection can follow, however late
             return await receive()
         try:
             async with asyncio.timeout(max(until - time.monotonic(), 0)):
@@ -127,12 +127,12 @@ def _bounded(receive: Receive) -> Receive:
 
 
 class Http(H11Protocol):
-    """HTTP that hangs up on a client that does not say what it wants: half-open connections do not pile up."""
+    """HTTP that closes connections on which no request arrives, so that they do not pile up."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(HEADER_SECONDS, self._hang_up)
+        self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
 
-    def _hang_up(self) -> None:
+    def _close_if_idle(self) -> None:
         if self.cycle is None and self.transport.get_protocol() is self:  # no request yet, and no WebSocket
             self.transport.abort()

@@ -1,8 +1,8 @@
-"""What the page asks for, and music played a stretch at a time: sound can start before the whole is decoded.
+"""Recipes of the page, and music decoded a stretch at a time: sound can start before the whole is decoded.
 
-A stretch that begins at a multiple of `sample.WINDOW` blocks and is decoded with a window to either side has the same
-onsets as in the whole, because density and harmony are matched within that reach. What each song says by itself does
-not depend on the weights; it is decoded once and kept.
+A stretch that begins at a multiple of WINDOW_BLOCKS and is decoded with a window to either side has the same onsets as
+in the whole, because density and harmony are matched within that reach. A song decoded by itself does not depend on the
+weights: it is decoded once and kept.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from nemui_jax.sampling.play import play
 from nemui_jax.sampling.select import WINDOW_BLOCKS, DecodedSong, decode_song, select_by_density, select_by_threshold
 
 MAX_SONGS = 8  # that one piece is made of
-MAX_MOMENTS = 256  # of a drawn path
+MAX_MOMENTS = 256  # rows of weights
 MAX_SECONDS = 1200.0
 STRETCH_SECONDS = 12.0  # of the first answer; later ones are twice as long
-KEPT = 24  # songs whose own decoding is kept
+KEPT = 24  # songs decoded by themselves that are kept
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A piece as the page asks for it. Weights of moments spread evenly over the piece; one moment is a mix."""
+    """A piece as the page describes it. Weights of moments spread evenly over the piece; one moment is a mix."""
 
     songs: tuple[int, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()  # [moment, song], not negative, each sum 1
@@ -45,7 +45,7 @@ class Recipe:
     noise: float = 0.0
     seed: int = 0
     shift: int | None = None  # semitones to the common key; None: the heaviest song's
-    random: bool = False  # a song from the prior; songs and weights do not count
+    random: bool = False  # a song from the prior; songs and weights are ignored
 
 
 class Piece(NamedTuple):
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
     tracks: Sequence[LatentTrack]
     weights: Float[np.ndarray, "song block"]
     latent: Float[np.ndarray, "block latent"]
-    voices: Sequence[DecodedSong]
+    decoded_songs: Sequence[DecodedSong]  # each by itself
     shifts: np.ndarray  # of each block
     noise: float
 
@@ -62,18 +62,20 @@ class Piece(NamedTuple):
 def read_recipe(data: Any, count: int) -> Recipe:
     """The recipe in data from outside, for a studio of `count` songs; ValueError says what is wrong."""
     if not isinstance(data, dict):
-        raise ValueError("a recipe is an object")
+        raise ValueError("a recipe is a JSON object")
     try:
         seconds, noise = (float(data.get(name, default)) for name, default in (("seconds", 60.0), ("noise", 0.0)))
         seed, shift = int(data.get("seed", 0)), data.get("shift")
         shift = None if shift is None else int(shift)
         if not 1 <= seconds <= MAX_SECONDS or not 0 <= noise <= 4 or not 0 <= seed < 2**32:
-            raise ValueError("a number is out of range")
+            raise ValueError(
+                f"out of range: seconds are 1 to {MAX_SECONDS:g}, noise is 0 to 4, a seed is 0 to {2**32 - 1}"
+            )
         if shift is not None and not -6 <= shift <= 6:
-            raise ValueError("no such key")
+            raise ValueError("shift is -6 to 6 semitones, or null")
         if data.get("random"):
             if count < 2:
-                raise ValueError("a new song is drawn from two songs or more; bring in another, or vary this one")
+                raise ValueError("a new song is drawn from two songs or more; add another, or vary this one")
             return Recipe(seconds=seconds, seed=seed, shift=shift, random=True)
         songs = tuple(int(song) for song in data["songs"])
         rows = [[float(weight) for weight in row] for row in data["weights"]]
@@ -92,7 +94,7 @@ def read_recipe(data: Any, count: int) -> Recipe:
 
 
 class Player:
-    """A run's decoder and songs, those brought in included. Its methods may be called from several threads."""
+    """A run's decoder and songs, added ones included. Its methods may be called from several threads."""
 
     def __init__(self, params: decoder.Params, tracks: Sequence[LatentTrack], config: Config, unit: Any):
         self.params, self.unit, self.config = params, unit, config
@@ -102,7 +104,7 @@ class Player:
         self.step_seconds = float(self.clock.beat_seconds[0]) / STEPS_PER_BEAT
         self.block_seconds = config.model.block_steps * self.step_seconds
         self.tracks = [self.steady(track) for track in tracks]
-        self._voices: OrderedDict[Any, DecodedSong] = OrderedDict()
+        self._decoded_songs: OrderedDict[Any, DecodedSong] = OrderedDict()
         self._lock = threading.Lock()
 
     def steady(self, track: LatentTrack) -> LatentTrack:
@@ -122,35 +124,35 @@ class Player:
         place = np.linspace(0, 1, blocks) if blocks > 1 else np.zeros(1)
         at = np.linspace(0, 1, len(moments))
         weights = np.stack([np.interp(place, at, column) for column in moments.T])
-        heard = np.asarray((weights > 0).any(1))
-        return [self.tracks[song] for song, on in zip(recipe.songs, heard.tolist(), strict=True) if on], weights[heard]
+        used = np.asarray((weights > 0).any(1))
+        return [self.tracks[song] for song, on in zip(recipe.songs, used.tolist(), strict=True) if on], weights[used]
 
     def piece(self, recipe: Recipe) -> Piece:
-        """Makes a recipe ready to be decoded stretch by stretch."""
+        """A recipe with its latents read."""
         tracks, weights = self.parts(recipe)
         blocks, noise = weights.shape[1], prior.NOISE if recipe.random else recipe.noise
         latent = blend_latents(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
         keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
-        voices = [self._voice(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
-        return Piece(tracks, weights, latent, voices, shift_per_block(tracks, weights, recipe.shift), noise)
+        decoded = [self._decode_song(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
+        return Piece(tracks, weights, latent, decoded, shift_per_block(tracks, weights, recipe.shift), noise)
 
-    def _voice(self, key: Any, track: LatentTrack, blocks: int) -> DecodedSong:
+    def _decode_song(self, key: Any, track: LatentTrack, blocks: int) -> DecodedSong:
         with self._lock:
-            if key in self._voices:
-                self._voices.move_to_end(key)
-                return self._voices[key]
-        voice = decode_song(self.params, track, blocks, self.config)
+            if key in self._decoded_songs:
+                self._decoded_songs.move_to_end(key)
+                return self._decoded_songs[key]
+        decoded = decode_song(self.params, track, blocks, self.config)
         with self._lock:
-            self._voices[key] = voice
-            while len(self._voices) > KEPT:
-                self._voices.popitem(last=False)
-        return voice
+            self._decoded_songs[key] = decoded
+            while len(self._decoded_songs) > KEPT:
+                self._decoded_songs.popitem(last=False)
+        return decoded
 
     def decode(self, latent: np.ndarray, time: np.ndarray) -> Decoded:
         return decode_latents(self.params, latent, time, self.config)
 
     def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW) to `last`, in seconds of the piece."""
+        """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW_BLOCKS) to `last`, in seconds of the piece."""
         block = self.config.model.block_steps
         count = piece.weights.shape[1]
         start, stop = max(first - WINDOW_BLOCKS, 0), min(last + WINDOW_BLOCKS, count)
@@ -160,8 +162,8 @@ class Player:
         if self.config.train.loss == "squared" or alone.all():
             grid, pedal = select_by_threshold(decoded, self.config)
         else:
-            voices = [voice.part(start, stop) for voice in piece.voices]
-            grid, pedal = select_by_density(decoded, voices, weights, alone, self.config)
+            songs = [song.part(start, stop) for song in piece.decoded_songs]
+            grid, pedal = select_by_density(decoded, songs, weights, alone, self.config)
         grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
         shifts = piece.shifts[start:stop][grid["step"] // block]
         notes = pianoroll.to_notes(grid, self.clock, shifts)
@@ -170,12 +172,12 @@ class Player:
             for name in names:
                 events[name] += start * self.block_seconds
         begins = first * self.block_seconds
-        before = moves[moves["time"] < begins][-1:].copy()  # how the pedal stands at the start
+        before = moves[moves["time"] < begins][-1:].copy()  # the pedal at the start
         before["time"] = begins
         return notes, np.concatenate([before, moves[moves["time"] >= begins]])
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
-        """Stretches that cover `count` blocks, the one that `from_block` lies in first, then on and round."""
+        """Stretches that cover `count` blocks: from the one that holds `from_block` to the end, then from the start."""
         windows = max(round(STRETCH_SECONDS / self.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
         first = min(max(from_block, 0), count - 1) // WINDOW_BLOCKS * WINDOW_BLOCKS
         edges = [first, *range(first + windows, count, 2 * windows), count]

@@ -1,10 +1,6 @@
-"""The studio's server: the page, its songs, and music streamed over a WebSocket. Loopback only."""
+"""The studio's server, for the loopback interface alone: starting and stopping."""
 
-import asyncio
-import contextlib
 import functools
-import hashlib
-import json
 import logging
 import os
 import shlex
@@ -13,396 +9,30 @@ import socket
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nemui_jax.data import dataset, layout
 from nemui_jax.errors import StudioError
-from nemui_jax.evaluation import report
-from nemui_jax.files import escape
 from nemui_jax.model import latents
-from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.song import Song
-from nemui_jax.outputs import audio
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import Run, read_run
-from nemui_jax.sampling.decode import latent_track, latent_tracks
-from nemui_jax.sampling.select import WINDOW_BLOCKS
-from nemui_jax.studio.guard import MAX_BODY, Bucket, Guard, Http
-from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
-from nemui_jax.training import finetune
+from nemui_jax.sampling.decode import latent_tracks
+from nemui_jax.studio.guard import Http
+from nemui_jax.studio.piece import Player
+from nemui_jax.studio.routes import LONG, MESSAGE_BYTES, Studio, app
 
 HOST = "127.0.0.1"
-PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-MAX_SOCKETS = 16
-MAX_GUESTS = 32  # songs brought in
-MESSAGE_BYTES = 2**17
-MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
-SEND_SECONDS = 10.0  # until a client that does not read is dropped
-LINGER_SECONDS = 0.06  # after the first stretch of an answer, for a newer ask
-LONG = "nemui studio: long work"  # name of threads
-FIRST_SONGS = 6  # anchors that the page starts with, decoded before anybody asks
-
-Result = TypeVar("Result")
-
-
-class Stopping(Exception):
-    """Raised inside long work when the server ends."""
-
-
-class Newest:
-    """Holds the newest ask; older ones that nobody took are gone."""
-
-    def __init__(self) -> None:
-        self._ask: dict[str, Any] = {}
-        self._there = asyncio.Event()
-
-    def put(self, ask: dict[str, Any]) -> None:
-        self._ask = ask
-        self._there.set()
-
-    async def take(self) -> dict[str, Any]:
-        await self._there.wait()
-        self._there.clear()
-        return self._ask
-
-    async def comes(self, seconds: float) -> bool:
-        """Whether an ask is there, or comes within so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._there.wait()
-        return self._there.is_set()
-
-
-class Studio:
-    """What all connections share."""
-
-    def __init__(self, player: Player, title: str, run_argument: str, fingerprint: str, keys: list[str]):
-        self.player, self.title = player, title
-        self.run_argument, self.fingerprint = run_argument, fingerprint
-        self.keys, self.learned = keys, len(player.tracks)
-        self.stopping = threading.Event()
-        self.sockets = 0
-        self.bringing = asyncio.Lock()  # one song is fitted at a time
-        self.rendering = asyncio.Lock()
-        self.decoder = ThreadPoolExecutor(1, "decoder")  # answers in turn; short jobs only
-
-    async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Runs a short job on the decoder's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.decoder, function, *arguments)
-
-    def warm(self) -> None:
-        """Compiles the decoder and decodes the first songs."""
-        count = min(FIRST_SONGS, self.learned, MAX_SONGS)
-        weights = tuple([1 / count] * count)
-        songs = tuple(first_songs(self.player)[:count])
-        piece = self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
-        self.player.stretch(piece, 0, min(WINDOW_BLOCKS, piece.weights.shape[1]))
-
-    def describe(self, index: int) -> dict[str, Any]:
-        """A song, as the page knows it."""
-        track = self.player.tracks[index]
-        return {
-            "index": index,
-            "name": track.name,
-            "seconds": round(track.steps * self.player.step_seconds, 2),
-            "turn": layout.blocks_until_repeat(track.steps, self.player.config.model),
-            "key": self.keys[index],
-            "shift": track.shift,
-            "guest": index >= self.learned,
-        }
-
-
-def first_songs(player: Player) -> list[int]:
-    """Songs that the page starts with: some from all over the list."""
-    count = min(FIRST_SONGS, len(player.tracks))
-    return np.unique(np.linspace(0, len(player.tracks) - 1, count).round().astype(int)).tolist()
-
-
-def first_seconds(player: Player) -> float:
-    """The length that a piece starts with: its longest song's, up to five minutes."""
-    longest = max(player.tracks[song].steps for song in first_songs(player)) * player.step_seconds
-    return float(min(max(round(longest), 2), 300))
-
-
-# Answers
-
-
-async def songs(request: Request) -> Response:
-    """All that the page needs to start."""
-    studio: Studio = request.app.state.studio
-    return JSONResponse(
-        {
-            "title": studio.title,
-            "run": studio.run_argument,
-            "block": studio.player.block_seconds,
-            "low": studio.player.config.roll.low,
-            "high": studio.player.config.roll.high,
-            "first": first_songs(studio.player),
-            "seconds": first_seconds(studio.player),
-            "most": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
-            "wav": True,
-            "songs": [studio.describe(index) for index in range(len(studio.player.tracks))],
-        }
-    )
-
-
-async def song_notes(request: Request) -> Response:
-    """A song's own notes in the common key, for the roll."""
-    studio: Studio = request.app.state.studio
-    index = request.path_params["index"]  # as text: Python refuses to read thousands of digits
-    if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.tracks):
-        return Response("no such song", 404)
-    song = await studio.compute(studio.player.recall, int(index))
-    return Response(_dumps({"notes": _flat_notes(song.notes)}), media_type="application/json")
-
-
-async def play(socket: WebSocket) -> None:
-    """Music, as it is asked for: the newest ask wins, and what nobody waits for any more is not decoded."""
-    studio: Studio = socket.app.state.studio
-    if studio.sockets >= MAX_SOCKETS:
-        return await socket.close(1013)
-    studio.sockets += 1
-    newest = Newest()
-    try:
-        await socket.accept()
-        answering = asyncio.create_task(_answer(socket, studio, newest))
-        listening = asyncio.create_task(_listen(socket, newest))
-        done, left = await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        for error in [task.exception() for task in done]:  # all are looked at, else asyncio complains of the others
-            if error:
-                raise error
-    except (WebSocketDisconnect, TimeoutError, RuntimeError, KeyError):  # KeyError: a message that is not text
-        pass
-    finally:
-        studio.sockets -= 1
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close()
-
-
-async def _listen(socket: WebSocket, newest: Newest) -> None:
-    bucket = Bucket(MESSAGES_A_SECOND, MESSAGE_BURST)
-    while True:
-        text = await socket.receive_text()
-        if not bucket.take():
-            await asyncio.sleep(1 / MESSAGES_A_SECOND)
-        try:
-            ask = _loads(text)
-        except ValueError:
-            ask = None
-        newest.put(ask if isinstance(ask, dict) else {})
-
-
-async def _answer(socket: WebSocket, studio: Studio, newest: Newest) -> None:
-    async def say(**message: Any) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await socket.send_text(_dumps(message))
-
-    while True:
-        ask = await newest.take()
-        number = ask.get("ask") if isinstance(ask.get("ask"), int) else None
-        try:
-            recipe = read_recipe(ask.get("recipe"), len(studio.player.tracks))
-            first = ask.get("from") if isinstance(ask.get("from"), int) else 0
-            piece = await studio.compute(studio.player.piece, recipe)
-        except ValueError as error:
-            await say(kind="wrong", ask=number, reason=str(error))
-            continue
-        count = piece.weights.shape[1]
-        if recipe.random:
-            await say(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
-        for turn, (start, stop) in enumerate(studio.player.order(count, first or 0)):
-            # A hand that drags asks again at once: what lies beyond the first stretch waits for it to rest.
-            if turn and await newest.comes(LINGER_SECONDS if turn == 1 else 0.0):
-                break
-            notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
-            shifts = piece.shifts[start:stop].tolist()
-            await say(
-                kind="part",
-                ask=number,
-                **{"from": start, "to": stop, "blocks": count},
-                shift=shifts if len(set(shifts)) > 1 else shifts[:1],
-                notes=_flat_notes(notes),
-                pedal=np.stack([np.round(pedal["time"] * 1000), pedal["value"] > 63], 1).astype(int).ravel().tolist(),
-            )
-        else:
-            await say(kind="done", ask=number)
-
-
-def _drawn(studio: Studio, tracks: Any, weights: np.ndarray) -> dict[str, Any]:
-    """Which songs a random piece goes through, and their weights at up to 128 moments."""
-    names = [track.name for track in studio.player.tracks]
-    columns = np.linspace(0, weights.shape[1] - 1, min(weights.shape[1], 128)).round().astype(int)
-    return {
-        "songs": [names.index(track.name) for track in tracks],
-        "weights": np.round(weights[:, columns].T, 4).tolist(),
-    }
-
-
-def _flat_notes(notes: np.ndarray) -> list[int]:
-    """Onset and end in milliseconds, pitch and velocity, of note after note."""
-    times = [np.round(notes[name] * 1000) for name in ("onset", "end")]
-    return np.stack([*times, notes["pitch"], notes["velocity"]], 1).astype(int).ravel().tolist()
-
-
-def _loads(text: str | bytes) -> Any:
-    """JSON from outside; ValueError if it is none."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("not a recipe: nested too deep") from error
-
-
-def _dumps(data: Any) -> str:
-    return json.dumps(data, separators=(",", ":"))
-
-
-async def take_away(request: Request) -> Response:
-    """A piece as a file, .mid or .wav."""
-    studio: Studio = request.app.state.studio
-    try:
-        recipe = read_recipe(_loads(await request.body()), len(studio.player.tracks))
-    except ValueError as error:
-        return Response(str(error), 400)
-    song = await studio.compute(studio.player.whole, recipe)
-    if request.url.path.endswith(".wav"):
-        if studio.rendering.locked():
-            return Response("one rendering at a time; wait for the other", 429)
-        async with studio.rendering:
-            return Response(await in_thread(_wav, song), media_type="audio/wav")
-    made = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
-    return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
-
-
-def _wav(song: Song) -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "piece.wav"
-        audio.write_wav(path, audio.render(song))
-        return path.read_bytes()
-
-
-async def bring(request: Request) -> Response:
-    """Fits a song that is dropped on the page; answers with a line of JSON for each step of progress."""
-    studio: Studio = request.app.state.studio
-    if len(studio.player.tracks) - studio.learned >= MAX_GUESTS:
-        return Response(f"{MAX_GUESTS} songs are here already; start the studio again", 409)
-    if studio.bringing.locked():
-        return Response("one song at a time; wait for the other", 429)
-    name = PurePosixPath(request.query_params.get("name", "")[:120].replace("\\", "/")).stem or "song"
-    return StreamingResponse(_bringing(studio, escape(name), await request.body()), media_type="text/plain")
-
-
-async def _bringing(studio: Studio, name: str, data: bytes) -> AsyncIterator[str]:
-    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def progress(done: int, of: int) -> None:
-        if studio.stopping.is_set():
-            raise Stopping
-        loop.call_soon_threadsafe(lines.put_nowait, {"done": done, "of": of})
-
-    async with studio.bringing:
-        job = asyncio.ensure_future(in_thread(_fit, studio, name, data, progress))
-        job.add_done_callback(lambda _: lines.put_nowait({}))
-        while line := await lines.get():
-            yield _dumps(line) + "\n"
-        try:
-            index, recall = job.result()
-            yield _dumps({"song": studio.describe(index), "recall": round(recall, 4)}) + "\n"
-        except ValueError as error:  # MidiError among them
-            yield _dumps({"wrong": str(error)}) + "\n"
-
-
-def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
-    player = studio.player
-    song = midi_reader.parse(data, MAX_SECONDS)
-    # A made-up path: nothing is read from it but the name.
-    entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
-    rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
-    track = latent_track(entry, song, rows)
-    recall = report.note_f1(player.params, track, player.config)
-    player.tracks.append(player.steady(track))
-    studio.keys.append(entry.key)
-    return len(player.tracks) - 1, recall
-
-
-def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
-    """Runs long work on a thread that does not keep the program alive."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(result)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = function(*arguments)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, daemon=True, name=LONG).start()
-    return future
-
-
-def _page_routes() -> list[Route]:
-    """A route for each file of the page, read once: no path from a request reaches the file system."""
-
-    def route(path: Path) -> Route:
-        body, kind = path.read_bytes(), KINDS[path.suffix]
-        where = "/" if path.name == "index.html" else f"/{path.name}"
-        return Route(where, lambda request: Response(body, media_type=kind))
-
-    return [route(path) for path in sorted(PAGE.iterdir()) if path.suffix in KINDS]
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)
-
-
-def app(studio: Studio, port: int) -> Guard:
-    """The studio as an ASGI application, for a server that answers on `port` of the loopback interface."""
-    routes = [
-        *_page_routes(),
-        Route("/songs", songs),
-        Route("/songs/{index}", song_notes),
-        Route("/bring", bring, methods=["POST"]),
-        Route("/piece.mid", take_away, methods=["POST"]),
-        Route("/piece.wav", take_away, methods=["POST"]),
-        WebSocketRoute("/play", play),
-    ]
-    inner = Starlette(routes=routes, exception_handlers={ClientDisconnect: _gone})
-    inner.state.studio = studio
-    return Guard(inner, port)
-
-
-# Starting and stopping
 
 
 def load(path: Path) -> Studio:
-    """The studio of a trained run. RunError if there is none."""
+    """The studio of a trained run. RunError or StudioError if there is none."""
     run: Run = read_run(path)
-    step = checkpoint.usable_step(run)
+    step, _ = checkpoint.whole_step(run)
+    if step is None:
+        raise StudioError(f"{path}: nothing learned yet; train it first")
     params, table = checkpoint.restore_model(run, step)
     tracks = latent_tracks(run.corpus(), table, run.config)
     player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))
@@ -411,7 +41,7 @@ def load(path: Path) -> Studio:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that leaves at once when it is told to."""
+    """Uvicorn that ends at once on a signal."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio):
         super().__init__(config)
@@ -419,7 +49,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.studio.stopping.set()
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections that are cut off now are no errors
         self.force_exit = True
         super().handle_exit(sig, frame)
 
@@ -465,5 +95,5 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     finally:
         if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for what it computes
             os._exit(128 + signal.SIGINT)
-    if studio.stopping.is_set():  # now and then the signal that uvicorn raises again is lost
+    if studio.stopping.is_set():  # uvicorn raises the signal again, which is sometimes lost
         raise KeyboardInterrupt

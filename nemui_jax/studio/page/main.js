@@ -1,4 +1,4 @@
-// Wires the parts together: one state, changed by hand, by keys, by links; heard and seen through music from the server.
+// Connects the modules: one state, changed by pointer, keys and links; the server turns it into music.
 
 import { ink, onTheme } from "./colour.js";
 import { fromFragment, moments, normal, toCommand, toFragment, toRecipe, weightsAt } from "./link.js";
@@ -212,7 +212,7 @@ function showSliders() {
     const label = Object.assign(document.createElement("label"), { textContent: info.short(song), htmlFor: `weight-${song}`, title: info.songs[song].name });
     const input = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 1, step: 0.01, id: `weight-${song}` });
     const output = document.createElement("output");
-    const off = Object.assign(document.createElement("button"), { textContent: "×", title: "Take it off the pad" });
+    const off = Object.assign(document.createElement("button"), { textContent: "×", title: "Remove it from the pad" });
     off.setAttribute("aria-label", `Take ${info.songs[song].name} off the pad`);
     off.onclick = () => removeSong(song);
     input.oninput = (event) => {
@@ -347,7 +347,7 @@ function toggleLoop() {
 function setDrawing(on) {
   pad.drawing = on;
   $("draw").setAttribute("aria-pressed", String(on));
-  $("hint").textContent = on ? "Draw a path: the music travels along it." : "Drag the point. Click a song to hear it alone.";
+  $("hint").textContent = on ? "Draw a path: the music follows it." : "Drag the point. Click a song to hear it alone.";
   $("hint").classList.toggle("gone", !on);
 }
 
@@ -359,7 +359,7 @@ function vary() {
 }
 
 function random() {
-  if (info.songs.length < 2) return say("A new song is drawn from two songs or more; bring in another", true);
+  if (info.songs.length < 2) return say("A new song is drawn from two songs or more; add another", true);
   still();
   Object.assign(state, { random: true, seed: 1 + Math.floor(Math.random() * 9999), drawn: null });
   player.seek(0);
@@ -377,7 +377,7 @@ function plain() {
 async function toggle() {
   if (player.playing) player.pause();
   else {
-    if (!voice.strings.size) say("Stringing the piano");
+    if (!voice.strings.size) say("Preparing the piano");
     await player.play();
     roll.follow = true;
   }

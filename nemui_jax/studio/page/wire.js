@@ -1,4 +1,4 @@
-// The line to the server: asks for music, newest first; fetches, sends and brings files.
+// The connection to the server: requests music, the newest request first; downloads and uploads files.
 
 const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
 
