@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +14,18 @@ from conftest import SMALLEST, TINY
 from nemui_jax import config
 from nemui_jax.config import Config, ModelConfig, TrainConfig
 from nemui_jax.data import dataset, layout, pianoroll
+from nemui_jax.errors import RunError, UsageError
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.model import decoder, heads, losses
-from nemui_jax.sampling.decode import latent_track
+from nemui_jax.runs.components import check_component, component_name
+from nemui_jax.sampling.decode import decode_latents, latent_track
 from nemui_jax.sampling.play import play_back
 from nemui_jax.training import batches
-from nemui_jax.training.optimizer import learning_rate_share
+from nemui_jax.training.optimizer import Optimizer, learning_rate_share
 from nemui_jax.training.step import (
     ROW_MULTIPLE,
     TrainState,
+    batch_loss,
     default_steps,
     init_state,
     steps_in_time,
@@ -446,6 +450,104 @@ def test_ranks_are_joined_on_purpose(loaded, small):
         jax.eval_shape(
             partial(train_step, config=small, max_notes_per_block=most), state, data, jax.random.key(0), jnp.int32(1)
         )
+
+
+# Seams
+
+
+class Bilinear(nn.Module):
+    """A decoder unlike Decoder: no layer is called `heads`."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, latent: jax.Array, time: jax.Array) -> decoder.Block:
+        hidden = nn.Dense(32)(latent) * nn.Dense(32)(decoder.time_features(time, self.config.model))
+        table = heads.heads_of(self.config)
+        return {name: nn.DenseGeneral(heads.head_shape(head, self.config))(hidden) for name, head in table.items()}
+
+
+def gradient_descent(_: TrainConfig) -> Optimizer:
+    return Optimizer(params=optax.sgd(0.01), rows=optax.sgd(0.5))
+
+
+def test_a_decoder_of_ones_own_is_trained_and_decoded(corpus, small, loaded):
+    data, most = loaded
+    state = init_state(jax.random.key(0), layout.count_corpus_rows(corpus.lengths, small), small, decoder=Bilinear)
+    loop = train_loop(state, data, jax.random.key(1), 100, small, most, decoder=Bilinear)
+    states, found = zip(*loop, strict=True)
+    assert np.mean(found[-1][-10:]) < np.mean(found[0][:10]) / 2
+    stretch = np.asarray(states[-1].latents[data.queries.row])
+    decoded = decode_latents(states[-1].params, stretch, np.asarray(data.queries.time), small, Bilinear)
+    assert decoded.frame.shape == (len(data.rolls.pedal), heads.count_pitches(small))
+
+
+def test_an_optimizer_of_ones_own_updates_weights_and_rows(loaded, small):
+    data, most = loaded
+    rows = int(data.queries.row.max()) + 1
+    state = on_host(init_state(jax.random.key(0), rows, small, optimizer=gradient_descent))
+    batch = batches.sample_batch(jax.random.key(1), jnp.int32(0), data, small.train)
+    target = batches.make_targets(data.rolls, batch.step, small, most)
+
+    def loss(params, table):
+        return batch_loss(params, table[batch.row], batch.time, target, small)
+
+    params_grads, table_grads = jax.grad(loss, (0, 1))(state.params, state.latents)
+    step = jax.jit(partial(train_step, config=small, max_notes_per_block=most, optimizer=gradient_descent))
+    after, _ = step(state, data, jax.random.key(1), 10)
+    np.testing.assert_allclose(after.latents, state.latents - 0.5 * table_grads, atol=1e-6)
+    expected = jax.tree.map(lambda leaf, slope: leaf - 0.01 * slope, state.params, params_grads)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.params, expected)
+
+
+def test_what_is_not_updated_stays(loaded, small):
+    data, most = loaded
+    new = layout.Queries(*(column[-5:] for column in data.queries))
+    old = layout.Queries(*(column[:-5] for column in data.queries))
+    first = int(new.row.min())
+    before = begin(data, small)
+    kept = on_host(before)
+    data = data._replace(queries=new, replay=old)
+    options = {"config": small, "max_notes_per_block": most, "length": 10}
+    after, _ = train_steps(before, data, jax.random.key(0), 10, **options, update_params=False, first_row=first)
+    assert_equal_bits(on_host(after.params), kept.params)
+    np.testing.assert_array_equal(after.latents[:first], kept.latents[:first])
+    assert (np.asarray(after.latents) != kept.latents)[np.unique(new.row)].any(axis=1).all()
+    assert not after.latents_opt[0].count[:first].any()
+
+
+def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):
+    silent = heads.Head(heads.cross_entropy, lambda music: 1 - heads.read_bits(music, 1).max(-1), per_pitch=False)
+    monkeypatch.setitem(heads.HEADS, "silent", silent)
+    names = (*small.model.heads[:2], "silent", *small.model.heads[2:])
+    settings = dataclasses.replace(small, model=dataclasses.replace(small.model, heads=names))
+    target = music_of(loaded, settings)
+    np.testing.assert_array_equal(target.values["silent"], 1 - target.values["frame"].max(-1))
+    state, found = go_on(begin(loaded[0], settings), loaded, settings, 100)
+    assert found[-1] < found[0]
+    wide = dataclasses.replace(settings, roll=dataclasses.replace(settings.roll, high=settings.roll.high + 3))
+    query = jnp.ones(settings.model.latent_size), jnp.float32(0.5)
+    before = decoder.decode(state.params, *query, settings)
+    after = decoder.decode(decoder.widen(state.params, settings, wide), *query, wide)
+    for name, head in heads.heads_of(settings).items():
+        found = after[name][:, :-3] if head.per_pitch else after[name]
+        np.testing.assert_allclose(found, before[name], rtol=1e-6)
+
+
+def test_a_decoder_that_cannot_be_widened_is_named(small):
+    wide = dataclasses.replace(small, roll=dataclasses.replace(small.roll, low=small.roll.low - 1))
+    params = decoder.init(jax.random.key(0), small, Bilinear)
+    assert decoder.widen(params, small, small) is params
+    with pytest.raises(UsageError, match="no layer `heads` to widen"):
+        decoder.widen(params, small, wide)
+
+
+def test_a_run_of_other_parts_is_refused(tmp_path):
+    recorded = component_name(decoder.Decoder)
+    assert recorded == "nemui_jax.model.decoder.Decoder"
+    check_component(tmp_path, "decoder", recorded, decoder.Decoder)
+    with pytest.raises(RunError, match=r"not test_train\.Bilinear; pass decoder=Decoder"):
+        check_component(tmp_path, "decoder", recorded, Bilinear)
 
 
 # What is learned

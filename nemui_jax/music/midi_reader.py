@@ -474,7 +474,7 @@ def _to_song(events: _Events, header: _Header, max_seconds: float) -> Song:
     texts = [Text(float(seconds_at(tick)), kind, text) for tick, kind, text in events.texts]
     return Song(
         parts=_split_parts(notes, rows, _table(events.controls, 4), programs[~late], events.track_names, controls),
-        tempo_map=tempo_map,
+        tempo_map=TempoMap(*(column[tempo_map.seconds <= end.max()] for column in tempo_map)),  # others tell nothing
         meters=timed(_changes(_table(events.meters, 3)), METER),
         key_signatures=timed(_changes(_table(events.keys, 3)), KEY_SIGNATURE),
         texts=tuple(sorted((text for text in texts if text.time <= max_seconds), key=lambda text: text.time)),

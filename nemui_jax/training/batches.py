@@ -61,18 +61,21 @@ def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) 
     side = jnp.uint32(math.isqrt(count - 1) + 1)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, position // jnp.uint32(count))
 
-    def permute(entry: UInt32[Array, " batch"]) -> UInt32[Array, " batch"]:
-        left, right = entry // side, entry % side
-        for round_number in range(4):
-            seeds = jax.vmap(jax.random.fold_in)(keys, round_number * side + right)
-            left, right = right, (left + jax.vmap(jax.random.bits)(seeds) % side) % side
-        return left * side + right
+    def feistel_round(number: Int[Array, ""], pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, right = pair
+        seeds = jax.vmap(jax.random.fold_in)(keys, number.astype(jnp.uint32) * side + right)
+        return right, (left + jax.vmap(jax.random.bits)(seeds) % side) % side
 
-    return jax.lax.while_loop(
-        lambda entry: jnp.any(entry >= count),
-        lambda entry: jnp.where(entry >= count, permute(entry), entry),
-        permute(position % jnp.uint32(count)),
+    def permute(walk: tuple[Array, Array]) -> tuple[Array, Array]:
+        entry, outside = walk
+        left, right = jax.lax.fori_loop(0, 4, feistel_round, (entry // side, entry % side))
+        entry = jnp.where(outside, left * side + right, entry)
+        return entry, entry >= count
+
+    entry, _ = jax.lax.while_loop(
+        lambda walk: jnp.any(walk[1]), permute, (position % jnp.uint32(count), jnp.ones_like(position, bool))
     )
+    return entry
 
 
 def make_targets(
