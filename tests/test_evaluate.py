@@ -209,6 +209,15 @@ def test_real_songs_overlap_with_songs_more_than_noise_does():
     assert found["silent"]["rest_ratio"] == 1
 
 
+def test_of_many_songs_some_are_measured(params, monkeypatch):
+    monkeypatch.setattr(report, "MAX_SONGS", 3)
+    monkeypatch.setattr(report, "PAIRS", 1)
+    songs = [scattered(seed) for seed in range(7)]
+    result = report.evaluate(params, [track(song, seed) for seed, song in enumerate(songs)], songs, SMALLEST)
+    assert result["songs"] == [3, 7]
+    assert [row["name"] for row in result["recall"]] == ["song 0", "song 3", "song 6"]
+
+
 # Stretches
 
 

@@ -85,6 +85,9 @@ def _print_evaluation(result: dict[str, Any]) -> None:
             )
         console.console().print(made)
 
+    measured, every = result["songs"]
+    if measured < every:
+        print(f"measured on {measured} of {every:,} songs, spread evenly over all")
     fields = ("onset", "offset", "velocity", "pedal")
     for part, title in (("recall", "recall: note F1"), ("held_out", "not learned, only fitted: note F1")):
         if part in result:

@@ -30,6 +30,7 @@ PAIRS = 24
 WEIGHTS = (0.25, 0.5, 0.75)
 PATH = 11  # weights along the path from one song to the other
 SECONDS = 90.0  # the longest stretch looked at
+MAX_SONGS = 100  # that are played back, and that mixes are compared with; of more, as many spread over all
 CLEARLY = 1.5  # how many times as like its parents as a song that is none a mix must be
 Player = Callable[[Sequence[LatentTrack], float, int], Song]  # two tracks, the weight of the second, blocks
 
@@ -44,9 +45,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """All figures of a run of at least two songs; of one song there is nothing but recall.
 
+    Of more than MAX_SONGS songs only as many are looked at: `songs` in the result says how many of how many.
     `original` plays mixes of a run made with `--preset original`, as one more baseline. `progress(done, of)`.
     """
-    result: dict[str, Any] = {"recall": recalls(params, tracks, songs, config)}
+    every, chosen = len(tracks), choose_songs(len(tracks))
+    tracks, songs = [tracks[index] for index in chosen], [songs[index] for index in chosen]
+    result: dict[str, Any] = {"songs": [len(tracks), every], "recall": recalls(params, tracks, songs, config)}
     pairs = draw_pairs(len(tracks))
     if not pairs:
         return result
@@ -125,6 +129,11 @@ def note_f1(params: decoder.Params, track: LatentTrack, config: Config) -> float
 def block_seconds(config: Config) -> float:
     """How long a block lasts at the tempo at which mixes are measured."""
     return config.model.block_steps / STEPS_PER_BEAT * STEADY_BEAT_SECONDS
+
+
+def choose_songs(count: int) -> list[int]:
+    """The songs that are looked at: all, or MAX_SONGS spread evenly over them."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_SONGS)).round().astype(int)).tolist()
 
 
 def draw_pairs(songs: int) -> list[tuple[int, int]]:

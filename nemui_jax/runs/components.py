@@ -13,7 +13,7 @@ def component_name(component: Callable[..., Any]) -> str:
 
 
 def check_component(run: Path, kind: str, recorded: str, component: Callable[..., Any]) -> None:
-    """RunError where a run was trained with another component of this kind (`decoder`, `optimizer`) than the given one."""
+    """RunError where a run was trained with another `decoder` or `optimizer` (the `kind`) than the given one."""
     if component_name(component) != recorded:
         raise RunError(
             f"{run}: trained with the {kind} {recorded}, not {component_name(component)}; "
