@@ -232,7 +232,7 @@ def test_only_whole_lines_of_the_log_count(run):
         b"\xff\x00",
         b"[" * 10**5,
     ]
-    lines += [b'{"step": NaN, "loss": 1, "seconds": 1}', b'{"step": 1, "loss": 1, "seconds": 1, "recall": "x"}']
+    lines += [b'{"step": NaN, "loss": 1, "seconds": 1}']
     whole = json.dumps(row).encode()
     (run.path / "metrics.jsonl").write_bytes(b"\n".join([whole, *lines, whole, whole[:-4]]))
     assert read_log(run) == [row, row]

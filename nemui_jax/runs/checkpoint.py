@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from nemui_jax.training.step import TrainState, init_state, pad_rows, place_stat
 
 KEPT = 2  # newest checkpoints that stay
 CHUNK_BYTES = 4 * 2**20
+CLEARINGS = 20  # after a save that failed
 
 
 def save(run: Run, state: TrainState) -> int:
@@ -243,9 +245,18 @@ def _errors(run: Run, step: int, hope: str) -> Iterator[None]:
         yield
     except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
         if jax.process_count() == 1:  # else it would wait for the others
-            with contextlib.suppress(Exception), _checkpointer(run):
-                pass  # opening it deletes what is left
+            _clear(run)
         raise SaveError(f"{run.path}: step {step:,} could not be saved ({_in_short(error)}); {hope}") from error
+
+
+def _clear(run: Run) -> None:
+    """Deletes what a save that failed has left, also what Orbax's threads still write after that."""
+    for _ in range(CLEARINGS):
+        with contextlib.suppress(Exception), _checkpointer(run):
+            pass  # opening it deletes
+        time.sleep(0.05)
+        if not any((run.path / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+            return
 
 
 def _in_short(error: Exception) -> str:
@@ -294,7 +305,12 @@ def _quiet_orbax() -> Iterator[Any]:
     except BaseException:
         gc.collect()  # tasks that failed say so when they are deleted
         logging.getLogger("absl").setLevel(logging.CRITICAL + 1)  # and its threads when they end, after this
+        logging.getLogger("asyncio").addFilter(_is_not_of_orbax)  # and tasks that this error refers to, when it goes
         raise
     finally:
         logging.disable(disabled)
         sys.unraisablehook = hook
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()

@@ -32,10 +32,9 @@ from nemui_jax.music.song import Song
 from nemui_jax.runs import integrity
 
 FORMAT = 3
-_SONG = r"[0-9a-f]{64}\.(song|npz)"
 _WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
     r"(scores|recall)\.json|metrics\.jsonl|tensorboard|profile|plots|export|\..*\.partial",
-    rf"songs/({_SONG}|\..*\.partial)",
+    r"songs/\.?[0-9a-f]{64}\.(song|npz)(\.[\w-]+\.partial)?",
     r"checkpoints/(\d+(\.json|\.orbax-checkpoint-tmp.*)?|\..*\.partial)",
     r"run\.json",
 )
@@ -296,11 +295,7 @@ def read_log(run: Run) -> list[dict[str, Any]]:
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if (
-                isinstance(row, dict)
-                and {"step", "loss", "seconds"} <= row.keys()
-                and all(map(_is_number, row.values()))
-            ):
+            if isinstance(row, dict) and all(_is_number(row.get(name)) for name in ("step", "loss", "seconds")):
                 rows.append(row)
     return rows
 

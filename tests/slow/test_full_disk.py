@@ -6,13 +6,14 @@ Disks are small tmpfs mounts, which only root can make; where that is refused th
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import SMALLEST, TINY, Answer, finish, start
+from conftest import ROOT, SMALLEST, TINY, Answer, finish, start
 
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.runs import checkpoint
@@ -118,6 +119,39 @@ def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_pa
     assert damaged == []
     again = train(songs_folder, run)
     assert (again.code, again.err) == (0, "")
+
+
+FAILING_SAVES = """
+import gc, json, resource, sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from nemui_jax.errors import SaveError
+from nemui_jax.runs import checkpoint, run
+from nemui_jax.training.step import init_state
+found = run.read_run(Path(sys.argv[1]))
+state = init_state(jax.random.key(0), found.rows, found.config)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for step in range(found.total + 1, found.total + 11):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+    try:
+        checkpoint.save(found, state._replace(step=jnp.int32(step)))
+    except SaveError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print(error)
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 5000])
+def test_saves_that_fail_leave_nothing_and_say_one_line(trained, tmp_path, limit):
+    """Orbax writes in several threads, of which some fail later than others."""
+    path = shutil.copytree(trained.path, tmp_path / "run")
+    before = {item.name for item in (path / "checkpoints").iterdir()}
+    command = [sys.executable, "-c", FAILING_SAVES, str(path), str(limit)]
+    answer = finish(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    assert (answer.code, answer.err) == (0, "")
+    assert len(answer.out.splitlines()) == answer.out.count("could not be saved (File too large); steps") == 10
+    assert {item.name for item in (path / "checkpoints").iterdir()} == before
 
 
 def sample(run: Path, out: Path) -> Answer:

@@ -71,7 +71,7 @@ def leftovers(run: Path) -> list[str]:
     """What a run holds besides what it is made of."""
     names = [str(path.relative_to(run)) for path in run.rglob("*")]
     step = r"checkpoints/\d+(/.*|\.json)?"
-    whole = rf"songs(/[0-9a-f]{{64}}\.npz)?|(run|scores)\.json|metrics\.jsonl|lock|checkpoints|{step}"
+    whole = rf"songs(/[0-9a-f]{{64}}\.song)?|(run|scores)\.json|metrics\.jsonl|lock|checkpoints|{step}"
     odd = [name for name in names if not re.fullmatch(whole, name)]
     steps = {path.name for path in run.glob("checkpoints/*") if path.name.isdecimal()}
     odd += [name for name in steps if not (run / "checkpoints" / f"{name}.json").exists()]
