@@ -62,7 +62,7 @@ def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
     seen = []
     result = report.evaluate(params, tracks, SONGS[:count], SMALLEST, progress=lambda *done: seen.append(done))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert all(leaf is None or type(leaf) is float for leaf in numbers(result))
+    assert all(leaf is None or type(leaf) is float for leaf in numbers({**result, "songs": []}))
     pairs = count * (count - 1) // 2
     assert seen == [(done + 1, pairs) for done in range(pairs)]
     assert set(result) == ({"recall", "mixes", "path", "sets"} if pairs else {"recall"})
