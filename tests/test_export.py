@@ -62,7 +62,7 @@ def test_another_program_gets_what_the_decoder_says(exported, trained):
         with np.load(exported / f"said-{count}.npz") as said:
             assert set(said) == set(run.config.model.heads)
             for head in said:
-                np.testing.assert_allclose(said[head], getattr(wanted, head), rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(said[head], wanted[head], rtol=1e-4, atol=1e-4)
     slope = jax.grad(
         lambda latent: jax.vmap(partial(nemui.decode, run.params, config=run.config))(latent, np.zeros(2)).frame.sum()
     )(np.asarray(run.table)[:2])
