@@ -64,7 +64,7 @@ def test_another_program_gets_what_the_decoder_says(exported, trained):
             for head in said:
                 np.testing.assert_allclose(said[head], wanted[head], rtol=1e-4, atol=1e-4)
     slope = jax.grad(
-        lambda latent: jax.vmap(partial(nemui.decode, run.params, config=run.config))(latent, np.zeros(2)).frame.sum()
+        lambda latent: jax.vmap(partial(nemui.decode, run.params, config=run.config))(latent, np.zeros(2))["frame"].sum()
     )(np.asarray(run.table)[:2])
     np.testing.assert_allclose(np.load(exported / "slope.npy"), slope, rtol=1e-3, atol=1e-4)
     told = json.loads((exported / "told.json").read_text())
@@ -98,7 +98,7 @@ def test_a_decoder_with_random_features():
     said = decoder.call(export.flatten(params), latent, time.astype(np.float32))
     wanted = jax.vmap(partial(nemui.decode, params, config=settings))(latent, time)
     assert set(said) == {"frame"}
-    np.testing.assert_allclose(said["frame"], wanted.frame, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(said["frame"], wanted["frame"], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("missing", ["safetensors.numpy", "flatbuffers"])

@@ -139,7 +139,7 @@ def test_a_mixed_note_is_played_as_its_song_plays_it_at_the_loudness_of_both():
     loud, soft = flat(settings, 4, velocity=0.8), flat(settings, 4, velocity=0.4)
     loud.onset[::8, 5] = soft.onset[::8, 9] = 1
     loud.velocity[0, 5] = 0.9
-    velocity, _ = mix_expression([loud, soft], np.full((2, 64, 1), 0.5), 128)
+    velocity, _ = mix_expression([loud, soft], np.full((2, len(loud.onset), 1), 0.5), 128)
     assert velocity[8, 9] == pytest.approx(0.6, abs=0.02)
     assert velocity[0, 5] == pytest.approx(velocity[8, 5] + 0.1, abs=0.01)
     assert velocity[8, 20] == pytest.approx(0.6, abs=0.02)

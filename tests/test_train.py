@@ -546,9 +546,7 @@ def test_a_run_of_other_parts_is_refused(tmp_path):
     recorded = part_name(decoder.Decoder)
     assert recorded == "nemui_jax.model.decoder.Decoder"
     check_part(tmp_path, "decoder", recorded, decoder.Decoder)
-    with pytest.raises(
-        RunError, match=r"not test_train\.Bilinear; pass decoder=Decoder"
-    ):
+    with pytest.raises(RunError, match=r"not test_train\.Bilinear; pass decoder=Decoder"):
         check_part(tmp_path, "decoder", recorded, Bilinear)
 
 
