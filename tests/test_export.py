@@ -63,8 +63,7 @@ def test_another_program_gets_what_the_decoder_says(exported, trained):
             assert set(said) == set(run.config.model.heads)
             for head in said:
                 np.testing.assert_allclose(said[head], wanted[head], rtol=1e-4, atol=1e-4)
-    decode = jax.vmap(partial(nemui.decode, run.params, config=run.config))
-    slope = jax.grad(lambda latent: decode(latent, np.zeros(2))["frame"].sum())(np.asarray(run.table)[:2])
+    slope = jax.grad(lambda latent: jax.vmap(decode)(latent, np.zeros(2))["frame"].sum())(np.asarray(run.table)[:2])
     np.testing.assert_allclose(np.load(exported / "slope.npy"), slope, rtol=1e-3, atol=1e-4)
     told = json.loads((exported / "told.json").read_text())
     assert told["platforms"] == ["cpu", "cuda", "tpu"]
