@@ -20,7 +20,7 @@ from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
-from nemui_jax import config
+from nemui_jax import shell
 from nemui_jax.data import dataset
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
@@ -54,9 +54,8 @@ def folder(tmp_path) -> Path:
 def untaught(songs_folder, tmp_path_factory) -> Path:
     """A finished run of 200 steps, with every checkpoint saved; copied, never changed."""
     path = tmp_path_factory.mktemp("runs") / "untaught"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemui_jax.cli.train.SAVE_SECONDS", -1.0)
-        answer = call("train", "--dir", songs_folder, "--run", path, "--steps", 200, settings=SMALLEST)
+    flags = ("--steps", 200, "--save-seconds", 0)
+    answer = call("train", "--dir", songs_folder, "--run", path, *flags, settings=SMALLEST)
     assert answer.code == 0, answer
     return path
 
@@ -77,10 +76,20 @@ def run(untaught, tmp_path) -> Path:
         (["train"], "--dir"),
         (["train", "--dir"], "--dir"),
         (["train", "--dir", "x", "--steps", "0"], "--steps: 0 is out of range"),
-        (["train", "--dir", "x", "--steps", "many"], "--steps: 'many' is not a number"),
+        (["train", "--dir", "x", "--steps", "many"], "--steps: 'many' is not a whole number"),
         (["train", "--dir", "x", "--minutes", "nan"], "--minutes: nan is out of range"),
         (["train", "--dir", "x", "--minutes", "-1"], "--minutes: -1 is out of range"),
-        (["train", "--dir", "x", "--seed", "one"], "--seed"),
+        (["train", "--dir", "x", "--minutes", "1e12"], "--minutes: 1e12 is out of range"),
+        (["train", "--dir", "x", "--steps", "5000000000"], "--steps: 5000000000 is out of range"),
+        (["train", "--dir", "x", "--seed", "one"], "--seed: 'one' is not a whole number"),
+        (["train", "--dir", "x", "--seed", "-5"], "--seed: -5 is out of range"),
+        (["train", "--dir", "x", "--seed", str(2**63)], "--seed: 9223372036854775808 is out of range"),
+        (["train", "--dir", ""], "--dir: a path is missing"),
+        (["train", "--dir", "x", "--run", ""], "--run: a path is missing"),
+        (["sample", "--random", "--count", str(10**12)], "--count: 1000000000000 is out of range"),
+        (["sample", "--song", "0", "--temperature", "1e11"], "--temperature: 1e11 is out of range"),
+        (["sample", "--song", "0", "--out", ""], "--out: a path is missing"),
+        (["add", "--file"], "--file"),
         (["train", "--dir", "x", "--preset", "new"], "--preset"),
         (["songs", "--port", "1"], "--port"),
         (["sample"], "--song"),
@@ -140,7 +149,11 @@ def test_odd_arguments_are_printed_escaped(arguments):
 
 @pytest.mark.parametrize("command", [["songs"], ["sample", "--song", "0"]])
 def test_no_run(command, tmp_path):
-    refused(call(*command, "--run", tmp_path / "none"), "no run here; make one with: python run.py train")
+    refused(
+        call(*command, "--run", tmp_path / "none"),
+        "no run here; make one with: ",
+        f" train --dir FOLDER --run {tmp_path}",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,19 +164,19 @@ def test_what_training_says(trained):
     assert trained.answer.err == ""
     lines = trained.answer.out.splitlines()
     assert lines[0].startswith("3 of 3 files used: ")
-    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  recall [01]\.\d+  .* left", lines[1])
+    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  note F1 [01]\.\d+  .* left", lines[1])
     assert re.search(r"2 +rubato +1\.0000 +1\.0000 +1\.0000 +[01]\.\d{4} +\d\.\d ms", trained.answer.out)
-    assert f"  python run.py sample --song 0 --run {trained.path}" in lines
-    assert f"  python run.py songs --run {trained.path}" in lines
+    assert f"  {shell.command()} sample --song 0 --run {trained.path}" in lines
+    assert f"  {shell.command()} songs --run {trained.path}" in lines
 
 
 def test_log_of_a_training(trained):
     rows = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
     total = read_run(trained.path).total
     assert [row["step"] for row in rows] == list(range(50, total + 1, 50))
-    assert all(set(row) - {"recall"} == {"step", "loss", "seconds"} for row in rows)
+    assert all(set(row) - {"note_f1"} == {"step", "loss", "seconds"} for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"] / 10
-    assert rows[-1]["recall"] == 1
+    assert rows[-1]["note_f1"] == 1
     assert all(before["seconds"] < after["seconds"] for before, after in itertools.pairwise(rows))
 
 
@@ -182,7 +195,7 @@ def test_songs_as_json(trained, songs_folder):
     assert [row["index"] for row in rows] == [0, 1, 2]
     assert [row["name"] for row in rows] == ["a chorale", "repeats", "rubato"]
     for row in rows:
-        assert {"index", "name", "path", "seconds", "notes", "key"} <= set(row)
+        assert set(row) == {"index", "name", "path", "seconds", "notes", "key", "note_f1"}
         source = midi_reader.read(row["path"])
         assert Path(row["path"]).is_relative_to(songs_folder)
         assert (row["seconds"], row["notes"]) == (pytest.approx(source.seconds), len(source.notes))
@@ -243,16 +256,10 @@ def test_minutes(folder, tmp_path):
     assert checkpoint.saved_steps(tmp_path / "run") == [total]
 
 
-def test_original_preset(folder, tmp_path, monkeypatch):
-    original = config.preset("original")
-    smaller = dataclasses.replace(
-        original,
-        model=dataclasses.replace(original.model, hidden_size=16),
-        train=dataclasses.replace(original.train, window_blocks=50),
-    )
-    preset = config.preset
-    monkeypatch.setattr(config, "preset", lambda name: smaller if name == "original" else preset(name))
-    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--steps", 50, "--preset", "original")
+def test_original_preset(folder, tmp_path):
+    smaller = ("--set", "model.hidden_size=16", "--set", "train.window_blocks=50")
+    flags = ("--run", tmp_path / "run", "--steps", 50, "--preset", "original")
+    answer = call("train", "--dir", folder, *flags, *smaller)
     assert answer.code == 0, answer
     run = read_run(tmp_path / "run")
     assert run.rows == 3  # one a song
@@ -261,6 +268,33 @@ def test_original_preset(folder, tmp_path, monkeypatch):
     before = init_state(jax.random.key(0), 3, run.config).latents[:3]
     assert (np.asarray(table) != np.asarray(before)).any(axis=1).all()  # and it is learned
     refused(call("train", "--dir", folder, "--run", tmp_path / "run"), "preset: original, now default")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.hiden_size=64", "'model.hiden_size': no such setting; did you mean model.hidden_size"),
+        ("model.hidden_size", "'model.hidden_size': a value is missing; write model.hidden_size=VALUE"),
+        ("model.hidden_size=wide", "model.hidden_size=wide: must be a whole number"),
+        ("model.hidden_size=0", "model.hidden_size=0: must be above 0"),
+        ("model.heads=onset,chord", "model.heads: no head 'chord'; there are onset, frame"),
+        ("train.loss=l2", "train.loss=l2: there are likelihood, squared"),
+        ("roll.low=127", "roll.low=127, roll.high=108: must be in order"),
+    ],
+)
+def test_a_wrong_setting_is_refused(folder, tmp_path, setting, message):
+    refused(call("train", "--dir", folder, "--run", tmp_path / "run", "--set", setting), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_win_over_what_is_fitted_to_the_songs(folder, tmp_path):
+    flags = ("--run", tmp_path / "run", "--steps", 1, "--set", "roll.high=120")
+    assert call("train", "--dir", folder, *flags, settings=SMALLEST).code == 0
+    run = read_run(tmp_path / "run")
+    assert run.config.roll.high == 120
+    assert run.config.model == SMALLEST.model
+    again = call("train", "--dir", folder, "--run", tmp_path / "new", "--set", "roll.high=60", settings=SMALLEST)
+    refused(again, "the songs need pitches")
 
 
 # Going on
@@ -297,16 +331,16 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp
 
     arguments = ("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 200)
     with monkeypatch.context() as patch:
-        patch.setattr("nemui_jax.training.step.train_loop", stopping)
+        patch.setattr("nemui_jax.training.loop.train_loop", stopping)
         answer = call(*arguments, settings=SMALLEST)
     assert answer.code == 128 + number
     assert answer.err == ""
-    assert answer.out.endswith("stopped after step 100, which is saved; the same command goes on from there\n")
+    assert answer.out.endswith("stopped after step 100, which is saved; the same command continues from there\n")
     assert checkpoint.saved_steps(tmp_path / "run") == [100]
 
     again = call(*arguments, settings=SMALLEST)
     assert again.code == 0
-    assert "goes on after step 100 of 200" in again.out
+    assert "continues after step 100 of 200" in again.out
     assert_same_end(tmp_path / "run", untaught)
 
 
@@ -321,8 +355,8 @@ def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder
     assert "damaged checkpoint 200; using 150" in told.out
     answer = call("train", "--dir", songs_folder, "--run", run, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
-    assert "damaged checkpoint 200; going back to 150" in answer.out
-    assert "goes on after step 150 of 200" in answer.out
+    assert "checkpoint 200 is damaged; going back to 150" in answer.out
+    assert "continues after step 150 of 200" in answer.out
     assert_same_end(run, untaught)
 
 
@@ -342,8 +376,8 @@ def test_a_finished_training_is_left_as_it_is(songs_folder, run):
     before = contents(run)
     answer = call("train", "--dir", songs_folder, "--run", run, settings=SMALLEST)
     assert answer.code == 0
-    assert "goes on after step 200 of 200" in answer.out
-    assert "recall, against the files" in answer.out
+    assert "training is finished: all 200 steps are done" in answer.out
+    assert "songs played back, against their files" in answer.out
     assert contents(run) == before
 
 
@@ -352,14 +386,38 @@ def test_other_data_or_settings_are_refused(folder, songs_folder, run):
     wider = dataclasses.replace(SMALLEST, model=dataclasses.replace(SMALLEST.model, hidden_size=9))
     refused(call("train", "--dir", songs_folder, "--run", run, settings=wider), "model.hidden_size: 8, now 9")
     arguments = ("train", "--dir", songs_folder, "--run", run)
-    refused(call(*arguments, "--seed", 1, settings=SMALLEST), "seed: 0, now 1", "--fresh or another --run")
+    refused(
+        call(*arguments, "--seed", 1, settings=SMALLEST),
+        "seed: 0, now 1",
+        "start over with --fresh or use another --run",
+    )
     refused(call(*arguments, "--steps", 300, settings=SMALLEST), "steps: 200, now 300")
     refused(call(*arguments, "--preset", "original", settings=SMALLEST), "preset: default, now original")
-    midi_writer.write(make_song([(0.0, 1.0, 60)]), folder / "new.mid")
-    (folder / "rubato.mid").unlink()
-    answer = call("train", "--dir", folder, "--run", run, settings=SMALLEST)
-    refused(answer, "songs: 1 gone (rubato), 1 new (new)")
     assert contents(run) == before
+
+
+def test_new_songs_are_added_and_those_that_are_gone_stay(folder, run):
+    midi_writer.write(
+        make_song([(0.2 * beat, 0.2 * beat + 0.1, 60 + beat % 5) for beat in range(20)]), folder / "new.mid"
+    )
+    (folder / "rubato.mid").unlink()
+    arguments = ("train", "--dir", folder, "--run", run, "--steps", 200)
+    answer = call(*arguments, settings=SMALLEST)
+    assert answer.code == 0, answer
+    assert "kept in the run, though no longer among the songs given: 1 (rubato)" in answer.out
+    assert "new, and to be added: 1 (new)" in answer.out
+    assert "song 3 new: added" in answer.out
+    assert [entry.name for entry in read_run(run).entries] == ["a chorale", "repeats", "rubato", "new"]
+    before = contents(run)
+    again = call(*arguments, settings=SMALLEST)  # now there is nothing to add
+    assert (again.code, contents(run)) == (0, before)
+    assert "to be added" not in again.out
+
+
+def test_minutes_of_a_run_that_exists_are_not_used_and_that_is_said(songs_folder, run):
+    answer = call("train", "--dir", songs_folder, "--run", run, "--minutes", 5, settings=SMALLEST)
+    assert answer.code == 0
+    assert "minutes: the length of this run was set when it began, to 200 steps" in answer.out
 
 
 def test_the_same_songs_elsewhere_are_the_same(folder, run):
@@ -523,7 +581,10 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--song", "r"], "3 songs have 'r' in their names: 0 a chorale, 1 repeats, 2 rubato"),
         (["--song", "0,"], "a song is missing"),
         (["--song", "none.mid"], "none.mid: no such file"),
-        (["--song", "0", "--key", "X"], "no song's name has 'X'"),
+        (["--song", "0", "--key", "H"], "no key 'H'; give one such as C, Eb or F#m"),
+        (["--perturb", "0:1e300"], "noise of 1e+300"),
+        (["--song", "0", "--out", "x.wav"], "--out x.wav: name a .mid file, and add --wav"),
+        (["--song", "0", "--out", "x.png"], "--out x.png: name a .mid file, and add --png"),
         (["--mix", "999:1"], "no song 999"),
         (["--mix", "0:nan"], "finite number"),
         (["--mix", "0:0"], "add up to 0"),
@@ -531,7 +592,7 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--mix", "0:1,0:1"], "named twice"),
         (["--morph", "0"], "name two songs at least"),
         (["--morph", "0,9"], "no song 9"),
-        (["--perturb", "0:-1"], "must not be negative"),
+        (["--perturb", "0:-1"], "must be 0 to 1000"),
         (["--song", "0", "--count", "2"], "--count goes with"),
         (["--mix", "0:1", "--best", "2"], "--best with --random"),
     ],

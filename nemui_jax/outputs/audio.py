@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from nemui_jax import shell
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import MissingExtra, SoundfontError
 from nemui_jax.files import escape, write_bytes
@@ -285,7 +286,7 @@ def _load(path: Path, rate: int) -> Voice:
         # By name, because only some users have it, and because its annotations leave out what its factories make.
         symusic: Any = importlib.import_module("symusic")
     except ImportError as error:
-        raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'") from error
+        raise MissingExtra(f"playing a soundfont needs symusic: {shell.install('audio')}") from error
     try:
         player = symusic.Synthesizer(path, rate, 4)
     except RuntimeError as error:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemui_jax import shell
 from nemui_jax.config import Config, from_json, to_json
 from nemui_jax.data import cache, dataset, layout
 from nemui_jax.errors import RunError
@@ -73,13 +74,9 @@ class Run:
         return dataset.Corpus(self.entries, tuple(self.song(index) for index in range(len(self.entries))))
 
 
-
-
 def run_exists(path: Path) -> bool:
     """Whether there is a run in this folder."""
     return (path / "run.json").exists()
-
-
 
 
 def create_run(path: Path, config: Config, seed: int, total: int, corpus: dataset.Corpus) -> Run:
@@ -97,8 +94,6 @@ def create_run(path: Path, config: Config, seed: int, total: int, corpus: datase
     return run
 
 
-
-
 def write_manifest(run: Run) -> None:
     """Writes what a run is."""
     what = {
@@ -111,13 +106,12 @@ def write_manifest(run: Run) -> None:
     write_text(run.path / "run.json", json.dumps(what, indent=1))
 
 
-
-
 def read_run(path: Path) -> Run:
     """The run in a folder. RunError if there is none, or if it is damaged or of a newer format."""
     path = path.absolute()
     if not run_exists(path):
-        raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
+        train = shell.command("train", "--dir", "FOLDER", "--run", path)
+        raise RunError(f"{path}: no run here; make one with: {train}")
     try:
         what = json.loads((path / "run.json").read_text())
         if what["format"] > FORMAT:
@@ -132,8 +126,6 @@ def read_run(path: Path) -> Run:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{path}: run.json is damaged ({error})") from error
-
-
 
 
 @contextlib.contextmanager
@@ -159,8 +151,6 @@ def lock_run(path: Path) -> Iterator[None]:
                 _remove_partial_run(path)
 
 
-
-
 def _open_lock(path: Path) -> TextIO:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -169,8 +159,6 @@ def _open_lock(path: Path) -> TextIO:
         raise RunError(f"{path}: a file stands there; name another --run") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); name another --run") from error
-
-
 
 
 def _remove_partial_run(path: Path) -> None:
@@ -184,8 +172,6 @@ def _remove_partial_run(path: Path) -> None:
         shutil.rmtree(path)
 
 
-
-
 def set_aside(path: Path) -> Path:
     """Moves all that a run holds, but its lock, to a new folder beside it; returns that folder."""
     aside = next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}.old-{n}")).exists())
@@ -194,8 +180,6 @@ def set_aside(path: Path) -> Path:
         if item.name != "lock":
             item.rename(aside / item.name)
     return aside
-
-
 
 
 def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.SongEntry]) -> str:
@@ -211,8 +195,6 @@ def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.Son
     if not parts and list(before) != list(after):
         parts = ["in another order"]
     return ", ".join(parts)
-
-
 
 
 def read_scores(run: Run) -> list[dict[str, float]]:
@@ -232,5 +214,3 @@ def read_log(run: Run) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return rows
-
-
