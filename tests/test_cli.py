@@ -1,10 +1,12 @@
 """The commands as a person meets them: what they print, write and answer."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,7 +29,7 @@ from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import lock_run, read_log, read_run
-from nemui_jax.training.step import CHUNK, init_state, train_loop
+from nemui_jax.training.step import init_state, train_loop
 
 
 def refused(answer: Answer, *parts: str) -> None:
@@ -247,13 +249,15 @@ def test_a_run_that_is_a_file(folder, tmp_path):
     refused(call("train", "--dir", folder, "--run", tmp_path / "file"))
 
 
-def test_minutes(folder, tmp_path):
-    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.01", settings=SMALLEST)
+def test_minutes_become_steps(folder, tmp_path, monkeypatch):
+    """As many as the time that is left holds."""
+    asked = []
+    monkeypatch.setattr("nemui_jax.training.loop.steps_in_time", lambda seconds, *_: asked.append(seconds) or 100)
+    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.5", settings=SMALLEST)
     assert answer.code == 0, answer
-    total = read_run(tmp_path / "run").total
-    assert total >= CHUNK
-    assert total % CHUNK == 0
-    assert checkpoint.saved_steps(tmp_path / "run") == [total]
+    assert 0 < asked[0] < 30  # what reading the songs took is taken off
+    assert read_run(tmp_path / "run").total == 100
+    assert checkpoint.saved_steps(tmp_path / "run") == [100]
 
 
 def test_original_preset(folder, tmp_path):
@@ -634,3 +638,62 @@ def test_what_cannot_be_drawn_or_heard_is_told_before_anything_is_written(traine
         assert answer.code == 2
         assert "none.sf2: cannot be read" in answer.err or "goes with --wav" in answer.err
         assert list(tmp_path.iterdir()) == []
+
+
+# Streams and signals
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("| true; exit ${PIPESTATUS[0]}", None), (">/dev/full", 1)],
+)
+def test_streams_that_are_closed_or_full(trained, redirection, code):
+    command = f"{shlex.join([sys.executable, 'run.py', 'songs', '--run', str(trained.path)])} {redirection}"
+    answer = subprocess.run(["bash", "-c", command], cwd=ROOT, text=True, capture_output=True)
+    assert code is None or answer.returncode == code  # whether a pipe's reader has left in time is not certain
+    assert answer.stderr.count("\n") == (code == 1)
+    assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
+
+
+def test_a_file_is_whole_though_stdout_is_closed(trained, tmp_path):
+    """What is printed must not land in a file that got the number of stdout."""
+    words = [sys.executable, "run.py", "sample", "--run", trained.path, "--song", "0", "--out", tmp_path / "a.mid"]
+    assert subprocess.run(["bash", "-c", f"{shlex.join(map(str, words))} >&-"], cwd=ROOT).returncode == 0
+    assert_plays(chorale(), midi_reader.read(tmp_path / "a.mid"))
+
+
+@pytest.mark.parametrize("module", ["nemui_jax", "nemui_jax.cli"])
+def test_modules_are_commands(module, trained):
+    program = [sys.executable, "-m", module]
+    answer = subprocess.run([*program, "songs", "--run", trained.path], cwd=ROOT, text=True, capture_output=True)
+    assert (answer.returncode, answer.stdout) == (0, call("songs", "--run", trained.path).out)
+    wrong = subprocess.run([*program, "songs", "--run", "none"], cwd=ROOT, text=True, capture_output=True)
+    assert f"make one with: {shlex.join(program)} train" in wrong.stderr  # begun as this was
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9, 1.4])
+def test_ctrl_c_while_jax_is_imported(seconds, trained, tmp_path):
+    process = start("sample", "--run", trained.path, "--mix", "0:0.5,1:0.5", "--out", tmp_path / "a.mid")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.send_signal(signal.SIGINT)
+    answer = finish(process)
+    assert (answer.code, answer.err) in ((130, "nemui: stopped\n"), (0, ""))
+
+
+def test_an_exception_is_not_raised_within_an_import(tmp_path):
+    """C++ code that is initialised there would abort the process."""
+    (tmp_path / "slow_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from nemui_jax.cli import signals
+with signals.handled() as received:
+    try:
+        import slow_module
+        assert slow_module.whole
+        while True: pass
+    except signals.Stopped:
+        print("whole", len(received) > 1)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "whole True\n"

@@ -227,13 +227,13 @@ def test_any_song_can_be_drawn(song, tmp_path):
 
 def test_curve():
     rows: list[dict] = [{"step": 50 * i, "seconds": 30.0 * i, "loss": 1 / i} for i in range(1, 21)]
-    rows[9]["recall"], rows[19]["recall"] = 0.5, 0.875
+    rows[9]["note_f1"], rows[19]["note_f1"] = 0.5, 0.875
     figure = plots.curve(rows)
     loss, known = figure.axes
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [(row["step"], row["loss"]) for row in rows])
     np.testing.assert_allclose(known.lines[0].get_xydata(), [(500, 0.5), (1000, 0.875)])
     assert loss.get_yscale() == "log"
-    assert {"recall 0.875", "1,000 steps, loss 0.05"} <= set(texts(figure))
+    assert {"note F1 0.875", "1,000 steps, loss 0.05"} <= set(texts(figure))
     minutes = loss.child_axes[0]
     at = {label.get_text(): place for label, place in zip(minutes.get_xticklabels(), minutes.get_xticks(), strict=True)}
     assert at["4 min"] == pytest.approx(400)
@@ -256,7 +256,7 @@ def test_curve_of_what_logs_may_lack():
     restarted = [{"step": step, "seconds": seconds, "loss": 0.5} for step, seconds in ((1, 5.0), (2, 9.0), (3, 1.0))]
     assert not plots.curve([*restarted, {"step": 4}]).axes[0].child_axes
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.curve([{"step": 4, "recall": 1.0}])
+        plots.curve([{"step": 4, "note_f1": 1.0}])
 
 
 def make_table(songs: int, rows: int = 20, latent: int = 6) -> tuple[np.ndarray, np.ndarray, list[str]]:

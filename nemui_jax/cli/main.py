@@ -24,15 +24,20 @@ def main(arguments: "list[str] | None" = None) -> int:
 
         with signals.handled(last) as received:
             try:
-                return _run(arguments)
+                code = _run(arguments)
             except BaseException as error:
                 if not received and not isinstance(error, KeyboardInterrupt):  # else it is what a library made of it
                     raise
-            finally:
-                _flush(last)
+                code = None
     except KeyboardInterrupt:
-        pass
-    return _complain("stopped", 128 + (received[0] if received else 2))
+        code = None
+    if code is None:
+        code = _complain("stopped", 128 + (received[0] if received else 2))
+    if last:
+        _flush()
+        if received:
+            os._exit(code)  # what was interrupted, such as an import of JAX, may crash when the interpreter clears it
+    return code
 
 
 def _run(arguments: "list[str] | None") -> int:
@@ -85,14 +90,13 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
-def _flush(last: bool) -> None:
-    """Writes out what was printed, which leaving by force would not; a reader that has left is no error."""
+def _flush() -> None:
+    """Writes out what was printed; a reader that has left is no error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            if last:
-                _give_up(stream)
+            _give_up(stream)
 
 
 def _give_up(stream) -> None:

@@ -8,6 +8,7 @@ that was saved is harmed.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -20,7 +21,6 @@ from types import FrameType
 LEAVE_SECONDS = 8.0  # until a process is left by force
 AGAIN_SECONDS = 2.0  # from one raising to the next, so that what is cleaned up meanwhile can be
 POLL_SECONDS = 0.25  # from one look at whether it can be raised to the next
-EXIT_SECONDS = 2.0  # that the interpreter may take to end
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -31,7 +31,8 @@ class Stopped(KeyboardInterrupt):
 class Policy:
     """What becomes of signals, and those that came."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
+        self.last = last
         self.received: list[int] = []
         self.offered = False  # to a command that may ask whether it should stop
         self.soft = False  # it has asked
@@ -44,6 +45,8 @@ class Policy:
         waits = self.soft and not self.heard.is_set()
         if not waits and not _importing(frame) and time.monotonic() - self.acted_at > AGAIN_SECONDS:
             self.acted_at = time.monotonic()
+            if self.last:
+                logging.disable()  # libraries log what an interruption leaves undone
             raise Stopped
 
     def should_stop(self) -> bool:
@@ -62,9 +65,9 @@ _policy: ContextVar[Policy | None] = ContextVar("policy", default=None)
 def handled(last: bool = False) -> Iterator[list[int]]:
     """Handles signals while it lasts; its list then holds those that came. Only the main thread can.
 
-    With `last` the process is about to end: signals after this are too late to matter, and an end after one is quick.
+    With `last` the process is about to end: signals after this are too late to matter, and after one nothing is logged.
     """
-    policy = Policy()
+    policy = Policy(last)
     if threading.current_thread() is not threading.main_thread():
         yield policy.received
         return
@@ -87,11 +90,7 @@ def handled(last: bool = False) -> Iterator[list[int]]:
         sys.unraisablehook = hook
         for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, signal.SIG_IGN if last else handler)
-        if last and policy.received:
-            timer = threading.Timer(EXIT_SECONDS, os._exit, [128 + policy.received[0]])
-            timer.daemon = True
-            timer.start()
-        else:
+        if not (last and policy.received):
             threading.excepthook = thread_hook
 
 

@@ -306,14 +306,14 @@ def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(color=_LINE, linewidth=0.6)
 
-    known = [(row["step"], row["recall"]) for row in metrics if row.get("recall") is not None]
-    if known:
+    scores = [(row["step"], row["note_f1"]) for row in metrics if row.get("note_f1") is not None]
+    if scores:
         right = axes.twinx()
         _style(right)
-        right.plot(*zip(*known, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
+        right.plot(*zip(*scores, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
         right.set(ylim=(0, 1.04), yticks=np.arange(6) / 5)
-        right.set_ylabel("recall", color=_SECOND)
-        last = f"recall {known[-1][1]:.3f}"
+        right.set_ylabel("note F1", color=_SECOND)
+        last = f"note F1 {scores[-1][1]:.3f}"
         axes.set_title(last, loc="right", color=_SECOND, fontsize=_NORMAL)
     axes.set_title(f"{step[-1]:,} steps, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=_NORMAL)
     _draw_clock(axes, rows)
