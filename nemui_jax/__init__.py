@@ -15,12 +15,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nemui_jax.api import LoadedRun, Piece, load, train
+    from nemui_jax.api import LoadedRun, load, train
     from nemui_jax.config import Config, override, preset
     from nemui_jax.model.decoder import Block, decode, init
     from nemui_jax.model.latents import mix_latents
     from nemui_jax.model.losses import Target, loss
     from nemui_jax.music.song import Song
+    from nemui_jax.piece import Piece
     from nemui_jax.sampling.decode import LatentTrack
     from nemui_jax.sampling.play import play
     from nemui_jax.trainer import Event
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("LoadedRun", "Piece", "load", "train"),
+    "api": ("LoadedRun", "load", "train"),
     "config": ("Config", "override", "preset"),
     "model.decoder": ("Block", "decode", "init"),
     "model.latents": ("mix_latents",),
     "model.losses": ("Target", "loss"),
     "music.song": ("Song",),
+    "piece": ("Piece",),
     "sampling.decode": ("LatentTrack",),
     "sampling.play": ("play",),
     "trainer": ("Event",),

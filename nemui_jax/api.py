@@ -21,17 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from nemui_jax import config, recipe, shell, trainer
 from nemui_jax.data import dataset, layout, pianoroll
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
 from nemui_jax.model import latents
-from nemui_jax.music import midi_writer
-from nemui_jax.music.instruments import PROGRAMS
-from nemui_jax.music.key import estimate_key
 from nemui_jax.music.song import MAX_SECONDS, Song, cut_song
+from nemui_jax.piece import KeyName, Number, Options, Piece, Plan, import_plots
 from nemui_jax.runs.run import Run, read_run, read_scores
 from nemui_jax.trainer import Event, TrainOptions
 
@@ -46,11 +44,9 @@ else:  # what they come from takes seconds to import
 RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
 TRACKS_KEPT, VOICES_KEPT = 64, 16  # between pieces: a decoded song of five minutes takes 8 MB
-DEFAULT_BPM = 120.0  # of a file that names no tempo
+__all__ = ["LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
 FIT_ENOUGH = 0.9  # note F1 from which a song whose rows were fitted is good enough to play with
 SongName = SupportsIndex | str | Path
-KeyName = SupportsIndex | str
-Number = float | int
 Report = Callable[[str], None]  # called with a line about what is done on the way
 
 
@@ -111,47 +107,6 @@ def train(
     return LoadedRun(trainer.train(corpus, Path(run), options), report)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a piece is played: what all methods that play take, by name. UsageError where one is out of range."""
-
-    seconds: Number | None = None  # length; None: the shortest song's, a morph's last song's, a new song's a minute
-    key: KeyName | None = None  # such as "Eb", or a song whose key it is; None: the heaviest song's
-    program: int | None = None  # MIDI program, 0 to 127; None: the heaviest song's
-    path: str = "line"  # between latents: "line", "norm" or "sphere", as in `latents.mix`
-    temperature: Number = 0.0  # above 0 onsets are drawn; 0: the likeliest are taken
-    seed: int = 0  # 0 to 2**31 - 1; the same one gives the same piece
-
-    def __post_init__(self) -> None:
-        if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
-            raise UsageError(f"seconds={self.seconds} is out of range; a piece lasts up to {MAX_SECONDS:,.0f} seconds")
-        if self.program is not None and not 0 <= self.program < 128:
-            raise UsageError(f"program={self.program} is not a program from 0 to 127")
-        if self.path not in latents.PATHS:
-            raise UsageError(f"path={self.path!r}: there are {', '.join(latents.PATHS)}")
-        if not 0 <= self.temperature <= config.MAX_TEMPERATURE:
-            raise UsageError(f"temperature={self.temperature} is out of range; it is 0 to {config.MAX_TEMPERATURE}")
-        if not 0 <= self.seed <= config.MAX_SEED:
-            raise UsageError(f"seed={self.seed} is out of range; it is 0 to {config.MAX_SEED:,}")
-
-    def recipe(self) -> dict[str, Any]:
-        """Those that are not as they are by default, but for the seed."""
-        given = dataclasses.asdict(self) | {
-            "seconds": None if self.seconds is None else float(self.seconds),
-            "temperature": float(self.temperature),
-        }
-        return {name: value for name, value in given.items() if name != "seed" and value != getattr(Options, name)}
-
-    def sounds(self, entries: Sequence[dataset.SongEntry]) -> dict[str, Any]:
-        """What `sampling.play` takes of them, for a run with these songs."""
-        return {
-            "shift": None if self.key is None else recipe.find_shift(self.key, entries),
-            "program": self.program,
-            "path": self.path,
-            "temperature": float(self.temperature),
-        }
-
-
 @dataclass(frozen=True)
 class SongInfo:
     """A song of a run."""
@@ -163,109 +118,6 @@ class SongInfo:
     notes: int
     key: str
     note_f1: float | None  # F1 of its onsets when it is played back, 0 to 1; None where that was not measured
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """What was played: a song, and what it was made of."""
-
-    song: Song
-    parents: tuple[Song, ...]  # over the same stretch; none for a new song
-    kind: str  # "recall", "mix", "morph" or "new"
-    provenance: str  # how to make it again, as the .mid says too
-    remark: str = ""  # for a new song the one of the run that it is most like
-    songs: tuple[str, ...] = ()  # names of what it is made of
-    weights: tuple[float, ...] = ()  # of these songs, where they stay the same throughout
-    stops: tuple[float, ...] = ()  # seconds at which a morph is at each of its parents; none where weights were given
-
-    def __repr__(self) -> str:
-        return f"<Piece: {self.kind}, {self.song.name!r}, {self.seconds:.1f} s, {len(self.notes):,} notes>"
-
-    @property
-    def notes(self) -> np.ndarray:
-        """NOTE events, sorted by onset (seconds), then pitch."""
-        return self.song.notes
-
-    @property
-    def seconds(self) -> float:
-        """The end of the last note."""
-        return self.song.seconds
-
-    @property
-    def key(self) -> str:
-        """The key that its notes fit best, such as `Eb` or `Ebm`."""
-        return estimate_key(self.notes)
-
-    @property
-    def tempo(self) -> float:
-        """Quarter notes a minute, on average over its length."""
-        starts = np.minimum(self.song.tempos["time"], self.seconds)
-        lengths = np.diff(np.append(starts, self.seconds))
-        if not lengths.sum():
-            return DEFAULT_BPM
-        return float(60 * np.average(1 / self.song.tempos["quarter_seconds"], weights=lengths))
-
-    @property
-    def instruments(self) -> tuple[str, ...]:
-        """The names of its instruments, the one with the most notes first."""
-        programs, counts = np.unique(self.notes["program"], return_counts=True)
-        return tuple(PROGRAMS[program] for program in programs[np.argsort(-counts, kind="stable")])
-
-    def roll(self, step_seconds: float = 0.05) -> UInt8[np.ndarray, "step 128"]:
-        """The velocity (1 to 127) of the note that sounds on each pitch at each step; 0 where none does."""
-        found = np.zeros((pianoroll.count_steps(self.song, step_seconds) + 1, 128), np.uint8)
-        for note in pianoroll.quantize(self.notes, step_seconds):
-            found[note["step"] : note["end"], note["pitch"]] = note["velocity"]
-        return found
-
-    def audio(self, soundfont: str | Path | None = None) -> Float[np.ndarray, "sample 2"]:
-        """Stereo sound at 44,100 samples a second, within -1 to 1; see `audio.render`."""
-        from nemui_jax.outputs import audio
-
-        return audio.render(self.song, None if soundfont is None else Path(soundfont), audio.RATE)
-
-    def plot(self, title: str = "") -> Figure:
-        """A picture: of a recall its differences from the song, of a morph its way, else a roll with its parents'.
-
-        A roll's title is `title`, or the name of the piece. UsageError without the extra `plots`.
-        """
-        plots = import_plots()
-        if self.kind == "recall":
-            return plots.recall(self.parents[0], self.song, title=self.song.name)
-        if self.stops:
-            return plots.morph(self.song, [parent.name for parent in self.parents], self.stops)
-        return plots.roll(self.song, self.parents, title=title)
-
-    def write(self, path: str | Path, soundfont: str | Path | None = None) -> None:
-        """Writes a .mid with its provenance, a .wav or a .png, by the ending: whole or not at all.
-
-        Makes the folder where there is none. UsageError for another ending, OSError where it cannot be written.
-        """
-        path = Path(path)
-        ending = path.suffix.lower()
-        if ending not in (".mid", ".midi", ".wav", ".png"):
-            raise UsageError(f"{escape(path)}: a piece is written to a .mid, a .wav or a .png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if ending == ".wav":
-            from nemui_jax.outputs import audio
-
-            audio.write_wav(path, self.audio(soundfont))
-        elif ending == ".png":
-            import_plots().save(self.plot(title=path.stem), path)
-        else:
-            midi_writer.write(self.song, path, self.provenance)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One piece to be played: whose tracks, with which weights."""
-
-    songs: tuple[int | Path, ...]
-    # One a song, for all of the piece; or [song, point], at points spread evenly over it; or None: from song to song.
-    weights: tuple[float, ...] | Float[np.ndarray, "song point"] | None
-    recipe: Mapping[str, Any]  # what was asked for, in the words of the command line
-    noise: float = 0.0
-    seed: int = 0
 
 
 class _Model(NamedTuple):
@@ -442,7 +294,7 @@ class LoadedRun:
             raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
         if len(self.run.entries) < 2:
             raise UsageError(f"{self.run.path}: new songs are drawn between songs, and this run has one; perturb it")
-        seconds, sounds = options.recipe().get("seconds"), options.sounds(self.run.entries)
+        seconds, sounds = options.recipe().get("seconds"), _sounds(options, self.run.entries)
         from nemui_jax.evaluation import novelty
         from nemui_jax.sampling import prior
         from nemui_jax.sampling.play import play
@@ -480,7 +332,7 @@ class LoadedRun:
 
         The seed of the options is that of what is learned of files, once for all plans; a plan has its own for playing.
         """
-        seconds, sounds = options.recipe().get("seconds"), options.sounds(self.run.entries)
+        seconds, sounds = options.recipe().get("seconds"), _sounds(options, self.run.entries)
         if any(isinstance(plan.weights, tuple) and not all(0 <= w <= 1 for w in plan.weights) for plan in plans):
             self.report("weights below 0 or above 1 go beyond the songs: results are hard to foresee")
         for plan in plans:
@@ -633,13 +485,14 @@ class _Tracks(Sequence[LatentTrack]):
         return self._read(int(index))
 
 
-def import_plots() -> Any:
-    """The module `plots`; UsageError says which extra it needs."""
-    try:
-        from nemui_jax.outputs import plots
-    except ImportError as error:
-        raise UsageError(f"pictures need an optional package ({error}): {shell.install('plots')}") from error
-    return plots
+def _sounds(options: Options, entries: Sequence[dataset.SongEntry]) -> dict[str, Any]:
+    """What `sampling.play` takes of the options, for a run with these songs."""
+    return {
+        "shift": None if options.key is None else recipe.find_shift(options.key, entries),
+        "program": options.program,
+        "path": options.path,
+        "temperature": float(options.temperature),
+    }
 
 
 def _check_sphere(path: str, songs: int) -> None:

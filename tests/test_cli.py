@@ -53,9 +53,9 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def untaught(songs_folder, tmp_path_factory) -> Path:
+def finished(songs_folder, tmp_path_factory) -> Path:
     """A finished run of 200 steps, with every checkpoint saved; copied, never changed."""
-    path = tmp_path_factory.mktemp("runs") / "untaught"
+    path = tmp_path_factory.mktemp("runs") / "finished"
     flags = ("--steps", 200, "--save-seconds", 0)
     answer = call("train", "--dir", songs_folder, "--run", path, *flags, settings=SMALLEST)
     assert answer.code == 0, answer
@@ -63,8 +63,8 @@ def untaught(songs_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(untaught, tmp_path) -> Path:
-    return shutil.copytree(untaught, tmp_path / "run")
+def run(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 # Usage
@@ -110,9 +110,9 @@ def modules_of(*arguments: object) -> tuple[Answer, set[str]]:
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "run.py", *map(str, arguments)], cwd=ROOT, text=True, capture_output=True
     )
-    told = [line for line in process.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
+    lines = [line for line in process.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", process.stderr, re.M))
-    return Answer(process.returncode, process.stdout, "".join(told)), imported
+    return Answer(process.returncode, process.stdout, "".join(lines)), imported
 
 
 @pytest.mark.parametrize("command", [[], ["sample"]])
@@ -324,7 +324,7 @@ def assert_same_end(path: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp_path, number, monkeypatch):
+def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, finished, tmp_path, number, monkeypatch):
     loop = train_loop
 
     def stopping(*arguments):
@@ -345,23 +345,23 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp
     again = call(*arguments, settings=SMALLEST)
     assert again.code == 0
     assert "continues after step 100 of 200" in again.out
-    assert_same_end(tmp_path / "run", untaught)
+    assert_same_end(tmp_path / "run", finished)
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder, untaught, run):
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder, finished, run):
     assert checkpoint.saved_steps(run) == [200, 150]
     arrays = max((run / "checkpoints" / "200").rglob("*"), key=lambda path: path.stat().st_size)
     data = bytearray(arrays.read_bytes())
     data[len(data) // 2] ^= 1
     arrays.write_bytes(bytes(data))
-    told = call("sample", "--run", run, "--song", 0, "--out", run.parent / "a.mid", settings=SMALLEST)
-    assert told.code == 0
-    assert "damaged checkpoint 200; using 150" in told.out
+    sampled = call("sample", "--run", run, "--song", 0, "--out", run.parent / "a.mid", settings=SMALLEST)
+    assert sampled.code == 0
+    assert "damaged checkpoint 200; using 150" in sampled.out
     answer = call("train", "--dir", songs_folder, "--run", run, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
     assert "checkpoint 200 is damaged; going back to 150" in answer.out
     assert "continues after step 150 of 200" in answer.out
-    assert_same_end(run, untaught)
+    assert_same_end(run, finished)
 
 
 def test_all_checkpoints_damaged(songs_folder, run):
@@ -607,7 +607,7 @@ def test_wrong_recipes_write_nothing(trained, tmp_path, recipe, part, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_song_in_a_file_that_the_run_knows(trained, songs_folder, tmp_path):
+def test_a_song_in_a_file_that_the_run_has(trained, songs_folder, tmp_path):
     """Found by its content; it need not be learned again."""
     other = shutil.copy(songs_folder / "rubato.mid", tmp_path / "other name.mid")
     answer = call("sample", "--run", trained.path, "--song", other, "--out", tmp_path / "a.mid")

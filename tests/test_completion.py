@@ -12,7 +12,7 @@ from nemui_jax.runs.run import read_run
 
 
 def completions(line: str, tmp_path: Path) -> set[str]:
-    """What a shell is told could complete a line, by the protocol of argcomplete."""
+    """What could complete a line, by the protocol of argcomplete."""
     told = tmp_path / "told"
     settings = {
         "_ARGCOMPLETE": "1",

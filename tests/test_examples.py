@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, chorale
+from conftest import ROOT, TINY, chorale, settings_flags
 
 import nemui_jax
 from nemui_jax.music import midi_reader
@@ -41,6 +41,13 @@ def test_step(songs_folder, monkeypatch):
     monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
     losses = main_of("step")(str(songs_folder))
     assert losses[-1] < losses[0] / 2
+
+
+def test_train(songs_folder, tmp_path, capsys):
+    run = main_of("train")(str(songs_folder), str(tmp_path / "run"), enough=0.0, overrides=settings_flags(TINY)[1::2])
+    assert 0 < run.step < run.run.total  # it was enough soon
+    assert f"step {run.step} of {run.run.total}: loss " in capsys.readouterr().out
+    assert len(run.song(0).notes)
 
 
 def test_gradient(trained):

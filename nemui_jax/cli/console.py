@@ -96,7 +96,7 @@ def is_terminal() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, of unknown length until it is told; nothing elsewhere.
+    """A progress bar on a terminal, of unknown length until it is given; nothing elsewhere.
 
     What it yields is called as `show(done, total, text)`, where the text is optional and stands beside the bar.
     """

@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was told to stop."""
+    """A signal asked the process to stop."""
 
 
 class Policy:
