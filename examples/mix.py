@@ -9,9 +9,9 @@ import nemui_jax as nemui
 
 
 def main(folder: str, out: str) -> None:
-    run = nemui.load(folder, tell=print)
+    run = nemui.load(folder, report=print)
     for song in run.songs:
-        print(song.index, song.name, f"{song.seconds:.0f} s, {song.notes} notes in {song.key}, recall {song.recall}")
+        print(song.index, song.name, f"{song.seconds:.0f} s, {song.notes} notes in {song.key}, note F1 {song.note_f1}")
     piece = run.mix({0: 0.5, 1: 0.5}, key="Eb", seconds=30)
     piece.write(out)
     print(piece, "to", out)

@@ -2,55 +2,68 @@
 
     import nemui_jax as nemui
 
-    run = nemui.load("runs/default")
+    run = nemui.train("midis/")  # later: nemui.load("runs/default")
     run.mix({0: 0.5, "joplin": 0.5}).write("mix.mid")
 
 Beside runs there are pure functions to `jit`, `vmap` and `grad` in programs of your own: `init` and `decode` are the
 decoder, `loss` is what it is trained with, `init_state`, `train_step` and `train_steps` train it, `mix_latents` goes
-between latents, `play` turns these into notes. All is imported when it is first used: `import nemui_jax`
-is quick.
+between latents, `play` turns these into notes; `preset` and `override` make configurations. All is imported when it is
+first used: `import nemui_jax` is quick.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nemui_jax.api import LoadedRun, Piece, load
-    from nemui_jax.config import Config, preset
+    from nemui_jax.api import LoadedRun, load, train
+    from nemui_jax.config import Config, override, preset
     from nemui_jax.model.decoder import Block, decode, init
     from nemui_jax.model.latents import mix_latents
     from nemui_jax.model.losses import Target, loss
+    from nemui_jax.music.song import Song
+    from nemui_jax.piece import Piece
     from nemui_jax.sampling.decode import LatentTrack
     from nemui_jax.sampling.play import play
+    from nemui_jax.trainer import Event
     from nemui_jax.training.step import TrainState, init_state, train_step, train_steps
 
+__version__ = "0.1.0"
+
 _HOMES = {
-    "api": ("LoadedRun", "Piece", "load"),
-    "config": ("Config", "preset"),
+    "api": ("LoadedRun", "load", "train"),
+    "config": ("Config", "override", "preset"),
     "model.decoder": ("Block", "decode", "init"),
     "model.latents": ("mix_latents",),
     "model.losses": ("Target", "loss"),
+    "music.song": ("Song",),
+    "piece": ("Piece",),
     "sampling.decode": ("LatentTrack",),
     "sampling.play": ("play",),
+    "trainer": ("Event",),
     "training.step": ("TrainState", "init_state", "train_step", "train_steps"),
 }
 
 __all__ = [
     "Block",
     "Config",
+    "Event",
     "LatentTrack",
     "LoadedRun",
     "Piece",
+    "Song",
     "Target",
     "TrainState",
+    "__version__",
     "decode",
     "init",
     "init_state",
     "load",
     "loss",
     "mix_latents",
+    "override",
     "play",
     "preset",
+    "train",
     "train_step",
     "train_steps",
 ]

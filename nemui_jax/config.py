@@ -1,11 +1,23 @@
 """What a run is made of, as plain data: the roll, the model, the training; presets; to and from JSON."""
 
 import dataclasses
+import difflib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
+
+from nemui_jax.errors import UsageError
 
 PRESETS = ("default", "original")
+GRIDS = ("auto", "beats", "seconds")  # see `music.clock`
+LOSSES = ("likelihood", "squared")
+MAX_STEPS = 10**9  # of training; the step is counted in 32 bits
+MAX_SEED = 2**31 - 1
+MAX_TEMPERATURE = 100
+MAX_NOISE = 1000
+MAX_COUNT = 10_000  # pieces asked for at once
 
 
 @dataclass(frozen=True)
@@ -128,3 +140,85 @@ def differences(old: Config, new: Config) -> list[str]:
         before, after = dataclasses.asdict(getattr(old, part)), dataclasses.asdict(getattr(new, part))
         lines += [f"{part}.{name}: {before[name]}, now {after[name]}" for name in before if before[name] != after[name]]
     return lines
+
+
+_SECTIONS = {"roll": RollConfig, "model": ModelConfig, "train": TrainConfig}
+_MAY_BE_ZERO = {"roll.low", "roll.high", "model.knot_steps", "model.hidden_layers", "model.fourier_features"}
+
+
+def override(config: Config, settings: Iterable[str]) -> Config:
+    """The configuration with settings such as `model.hidden_size=64`, later ones over earlier ones.
+
+    UsageError, which names the setting, for a name that there is not and for a value of another type or out of range.
+    """
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        section, _, key = name.strip().partition(".")
+        kinds = get_type_hints(_SECTIONS[section]) if section in _SECTIONS else {}
+        if key not in kinds:
+            raise UsageError(f"{name.strip()!r}: no such setting; {_nearest(name.strip())}")
+        if not equals:
+            raise UsageError(f"{setting!r}: a value is missing; write {name.strip()}=VALUE")
+        try:
+            value = _parse(text.strip(), kinds[key])
+        except ValueError as error:
+            raise UsageError(f"{setting}: {error}") from error
+        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{key: value})})
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """UsageError, which names the setting, for a value that makes no sense."""
+    for section in _SECTIONS:
+        for key, value in dataclasses.asdict(getattr(config, section)).items():
+            name, number = f"{section}.{key}", isinstance(value, int | float) and not isinstance(value, bool)
+            if number and (value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
+                raise UsageError(f"{name}={value}: must be {'0 or more' if name in _MAY_BE_ZERO else 'above 0'}")
+    roll, model, train = config.roll, config.model, config.train
+    for wrong, reason in (
+        (roll.grid not in GRIDS, f"roll.grid={roll.grid}: there are {', '.join(GRIDS)}"),
+        (not roll.low <= roll.high <= 127, f"roll.low={roll.low}, roll.high={roll.high}: must be in order, up to 127"),
+        (not model.heads, "model.heads: name one at least"),
+        (bool(odd := {*model.heads} - {*ModelConfig.heads}), f"model.heads: no head {min(odd, default='')!r}; "
+         f"there are {', '.join(ModelConfig.heads)}"),
+        (len({*model.heads}) < len(model.heads), "model.heads: name each head once"),
+        (model.knot_steps % model.block_steps > 0,
+         f"model.knot_steps={model.knot_steps}: must be a multiple of model.block_steps={model.block_steps}"),
+        (any(not 0 <= layer < model.hidden_layers for layer in model.rejoin),
+         f"model.rejoin={','.join(map(str, model.rejoin))}: there are layers 0 to {model.hidden_layers - 1}"),
+        (train.loss not in LOSSES, f"train.loss={train.loss}: there are {', '.join(LOSSES)}"),
+        (train.loss == "squared" and model.heads != ("frame",), "train.loss=squared: goes with model.heads=frame"),
+        (train.decay >= 1, f"train.decay={train.decay}: must be below 1"),
+        (train.least_steps > MAX_STEPS, f"train.least_steps={train.least_steps}: must be at most {MAX_STEPS:,}"),
+    ):  # fmt: skip
+        if wrong:
+            raise UsageError(reason)
+
+
+def _nearest(name: str) -> str:
+    """What a name that there is not was probably meant to be."""
+    names = [f"{section}.{field.name}" for section, kind in _SECTIONS.items() for field in dataclasses.fields(kind)]
+    by_key = {one.partition(".")[2]: one for one in names}
+    keys = difflib.get_close_matches(name.rpartition(".")[2], by_key, n=3)
+    found = dict.fromkeys([by_key[key] for key in keys] + difflib.get_close_matches(name, names, n=2))
+    return f"did you mean {' or '.join(list(found)[:3])}?" if found else f"there are {', '.join(names)}"
+
+
+def _parse(text: str, kind: Any) -> Any:
+    """A value of this type; ValueError says what it should be."""
+    if get_origin(kind) is tuple:
+        return tuple(_parse(part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip())
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return text.lower() == "true"
+    if kind is str:
+        return text
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise ValueError("must be a whole number" if kind is int else "must be a number") from error
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value

@@ -2,10 +2,13 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
+from nemui_jax import shell
+from nemui_jax.config import MAX_NOISE
 from nemui_jax.data import dataset
 from nemui_jax.errors import RecipeError
 from nemui_jax.files import escape
@@ -14,12 +17,20 @@ from nemui_jax.music.key import TONICS, shift_to_common
 
 
 def find_song(song: SupportsIndex | str | Path, entries: Sequence[dataset.SongEntry]) -> int | Path:
-    """The index of the song that an index or a unique part of a name means, or the path of a MIDI file."""
+    """The index of the song that a name, an index or a unique part of a name means, or the path of a MIDI file.
+
+    A whole name comes first, so that a song named 001 is that one and not the second.
+    """
     name = str(song).strip()
+    named = [index for index, entry in enumerate(entries) if isinstance(song, str) and entry.name == name]
+    if len(named) == 1:
+        return named[0]
     if name.isdecimal() or not isinstance(song, str | Path):
         if name.isdecimal() and len(name) < 10 and int(name) < len(entries):
             return int(name)
-        raise RecipeError(f"no song {name[:20]}; the run has songs 0 to {len(entries) - 1} (see: run.py songs)")
+        raise RecipeError(
+            f"no song {name[:20]}; the run has songs 0 to {len(entries) - 1} (see: {shell.command('songs')})"
+        )
     if not name:
         raise RecipeError("a song is missing; give an index, a part of a name or a path to a .mid")
     if name.lower().endswith(midi_reader.ENDINGS):
@@ -32,7 +43,7 @@ def find_song(song: SupportsIndex | str | Path, entries: Sequence[dataset.SongEn
     if len(exact or found) == 1:
         return (exact or found)[0]
     if not found:
-        raise RecipeError(f"no song's name has {escape(name)!r} in it (see: run.py songs)")
+        raise RecipeError(f"no song's name has {escape(name)!r} in it (see: {shell.command('songs')})")
     some = ", ".join(f"{index} {entries[index].name}" for index in found[:5])
     raise RecipeError(f"{len(found)} songs have {escape(name)!r} in their names: {some}; use more of the name")
 
@@ -78,8 +89,8 @@ def find_noise(text: str, entries: Sequence[dataset.SongEntry]) -> tuple[int | P
 def check_noise(number: str | float | int, text: str) -> float:
     """An amount of noise; `text` is how it was written, for errors."""
     amount = _number(number, text)
-    if amount < 0:
-        raise RecipeError(f"noise of {amount:g} in {escape(text)!r}; it must not be negative")
+    if not 0 <= amount <= MAX_NOISE:
+        raise RecipeError(f"noise of {amount:g} in {escape(text)!r}; it must be 0 to {MAX_NOISE}")
     return amount
 
 
@@ -89,9 +100,15 @@ def find_shift(key: SupportsIndex | str, entries: Sequence[dataset.SongEntry]) -
     names = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10} | {name.upper(): i for i, name in enumerate(TONICS)}
     if tonic.upper() in names:
         return shift_to_common(TONICS[names[tonic.upper()]])
-    song = find_song(key, entries)
+    try:
+        looks_like_a_key = re.fullmatch(r"[A-Za-z][#b]?m?", str(key).strip())
+        if looks_like_a_key and str(key).strip() not in (entry.name for entry in entries):
+            raise RecipeError("nor is that the whole name of one")
+        song = find_song(key, entries)
+    except RecipeError as error:
+        raise RecipeError(f"no key {escape(str(key))!r}; give one such as C, Eb or F#m, or a song ({error})") from error
     if isinstance(song, Path):
-        raise RecipeError(f"--key takes a key such as Eb or a song of the run, not {escape(str(key))!r}")
+        raise RecipeError(f"no key {escape(str(key))!r}; give one such as C, Eb or F#m, or a song of the run")
     return entries[song].shift
 
 
@@ -99,8 +116,8 @@ def _number(text: str | float | int, part: str) -> float:
     try:
         number = float(text)
     except ValueError as error:
-        told = f"{escape(part)!r}: {escape(str(text))!r} is not a number; write SONG:NUMBER"
-        raise RecipeError(told) from error
+        message = f"{escape(part)!r}: {escape(str(text))!r} is not a number; write SONG:NUMBER"
+        raise RecipeError(message) from error
     if not math.isfinite(number):
         raise RecipeError(f"{escape(part)!r}: a weight must be a finite number")
     return number

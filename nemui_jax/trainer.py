@@ -1,1 +1,427 @@
-"""Training a run."""
+"""Training a run as a function of its songs and options: begin or continue, loop, measure, save, log; and adding songs.
+
+Nothing is printed and no signal is handled here: `TrainOptions.callbacks` are called with an Event after each chunk of
+steps, `report` with a line about what else happens, and `should_stop` is asked when it suits. JAX is imported when
+training begins. Processes that train together all call `train`; the first one writes.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax import config as configs
+from nemui_jax.config import Config, RollConfig
+from nemui_jax.data import dataset, layout
+from nemui_jax.errors import Failed, UsageError
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.files import resolve, write_text
+from nemui_jax.runs.run import (
+    Run,
+    create_run,
+    lock_run,
+    locked_run,
+    read_log,
+    read_run,
+    read_scores,
+    run_exists,
+    set_aside,
+    store_song,
+    write_manifest,
+    write_scores,
+)
+
+if TYPE_CHECKING:
+    from nemui_jax.training.loop import Loop
+    from nemui_jax.training.step import TrainState
+else:  # what they come from takes seconds to import
+    Loop = TrainState = Any
+
+MEASUREMENTS = 10  # of note F1 in the course of a training
+MEASURED_SONGS = 4  # that stand for all until the last measurement
+Scores = Mapping[str, Any]  # of a song, as `note_metrics.recall` gives them; empty where it was not measured
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened in one chunk of steps."""
+
+    run: Run
+    step: int  # that training has come to, of `run.total`
+    losses: Float[np.ndarray, " step"]  # of the chunk's steps
+    chunk_seconds: float  # that these took
+    seconds: float  # since `train` was called
+    state: TrainState  # to be read before the callback returns: the next chunk reuses its memory
+    scores: tuple[Scores, ...] | None = None  # of each song, where they were measured
+    saved: int | None = None  # the step whose checkpoint is durable now, if one was saved
+
+    @property
+    def total(self) -> int:
+        """The step at which training ends."""
+        return self.run.total
+
+    @property
+    def loss(self) -> float:
+        """The chunk's mean loss."""
+        return float(self.losses.mean())
+
+    @property
+    def note_f1(self) -> float | None:
+        """The mean F1 of onsets over the songs measured; None where none was."""
+        measured = [scores["onset"] for scores in self.scores or () if scores]
+        return float(np.mean(measured)) if measured else None
+
+
+def never() -> bool:
+    """Training is not to stop before its end."""
+    return False
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a run is trained, besides its songs. A run that exists is continued only with the same settings and seed."""
+
+    config: Config | None = None  # None: the default one, sized for the songs
+    overrides: Sequence[str] = ()  # settings that win over it, such as "model.hidden_size=64"
+    seed: int = 0  # 0 to 2**31 - 1
+    steps: int | None = None  # None: as many as the music needs, or as `minutes` hold
+    minutes: float | int | None = None  # that a new run is to take, about
+    fresh: bool = False  # what the run holds is moved aside, and training starts over
+    device_memory: float | int | None = None  # GiB for music and latents; None: what the devices have
+    save_seconds: float | int = 30.0  # between checkpoints
+    callbacks: Sequence[Callable[[Event], None]] = ()
+    should_stop: Callable[[], bool] = never  # asked after each chunk; the state is saved before `train` returns
+    report: Callable[[str], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        """UsageError for what is out of range."""
+        for name, value, least, most in (
+            ("seed", self.seed, 0, configs.MAX_SEED),
+            ("steps", self.steps, 1, configs.MAX_STEPS),
+            ("minutes", self.minutes, 0, 366 * 24 * 60),
+        ):
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"{name}={value} is out of range; it is {least} to {most:,}")
+
+    @property
+    def roll(self) -> RollConfig:
+        """How songs are laid on the grid, for `dataset.load`."""
+        return configs.override(self.config or Config(), self.overrides).roll
+
+
+def train(corpus: dataset.Corpus, path: Path, options: TrainOptions) -> Run:
+    """Trains the run in a folder on these songs: a new one, or one that exists and goes on where it stopped.
+
+    A run that exists keeps its songs, those that the corpus lacks too; new ones are added when it is trained. Returns
+    the run when it is trained or `should_stop` said so: it is saved up to a step. UsageError or RunError where the run
+    cannot be made or continued, Failed where training diverges or a checkpoint cannot be saved.
+    """
+    began = time.monotonic()
+    if not corpus.entries:
+        raise UsageError("there are no songs to learn")
+    from nemui_jax.training import distributed
+
+    with lock_run(path) if distributed.is_coordinator() else contextlib.nullcontext():
+        if options.fresh and distributed.is_coordinator() and run_exists(path):
+            options.report(f"{path}: what it held is now in {set_aside(path)}")
+        distributed.barrier("folder ready")
+        exists = run_exists(path)
+        distributed.barrier("run looked for")
+        if not exists:
+            run, loop = _begin(corpus, path, options, began)
+            _finish(run, corpus, loop, options, began)
+            return run
+        run = read_run(path)
+        _refuse_differences(run, options)
+        finished = _finish(run, run.corpus(), None, options, began)
+        new = _compare_songs(run, corpus, options)
+        return _add(run, new, options.seed, options.report) if finished and new.entries else run
+
+
+def add(
+    path: Path,
+    songs: dataset.Corpus,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Run:
+    """Adds songs to a trained run, one after another; each is kept once it is learned. Returns the run.
+
+    `report` is called with a line for each song, `progress(done, of)` with steps. UsageError where the training is not
+    finished or a song is in the run already.
+    """
+    with locked_run(path) as run:
+        held = {entry.sha256: f"song {index} {entry.name}" for index, entry in enumerate(run.entries)}
+        for entry in songs.entries:
+            if entry.sha256 in held:
+                raise UsageError(f"{entry.path or entry.name}: in the run already, as {held[entry.sha256]}")
+        return _add(run, songs, seed, report, progress)
+
+
+def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
+    """The configuration for new songs: their pitches, and where none was given the size that they need.
+
+    UsageError where an override leaves no room for their pitches.
+    """
+    fitted = dataset.fit_pitches(options.config or Config(), corpus)
+    if options.config is None:
+        fitted = dataset.fit_size(fitted, corpus)
+    found = configs.override(fitted, options.overrides)
+    if found.roll.low > fitted.roll.low or found.roll.high < fitted.roll.high:
+        pitches = f"{fitted.roll.low} to {fitted.roll.high}"
+        raise UsageError(f"roll.low={found.roll.low}, roll.high={found.roll.high}: the songs need pitches {pitches}")
+    return found
+
+
+def measure(
+    corpus: dataset.Corpus, config: Config, params: Any, table: Any, songs: int | None = None
+) -> tuple[Scores, ...]:
+    """How well songs are played back: note F1 and the like against their files; of some `songs`, or of all."""
+    from nemui_jax.sampling.decode import latent_tracks
+    from nemui_jax.sampling.play import play_back
+
+    tracks = latent_tracks(corpus, table, config)
+    chosen = range(len(tracks)) if songs is None else {*np.linspace(0, len(tracks) - 1, songs).astype(int).tolist()}
+    return tuple(
+        note_metrics.recall(source, play_back(params, track, config)) if index in chosen else {}
+        for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True))
+    )
+
+
+def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: float) -> tuple[Run, Loop]:
+    """A new run, with its music loaded. Of several processes the first one writes it."""
+    from nemui_jax.runs import disk
+    from nemui_jax.training import distributed
+    from nemui_jax.training.step import default_steps
+
+    config = fit_config(corpus, options)
+    size = sum(song.notes.nbytes + song.pedal.nbytes for song in corpus.songs)
+    disk.refuse_full_disk(path, corpus.lengths, config, size)
+    loop = _make_loop(corpus, config, options)
+    total = options.steps or default_steps(layout.count_corpus_blocks(corpus.lengths, config), config.train)
+    if options.minutes:
+        if loop.steps_in is None:
+            raise UsageError("minutes: cannot be used with more music than the device holds; give steps instead")
+        steps = loop.steps_in(options.minutes * 60 - (time.monotonic() - began))
+        total = min(int(distributed.broadcast(float(steps))), configs.MAX_STEPS)
+    if distributed.is_coordinator():
+        run = create_run(path, config, options.seed, total, corpus)
+    else:
+        run = Run(resolve(path), config, options.seed, total, corpus.entries)
+    distributed.barrier("run made")
+    return run, loop
+
+
+def _make_loop(corpus: dataset.Corpus, config: Config, options: TrainOptions) -> Loop:
+    from nemui_jax.training.loop import make_loop
+
+    memory = None if options.device_memory is None else options.device_memory * 2**30
+    return make_loop(corpus, config, options.seed, memory, options.should_stop, options.report)
+
+
+def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainOptions, began: float) -> bool:
+    """Trains a run from its newest whole checkpoint on; returns whether its training is finished."""
+    from nemui_jax.runs import checkpoint, disk
+    from nemui_jax.training import distributed
+
+    step, damaged = checkpoint.whole_step(run)
+    if damaged:
+        names = ", ".join(map(str, damaged))
+        options.report(f"{run.path}: checkpoint {names} is damaged; going back to {step}")
+    if step is not None and step == run.total:
+        options.report(f"training is finished: all {step:,} steps are done")
+        scores = None
+        if not any(read_scores(run)):  # it was stopped between the last checkpoint and its scores
+            scores = measure(corpus, run.config, *checkpoint.restore_model(run, step))
+    else:
+        if step is not None:
+            options.report(f"continues after step {step:,} of {run.total:,}")
+            disk.refuse_full_disk(run.path, run.lengths, run.config)
+        step, scores = _update(run, corpus, loop or _make_loop(corpus, run.config, options), step, options, began)
+    if step == run.total and scores and distributed.is_coordinator():
+        write_scores(run, scores)
+    return step == run.total
+
+
+def _update(
+    run: Run, corpus: dataset.Corpus, loop: Loop, start: int | None, options: TrainOptions, began: float
+) -> tuple[int, tuple[Scores, ...] | None]:
+    """Trains to the end or until it should stop; returns the step, whose state is saved, and the scores at the end.
+
+    Processes that train together stop and save at the same steps.
+    """
+    from nemui_jax.runs import checkpoint
+    from nemui_jax.training import distributed
+    from nemui_jax.training.step import UPDATES_PER_CALL, is_finite
+
+    every = max(run.total // MEASUREMENTS // UPDATES_PER_CALL, 1) * UPDATES_PER_CALL
+    done, scores, saved_at = start or 0, None, time.monotonic()
+    with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
+        chunk_began = time.monotonic()
+        for state, losses in loop.chunks(_state(run, loop, start), run.total):
+            if not is_finite(state, losses):
+                raise _diverged(run, int(state.step))
+            now, before, done = time.monotonic(), done, int(state.step)
+            event = Event(run, done, losses, now - chunk_began, now - began, state)
+            if done // every > before // every or done == run.total:
+                event = _measured(event, corpus)
+            _log(log, event)
+            stop = distributed.largest(int(options.should_stop()))
+            late = distributed.broadcast(time.monotonic() - saved_at) > options.save_seconds
+            if stop or late or done == run.total:
+                _make_durable(log)
+                event = dataclasses.replace(event, saved=checkpoint.save(run, state))
+                saved_at = time.monotonic()
+            for callback in options.callbacks:
+                callback(event)
+            scores = event.scores if done == run.total else None
+            if stop:
+                break
+            chunk_began = time.monotonic()
+    return done, scores
+
+
+def _state(run: Run, loop: Loop, step: int | None) -> TrainState:
+    """The state of a checkpoint, or that before training."""
+    import jax
+
+    from nemui_jax.runs import checkpoint
+    from nemui_jax.training.step import init_state, place_state
+
+    if step is not None:
+        return loop.place(lambda mesh: checkpoint.restore(run, step, mesh))
+    return loop.place(lambda mesh: place_state(init_state(jax.random.key(run.seed), run.rows, run.config), mesh))
+
+
+def _measured(event: Event, corpus: dataset.Corpus) -> Event:
+    """The event with scores, in the first process, and with weights and rows that every process can read."""
+    from nemui_jax.training import distributed
+
+    params, latents = distributed.gather((event.state.params, event.state.latents))
+    event = dataclasses.replace(event, state=event.state._replace(params=params, latents=latents))
+    if not distributed.is_coordinator():
+        return event
+    songs = None if event.step == event.total else MEASURED_SONGS
+    return dataclasses.replace(event, scores=measure(corpus, event.run.config, params, latents, songs))
+
+
+def _open_log(run: Run, step: int) -> io.TextIOBase:
+    """metrics.jsonl, cut back to a step, to be written on."""
+    kept = [json.dumps(row) + "\n" for row in read_log(run) if row["step"] <= step]
+    write_text(run.path / "metrics.jsonl", "".join(kept))
+    return open(run.path / "metrics.jsonl", "a")
+
+
+def _log(log: io.TextIOBase, event: Event) -> None:
+    row = {"step": event.step, "loss": event.loss, "seconds": round(event.seconds, 3)}
+    if event.scores is not None:
+        row["note_f1"] = event.note_f1
+    log.write(json.dumps(row) + "\n")
+
+
+def _make_durable(log: io.TextIOBase) -> None:
+    log.flush()
+    if not isinstance(log, io.StringIO):
+        os.fsync(log.fileno())
+
+
+def _diverged(run: Run, step: int) -> Failed:
+    from nemui_jax.runs import checkpoint
+
+    saved, _ = checkpoint.whole_step(run)
+    kept = f"the newest checkpoint is that of step {saved}" if saved else "there is no checkpoint yet"
+    rates = (f"--set train.{name}={getattr(run.config.train, name) / 10:.1g}" for name in ("weight_rate", "row_rate"))
+    return Failed(f"training diverged by step {step}; {kept}. Start over with lower rates: --fresh {' '.join(rates)}")
+
+
+def _refuse_differences(run: Run, options: TrainOptions) -> None:
+    """UsageError where a run was begun with other settings than these, but for what was fitted to its songs."""
+    given, songs = options.config or Config(), dataset.Corpus(run.entries, ())
+    if given.roll.common_key and run.config.roll.common_key:
+        roll = dataclasses.replace(given.roll, low=run.config.roll.low, high=run.config.roll.high)
+        given = dataclasses.replace(given, roll=roll)
+    sizes = [given] if options.config else [given, dataset.fit_size(given, songs)]  # songs may have been added since
+    changed = min(
+        (configs.differences(run.config, configs.override(size, options.overrides)) for size in sizes), key=len
+    )
+    if run.seed != options.seed:
+        changed.append(f"seed: {run.seed}, now {options.seed}")
+    if options.steps and run.total != options.steps and not _trained_longer(run, options.steps):
+        changed.append(f"steps: {run.total}, now {options.steps}")
+    if changed:
+        raise UsageError(
+            f"{run.path}: holds a run with other settings ({'; '.join(changed)}); "
+            "start over with --fresh or use another --run"
+        )
+    if options.minutes:
+        options.report(f"minutes: the length of this run was set when it began, to {run.total:,} steps, and stays so")
+
+
+def _trained_longer(run: Run, steps: int) -> bool:
+    """Whether a run is finished that was trained for so many steps and for more, as it is when songs were added."""
+    from nemui_jax.runs import checkpoint
+
+    return steps < run.total and run.total in checkpoint.saved_steps(run.path)
+
+
+def _compare_songs(run: Run, corpus: dataset.Corpus, options: TrainOptions) -> dataset.Corpus:
+    """The songs of a corpus that a run does not hold; reports them, and those that the corpus does not have."""
+    held, given = ({entry.sha256 for entry in entries} for entries in (run.entries, corpus.entries))
+    gone = [entry.name for entry in run.entries if entry.sha256 not in given]
+    places = [place for place, entry in enumerate(corpus.entries) if entry.sha256 not in held]
+    new = dataset.Corpus(tuple(corpus.entries[n] for n in places), tuple(corpus.songs[n] for n in places))
+    if gone:
+        options.report(f"kept in the run, though no longer among the songs given: {_some(gone)}")
+    if places:
+        options.report(f"new, and to be added: {_some([entry.name for entry in new.entries])}")
+    return new
+
+
+def _some(names: Sequence[str]) -> str:
+    """How many names there are, and the first of them."""
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
+
+
+def _add(
+    run: Run,
+    songs: dataset.Corpus,
+    seed: int,
+    report: Callable[[str], None],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Run:
+    """Adds songs to a run that this process holds the lock of."""
+    from nemui_jax.runs import checkpoint
+    from nemui_jax.training import finetune
+
+    step = checkpoint.usable_step(run, report)
+    if step < run.total:
+        raise UsageError(f"{run.path}: trained to step {step:,} of {run.total:,}; finish its training first")
+    model = finetune.TrainedModel(*checkpoint.restore_model(run, step), run.corpus(), run.config)
+    before = read_scores(run)
+    if not all(before):
+        before = measure(model.corpus, model.config, model.params, model.table)
+    old = len(run.entries)
+    for entry, song in zip(songs.entries, songs.songs, strict=True):
+        began, steps = time.monotonic(), finetune.finetune_steps(model)
+        model = finetune.add_song(model, entry, song, seed, progress)
+        grown = dataclasses.replace(run, config=model.config, total=run.total + steps, entries=model.corpus.entries)
+        store_song(run, song, entry.sha256)
+        checkpoint.append(grown, run.total, model.params, model.table[run.rows :])
+        write_manifest(grown)
+        run = grown
+        report(f"song {len(run.entries) - 1} {entry.name}: added in {time.monotonic() - began:.1f} s")
+    scores = measure(model.corpus, model.config, model.params, model.table)
+    write_scores(run, scores)
+    lost = max(0.0, *(was["onset"] - now["onset"] for was, now in zip(before, scores[:old], strict=True)))
+    f1 = ", ".join(f"{score['onset']:.4f}" for score in scores[old:])
+    report(f"note F1 of what was added: {f1}; no other song lost more than {lost:.4f}")
+    return run

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 
-from nemui_jax import config
 from nemui_jax.cli.main import main
 from nemui_jax.config import Config, ModelConfig, RollConfig, TrainConfig
 from nemui_jax.music import midi_writer
@@ -140,35 +139,37 @@ class Answer(NamedTuple):
     err: str
 
 
-def call(*arguments: object, settings: Config = TINY) -> Answer:
+def settings_flags(settings: Config) -> list[str]:
+    """The flags of `train` that make the default configuration this one."""
+    flags, default = [], Config()
+    for section in ("roll", "model", "train"):
+        before, after = (dataclasses.asdict(getattr(one, section)) for one in (default, settings))
+        for name, value in after.items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            flags += ["--set", f"{section}.{name}={text}"] if value != before[name] else []
+    return flags
+
+
+def _with_settings(arguments: Sequence[object], settings: Config | None) -> list[str]:
+    """Arguments of a command line, where it trains with small models."""
+    flags = settings_flags(settings) if settings and "train" in arguments[:1] and "original" not in arguments else []
+    return [*map(str, arguments[:1]), *flags, *map(str, arguments[1:])]
+
+
+def call(*arguments: object, settings: Config | None = TINY) -> Answer:
     """What a command line answers, in this process, with small models for the default preset."""
     out, err = io.StringIO(), io.StringIO()
-    preset = config.preset
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(config, "preset", lambda name: settings if name == "default" else preset(name))
         patch.setenv("NEMUI_TRACEBACK", "")
-        code = main([str(argument) for argument in arguments])
+        code = main(_with_settings(arguments, settings))
     return Answer(code, out.getvalue(), err.getvalue())
 
 
-_SMALL_PROGRAM = """
-import os, sys
-from nemui_jax import config
-from nemui_jax.cli import main as cli
-small, preset, seconds = config.from_json(sys.argv.pop(1)), config.preset, float(os.environ.get("SAVE_SECONDS", 30))
-def of(name):
-    sys.modules["nemui_jax.cli.train"].SAVE_SECONDS = seconds
-    return small if name == "default" else preset(name)
-config.preset = of
-sys.exit(cli.main())
-"""
-
-
 def start(*arguments: object, settings: Config | None = None, **options) -> subprocess.Popen[str]:
-    """A command line in a process of its own: run.py, or with `settings` in place of the default preset."""
-    program = ["run.py"] if settings is None else ["-c", _SMALL_PROGRAM, config.to_json(settings)]
+    """A command line in a process of its own, run.py; with `settings` for a training with small models."""
+    program = [sys.executable, "run.py", *_with_settings(arguments, settings)]
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, *program, *map(str, arguments)], text=True, **options)
+    return subprocess.Popen(program, text=True, **options)
 
 
 def finish(process: subprocess.Popen[str]) -> Answer:

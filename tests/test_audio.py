@@ -257,7 +257,7 @@ def test_without_symusic(tmp_path, monkeypatch):
     song = make_song((0.0, 0.5, 69))
     assert audio.find_soundfont() is None
     assert audio.render(song, rate=RATE).any()
-    with pytest.raises(ImportError, match=r"pip install 'nemui-jax\[audio\]'"):
+    with pytest.raises(ImportError, match=r"-m pip install -e '?\S*\[audio\]"):
         audio.render(song, font, rate=RATE)
 
 

@@ -1,10 +1,12 @@
 """The commands as a person meets them: what they print, write and answer."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,14 +22,14 @@ from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
-from nemui_jax import config
+from nemui_jax import shell
 from nemui_jax.data import dataset, pianoroll
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import lock_run, read_log, read_run, read_scores
-from nemui_jax.training.step import UPDATES_PER_CALL, init_state, train_loop
+from nemui_jax.training.step import init_state, train_loop
 
 
 def refused(answer: Answer, *parts: str) -> None:
@@ -51,19 +53,18 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def untaught(songs_folder, tmp_path_factory) -> Path:
+def finished(songs_folder, tmp_path_factory) -> Path:
     """A finished run of 200 steps, with every checkpoint saved; copied, never changed."""
-    path = tmp_path_factory.mktemp("runs") / "untaught"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemui_jax.cli.train.SAVE_SECONDS", -1.0)
-        answer = call("train", "--dir", songs_folder, "--run", path, "--steps", 200, settings=SMALLEST)
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    flags = ("--steps", 200, "--save-seconds", 0)
+    answer = call("train", "--dir", songs_folder, "--run", path, *flags, settings=SMALLEST)
     assert answer.code == 0, answer
     return path
 
 
 @pytest.fixture
-def run(untaught, tmp_path) -> Path:
-    return shutil.copytree(untaught, tmp_path / "run")
+def run(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 # Usage
@@ -77,10 +78,20 @@ def run(untaught, tmp_path) -> Path:
         (["train"], "--dir"),
         (["train", "--dir"], "--dir"),
         (["train", "--dir", "x", "--steps", "0"], "--steps: 0 is out of range"),
-        (["train", "--dir", "x", "--steps", "many"], "--steps: 'many' is not a number"),
+        (["train", "--dir", "x", "--steps", "many"], "--steps: 'many' is not a whole number"),
         (["train", "--dir", "x", "--minutes", "nan"], "--minutes: nan is out of range"),
         (["train", "--dir", "x", "--minutes", "-1"], "--minutes: -1 is out of range"),
-        (["train", "--dir", "x", "--seed", "one"], "--seed"),
+        (["train", "--dir", "x", "--minutes", "1e12"], "--minutes: 1e12 is out of range"),
+        (["train", "--dir", "x", "--steps", "5000000000"], "--steps: 5000000000 is out of range"),
+        (["train", "--dir", "x", "--seed", "one"], "--seed: 'one' is not a whole number"),
+        (["train", "--dir", "x", "--seed", "-5"], "--seed: -5 is out of range"),
+        (["train", "--dir", "x", "--seed", str(2**63)], "--seed: 9223372036854775808 is out of range"),
+        (["train", "--dir", ""], "--dir: a path is missing"),
+        (["train", "--dir", "x", "--run", ""], "--run: a path is missing"),
+        (["sample", "--random", "--count", str(10**12)], "--count: 1000000000000 is out of range"),
+        (["sample", "--song", "0", "--temperature", "1e11"], "--temperature: 1e11 is out of range"),
+        (["sample", "--song", "0", "--out", ""], "--out: a path is missing"),
+        (["add", "--file"], "--file"),
         (["train", "--dir", "x", "--preset", "new"], "--preset"),
         (["songs", "--port", "1"], "--port"),
         (["sample"], "--song"),
@@ -99,9 +110,9 @@ def modules_of(*arguments: object) -> tuple[Answer, set[str]]:
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "run.py", *map(str, arguments)], cwd=ROOT, text=True, capture_output=True
     )
-    told = [line for line in process.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
+    lines = [line for line in process.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", process.stderr, re.M))
-    return Answer(process.returncode, process.stdout, "".join(told)), imported
+    return Answer(process.returncode, process.stdout, "".join(lines)), imported
 
 
 @pytest.mark.parametrize("command", [[], ["sample"]])
@@ -140,7 +151,11 @@ def test_odd_arguments_are_printed_escaped(arguments):
 
 @pytest.mark.parametrize("command", [["songs"], ["sample", "--song", "0"]])
 def test_no_run(command, tmp_path):
-    refused(call(*command, "--run", tmp_path / "none"), "no run here; make one with: python run.py train")
+    refused(
+        call(*command, "--run", tmp_path / "none"),
+        "no run here; make one with: ",
+        f" train --dir FOLDER --run {tmp_path}",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,19 +166,19 @@ def test_what_training_says(trained):
     assert trained.answer.err == ""
     lines = trained.answer.out.splitlines()
     assert lines[0].startswith("3 of 3 files used: ")
-    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  recall [01]\.\d+  .* left", lines[1])
+    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  note F1 [01]\.\d+  .* left", lines[1])
     assert re.search(r"2 +rubato +1\.0000 +1\.0000 +1\.0000 +[01]\.\d{4} +\d\.\d ms", trained.answer.out)
-    assert f"  python run.py sample --song 0 --run {trained.path}" in lines
-    assert f"  python run.py songs --run {trained.path}" in lines
+    assert f"  {shell.command()} sample --song 0 --run {trained.path}" in lines
+    assert f"  {shell.command()} songs --run {trained.path}" in lines
 
 
 def test_log_of_a_training(trained):
     rows = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
     total = read_run(trained.path).total
     assert [row["step"] for row in rows] == list(range(50, total + 1, 50))
-    assert all(set(row) - {"recall"} == {"step", "loss", "seconds"} for row in rows)
+    assert all(set(row) - {"note_f1"} == {"step", "loss", "seconds"} for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"] / 10
-    assert rows[-1]["recall"] == 1
+    assert rows[-1]["note_f1"] == 1
     assert all(before["seconds"] < after["seconds"] for before, after in itertools.pairwise(rows))
 
 
@@ -182,7 +197,7 @@ def test_songs_as_json(trained, songs_folder):
     assert [row["index"] for row in rows] == [0, 1, 2]
     assert [row["name"] for row in rows] == ["a chorale", "repeats", "rubato"]
     for row in rows:
-        assert {"index", "name", "path", "seconds", "notes", "key"} <= set(row)
+        assert set(row) == {"index", "name", "path", "seconds", "notes", "key", "note_f1"}
         source = midi_reader.read(row["path"])
         assert Path(row["path"]).is_relative_to(songs_folder)
         assert (row["seconds"], row["notes"]) == (pytest.approx(source.seconds), len(source.notes))
@@ -234,25 +249,21 @@ def test_a_run_that_is_a_file(folder, tmp_path):
     refused(call("train", "--dir", folder, "--run", tmp_path / "file"))
 
 
-def test_minutes(folder, tmp_path):
-    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.01", settings=SMALLEST)
+def test_minutes_become_steps(folder, tmp_path, monkeypatch):
+    """As many as the time that is left holds."""
+    asked = []
+    monkeypatch.setattr("nemui_jax.training.loop.steps_in_time", lambda seconds, *_: asked.append(seconds) or 100)
+    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.5", settings=SMALLEST)
     assert answer.code == 0, answer
-    total = read_run(tmp_path / "run").total
-    assert total >= UPDATES_PER_CALL
-    assert total % UPDATES_PER_CALL == 0
-    assert checkpoint.saved_steps(tmp_path / "run") == [total]
+    assert 0 < asked[0] < 30  # what reading the songs took is taken off
+    assert read_run(tmp_path / "run").total == 100
+    assert checkpoint.saved_steps(tmp_path / "run") == [100]
 
 
-def test_original_preset(folder, tmp_path, monkeypatch):
-    original = config.preset("original")
-    smaller = dataclasses.replace(
-        original,
-        model=dataclasses.replace(original.model, hidden_size=16),
-        train=dataclasses.replace(original.train, window_blocks=50),
-    )
-    preset = config.preset
-    monkeypatch.setattr(config, "preset", lambda name: smaller if name == "original" else preset(name))
-    answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--steps", 50, "--preset", "original")
+def test_original_preset(folder, tmp_path):
+    smaller = ("--set", "model.hidden_size=16", "--set", "train.window_blocks=50")
+    flags = ("--run", tmp_path / "run", "--steps", 50, "--preset", "original")
+    answer = call("train", "--dir", folder, *flags, *smaller)
     assert answer.code == 0, answer
     run = read_run(tmp_path / "run")
     assert run.rows == 3  # one a song
@@ -261,6 +272,33 @@ def test_original_preset(folder, tmp_path, monkeypatch):
     before = init_state(jax.random.key(0), 3, run.config).latents[:3]
     assert (np.asarray(table) != np.asarray(before)).any(axis=1).all()  # and it is learned
     refused(call("train", "--dir", folder, "--run", tmp_path / "run"), "preset: original, now default")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.hiden_size=64", "'model.hiden_size': no such setting; did you mean model.hidden_size"),
+        ("model.hidden_size", "'model.hidden_size': a value is missing; write model.hidden_size=VALUE"),
+        ("model.hidden_size=wide", "model.hidden_size=wide: must be a whole number"),
+        ("model.hidden_size=0", "model.hidden_size=0: must be above 0"),
+        ("model.heads=onset,chord", "model.heads: no head 'chord'; there are onset, frame"),
+        ("train.loss=l2", "train.loss=l2: there are likelihood, squared"),
+        ("roll.low=127", "roll.low=127, roll.high=108: must be in order"),
+    ],
+)
+def test_a_wrong_setting_is_refused(folder, tmp_path, setting, message):
+    refused(call("train", "--dir", folder, "--run", tmp_path / "run", "--set", setting), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_win_over_what_is_fitted_to_the_songs(folder, tmp_path):
+    flags = ("--run", tmp_path / "run", "--steps", 1, "--set", "roll.high=120")
+    assert call("train", "--dir", folder, *flags, settings=SMALLEST).code == 0
+    run = read_run(tmp_path / "run")
+    assert run.config.roll.high == 120
+    assert run.config.model == SMALLEST.model
+    again = call("train", "--dir", folder, "--run", tmp_path / "new", "--set", "roll.high=60", settings=SMALLEST)
+    refused(again, "the songs need pitches")
 
 
 # Going on
@@ -286,7 +324,7 @@ def assert_same_end(path: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp_path, number, monkeypatch):
+def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, finished, tmp_path, number, monkeypatch):
     loop = train_loop
 
     def stopping(*arguments):
@@ -297,33 +335,33 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, untaught, tmp
 
     arguments = ("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 200)
     with monkeypatch.context() as patch:
-        patch.setattr("nemui_jax.training.step.train_loop", stopping)
+        patch.setattr("nemui_jax.training.loop.train_loop", stopping)
         answer = call(*arguments, settings=SMALLEST)
     assert answer.code == 128 + number
     assert answer.err == ""
-    assert answer.out.endswith("stopped after step 100, which is saved; the same command goes on from there\n")
+    assert answer.out.endswith("stopped after step 100, which is saved; the same command continues from there\n")
     assert checkpoint.saved_steps(tmp_path / "run") == [100]
 
     again = call(*arguments, settings=SMALLEST)
     assert again.code == 0
-    assert "goes on after step 100 of 200" in again.out
-    assert_same_end(tmp_path / "run", untaught)
+    assert "continues after step 100 of 200" in again.out
+    assert_same_end(tmp_path / "run", finished)
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder, untaught, run):
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_older_one(songs_folder, finished, run):
     assert checkpoint.saved_steps(run) == [200, 150]
     arrays = max((run / "checkpoints" / "200").rglob("*"), key=lambda path: path.stat().st_size)
     data = bytearray(arrays.read_bytes())
     data[len(data) // 2] ^= 1
     arrays.write_bytes(bytes(data))
-    told = call("sample", "--run", run, "--song", 0, "--out", run.parent / "a.mid", settings=SMALLEST)
-    assert told.code == 0
-    assert "damaged checkpoint 200; using the checkpoint at step 150 of 200" in told.out
+    sampled = call("sample", "--run", run, "--song", 0, "--out", run.parent / "a.mid", settings=SMALLEST)
+    assert sampled.code == 0
+    assert "damaged checkpoint 200; using the checkpoint at step 150 of 200" in sampled.out
     answer = call("train", "--dir", songs_folder, "--run", run, "--steps", 200, settings=SMALLEST)
     assert answer.code == 0, answer
-    assert "damaged checkpoint 200; going back to 150" in answer.out
-    assert "goes on after step 150 of 200" in answer.out
-    assert_same_end(run, untaught)
+    assert "checkpoint 200 is damaged; going back to 150" in answer.out
+    assert "continues after step 150 of 200" in answer.out
+    assert_same_end(run, finished)
 
 
 def test_all_checkpoints_damaged(songs_folder, run):
@@ -342,8 +380,8 @@ def test_a_finished_training_is_left_as_it_is(songs_folder, run):
     before = contents(run)
     answer = call("train", "--dir", songs_folder, "--run", run, settings=SMALLEST)
     assert answer.code == 0
-    assert "goes on after step 200 of 200" in answer.out
-    assert "recall, against the files" in answer.out
+    assert "training is finished: all 200 steps are done" in answer.out
+    assert "songs played back, against their files" in answer.out
     assert contents(run) == before
 
 
@@ -352,14 +390,38 @@ def test_other_data_or_settings_are_refused(folder, songs_folder, run):
     wider = dataclasses.replace(SMALLEST, model=dataclasses.replace(SMALLEST.model, hidden_size=9))
     refused(call("train", "--dir", songs_folder, "--run", run, settings=wider), "model.hidden_size: 8, now 9")
     arguments = ("train", "--dir", songs_folder, "--run", run)
-    refused(call(*arguments, "--seed", 1, settings=SMALLEST), "seed: 0, now 1", "--fresh or another --run")
+    refused(
+        call(*arguments, "--seed", 1, settings=SMALLEST),
+        "seed: 0, now 1",
+        "start over with --fresh or use another --run",
+    )
     refused(call(*arguments, "--steps", 300, settings=SMALLEST), "steps: 200, now 300")
     refused(call(*arguments, "--preset", "original", settings=SMALLEST), "preset: default, now original")
-    midi_writer.write(make_song([(0.0, 1.0, 60)]), folder / "new.mid")
-    (folder / "rubato.mid").unlink()
-    answer = call("train", "--dir", folder, "--run", run, settings=SMALLEST)
-    refused(answer, "songs: 1 gone (rubato), 1 new (new)")
     assert contents(run) == before
+
+
+def test_new_songs_are_added_and_those_that_are_gone_stay(folder, run):
+    midi_writer.write(
+        make_song([(0.2 * beat, 0.2 * beat + 0.1, 60 + beat % 5) for beat in range(20)]), folder / "new.mid"
+    )
+    (folder / "rubato.mid").unlink()
+    arguments = ("train", "--dir", folder, "--run", run, "--steps", 200)
+    answer = call(*arguments, settings=SMALLEST)
+    assert answer.code == 0, answer
+    assert "kept in the run, though no longer among the songs given: 1 (rubato)" in answer.out
+    assert "new, and to be added: 1 (new)" in answer.out
+    assert "song 3 new: added" in answer.out
+    assert [entry.name for entry in read_run(run).entries] == ["a chorale", "repeats", "rubato", "new"]
+    before = contents(run)
+    again = call(*arguments, settings=SMALLEST)  # now there is nothing to add
+    assert (again.code, contents(run)) == (0, before)
+    assert "to be added" not in again.out
+
+
+def test_minutes_of_a_run_that_exists_are_not_used_and_that_is_said(songs_folder, run):
+    answer = call("train", "--dir", songs_folder, "--run", run, "--minutes", 5, settings=SMALLEST)
+    assert answer.code == 0
+    assert "minutes: the length of this run was set when it began, to 200 steps" in answer.out
 
 
 def test_the_same_songs_elsewhere_are_the_same(folder, run):
@@ -524,7 +586,10 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--song", "r"], "3 songs have 'r' in their names: 0 a chorale, 1 repeats, 2 rubato"),
         (["--song", "0,"], "a song is missing"),
         (["--song", "none.mid"], "none.mid: no such file"),
-        (["--song", "0", "--key", "X"], "no song's name has 'X'"),
+        (["--song", "0", "--key", "H"], "no key 'H'; give one such as C, Eb or F#m"),
+        (["--perturb", "0:1e300"], "noise of 1e+300"),
+        (["--song", "0", "--out", "x.wav"], "--out x.wav: name a .mid file, and add --wav"),
+        (["--song", "0", "--out", "x.png"], "--out x.png: name a .mid file, and add --png"),
         (["--mix", "999:1"], "no song 999"),
         (["--mix", "0:nan"], "finite number"),
         (["--mix", "0:0"], "add up to 0"),
@@ -532,7 +597,7 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--mix", "0:1,0:1"], "named twice"),
         (["--morph", "0"], "name two songs at least"),
         (["--morph", "0,9"], "no song 9"),
-        (["--perturb", "0:-1"], "must not be negative"),
+        (["--perturb", "0:-1"], "must be 0 to 1000"),
         (["--song", "0", "--count", "2"], "--count goes with"),
         (["--mix", "0:1", "--best", "2"], "--best with --random"),
     ],
@@ -543,7 +608,7 @@ def test_wrong_recipes_write_nothing(trained, tmp_path, recipe, part, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_song_in_a_file_that_the_run_knows(trained, songs_folder, tmp_path):
+def test_a_song_in_a_file_that_the_run_has(trained, songs_folder, tmp_path):
     """Found by its content; it need not be learned again."""
     other = shutil.copy(songs_folder / "rubato.mid", tmp_path / "other name.mid")
     answer = call("sample", "--run", trained.path, "--song", other, "--out", tmp_path / "a.mid")
@@ -574,3 +639,62 @@ def test_what_cannot_be_drawn_or_heard_is_told_before_anything_is_written(traine
         assert answer.code == 2
         assert "none.sf2: cannot be read" in answer.err or "goes with --wav" in answer.err
         assert list(tmp_path.iterdir()) == []
+
+
+# Streams and signals
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("| true; exit ${PIPESTATUS[0]}", None), (">/dev/full", 1)],
+)
+def test_streams_that_are_closed_or_full(trained, redirection, code):
+    command = f"{shlex.join([sys.executable, 'run.py', 'songs', '--run', str(trained.path)])} {redirection}"
+    answer = subprocess.run(["bash", "-c", command], cwd=ROOT, text=True, capture_output=True)
+    assert code is None or answer.returncode == code  # whether a pipe's reader has left in time is not certain
+    assert answer.stderr.count("\n") == (code == 1)
+    assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
+
+
+def test_a_file_is_whole_though_stdout_is_closed(trained, tmp_path):
+    """What is printed must not land in a file that got the number of stdout."""
+    words = [sys.executable, "run.py", "sample", "--run", trained.path, "--song", "0", "--out", tmp_path / "a.mid"]
+    assert subprocess.run(["bash", "-c", f"{shlex.join(map(str, words))} >&-"], cwd=ROOT).returncode == 0
+    assert_plays(chorale(), midi_reader.read(tmp_path / "a.mid"))
+
+
+@pytest.mark.parametrize("module", ["nemui_jax", "nemui_jax.cli"])
+def test_modules_are_commands(module, trained):
+    program = [sys.executable, "-m", module]
+    answer = subprocess.run([*program, "songs", "--run", trained.path], cwd=ROOT, text=True, capture_output=True)
+    assert (answer.returncode, answer.stdout) == (0, call("songs", "--run", trained.path).out)
+    wrong = subprocess.run([*program, "songs", "--run", "none"], cwd=ROOT, text=True, capture_output=True)
+    assert f"make one with: {shlex.join(program)} train" in wrong.stderr  # begun as this was
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9, 1.4])
+def test_ctrl_c_while_jax_is_imported(seconds, trained, tmp_path):
+    process = start("sample", "--run", trained.path, "--mix", "0:0.5,1:0.5", "--out", tmp_path / "a.mid")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.send_signal(signal.SIGINT)
+    answer = finish(process)
+    assert (answer.code, answer.err) in ((130, "nemui: stopped\n"), (0, ""))
+
+
+def test_an_exception_is_not_raised_within_an_import(tmp_path):
+    """C++ code that is initialised there would abort the process."""
+    (tmp_path / "slow_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from nemui_jax.cli import signals
+with signals.handled() as received:
+    try:
+        import slow_module
+        assert slow_module.whole
+        while True: pass
+    except signals.Stopped:
+        print("whole", len(received) > 1)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "whole True\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, chorale
+from conftest import ROOT, TINY, chorale, settings_flags
 
 import nemui_jax
 from nemui_jax.data import dataset
@@ -75,6 +75,13 @@ def test_cells(trained, capsys):
     start, end = run.run.row_starts[1:3]
     np.testing.assert_array_equal(latent, np.asarray(run.table)[start:end])
     assert capsys.readouterr().out.count("begins at step") == end - start
+
+
+def test_train(songs_folder, tmp_path, capsys):
+    run = main_of("train")(str(songs_folder), str(tmp_path / "run"), enough=0.0, overrides=settings_flags(TINY)[1::2])
+    assert 0 < run.step < run.run.total  # it was enough soon
+    assert f"step {run.step} of {run.run.total}: loss " in capsys.readouterr().out
+    assert len(run.song(0).notes)
 
 
 def test_gradient(trained):

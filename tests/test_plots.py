@@ -227,7 +227,7 @@ def test_any_song_can_be_drawn(song, tmp_path):
 
 def test_curve():
     rows: list[dict] = [{"step": 50 * i, "seconds": 30.0 * i, "loss": 1 / i} for i in range(1, 21)]
-    rows[9]["recall"], rows[19]["recall"] = 0.5, 0.875
+    rows[9]["note_f1"], rows[19]["note_f1"] = 0.5, 0.875
     figure = plots.curve(rows)
     loss, known = figure.axes
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [(row["step"], row["loss"]) for row in rows])
@@ -256,7 +256,7 @@ def test_curve_of_what_logs_may_lack():
     restarted = [{"step": step, "seconds": seconds, "loss": 0.5} for step, seconds in ((1, 5.0), (2, 9.0), (3, 1.0))]
     assert not plots.curve([*restarted, {"step": 4}]).axes[0].child_axes
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.curve([{"step": 4, "recall": 1.0}])
+        plots.curve([{"step": 4, "note_f1": 1.0}])
 
 
 def make_table(songs: int, rows: int = 20, latent: int = 6) -> tuple[np.ndarray, np.ndarray, list[str]]:

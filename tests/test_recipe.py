@@ -66,7 +66,7 @@ def test_song_in_a_file(file):
         ("999", "no song 999; the run has songs 0 to 5"),
         ("", "a song is missing; give an index, a part of a name or a path"),
         ("  ", "a song is missing"),
-        ("-1", "no song's name has '-1' in it (see: run.py songs)"),
+        ("-1", "no song's name has '-1' in it (see: "),
         ("1.5", "no song's name has '1.5'"),
         ("sonata", "no song's name has 'sonata' in it"),
         ("in C", "2 songs have 'in C' in their names: 0 Prelude in C, 1 Fugue in C minor; use more of the name"),
@@ -195,7 +195,7 @@ def test_noise():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0:-1", "noise of -1 in '0:-1'; it must not be negative"),
+        ("0:-1", "noise of -1 in '0:-1'; it must be 0 to 1000"),
         ("0:nan", "must be a finite number"),
         ("0:loud", "'loud' is not a number"),
         ("9:1", "no song 9"),
@@ -236,4 +236,4 @@ def test_wrong_key(text):
 
 
 def test_key_of_a_file(file):
-    assert re.search("takes a key such as Eb or a song of the run", refused(recipe.find_shift, str(file)))
+    assert re.search("give one such as C, Eb or F#m, or a song of the run", refused(recipe.find_shift, str(file)))

@@ -58,7 +58,7 @@ def test_a_run_returns(run, corpus):
             np.testing.assert_array_equal(getattr(song, name), getattr(source, name))
         assert song.name == source.name
     assert again.fingerprint() == corpus.fingerprint()
-    assert run.rows == int(layout.corpus_queries(corpus.lengths, run.config).next_row.max()) + 1
+    assert run.rows == int(layout.corpus_queries(corpus.lengths, run.config).row.max()) + 1
 
 
 @pytest.mark.parametrize("path", ["here", "../b/here", "link", "link/../here", "none/../here"])
@@ -86,7 +86,7 @@ def test_a_run_half_created_is_none(corpus, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         create_run(tmp_path / "run", SMALLEST, 0, 1, corpus)
     assert not run_exists(tmp_path / "run")
-    with pytest.raises(RunError, match=r"no run here; make one with: python run\.py train"):
+    with pytest.raises(RunError, match=r"no run here; make one with: .*train --dir FOLDER"):
         read_run(tmp_path / "run")
 
 

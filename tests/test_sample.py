@@ -247,7 +247,7 @@ def test_a_file_can_stand_where_a_song_does(trained, tmp_path):
         "sample", "--run", trained.path, "--mix", f"0:0.5,{tmp_path}/stranger.mid:0.5", "--out", tmp_path / "o"
     )
     assert answer.code == 0, answer.err
-    assert "known with recall" in answer.out
+    assert "when it is played back" in answer.out
     assert before == {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
 
 
@@ -266,7 +266,7 @@ def test_add_teaches_a_song_and_keeps_the_others(trained, tmp_path):
         call("sample", "--run", tmp_path / "run", "--song", index, "--out", tmp_path / "out.mid")
         assert onset_f1(source, midi_reader.read(tmp_path / "out.mid")) > 0.9
     again = call("add", "--file", tmp_path / "stranger.mid", "--run", tmp_path / "run")
-    assert (again.code, "knows it already, as song 3" in again.err) == (2, True)
+    assert (again.code, "in the run already, as song 3" in again.err) == (2, True)
 
 
 # Measures

@@ -121,5 +121,5 @@ def test_the_command_learns_in_turns(songs_folder, tmp_path):
 def test_minutes_are_refused(songs_folder, tmp_path):
     told = call("train", "--dir", songs_folder, "--run", tmp_path / "r", "--device-memory", "0.00001", "--minutes", "1")
     assert told.code == 2
-    assert "say how many --steps" in told.err
+    assert "give steps instead" in told.err
     assert not (tmp_path / "r").exists()

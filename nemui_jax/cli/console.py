@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from nemui_jax import shell
+from nemui_jax.cli.parser import DEFAULT_RUN
 from nemui_jax.data import cache, dataset
 from nemui_jax.files import escape
 
@@ -28,7 +30,7 @@ class _Output(NamedTuple):
     json: bool
 
 
-_output: ContextVar[_Output | None] = ContextVar("hush", default=None)
+_output: ContextVar[_Output | None] = ContextVar("output", default=None)
 
 
 @contextlib.contextmanager
@@ -45,19 +47,31 @@ def redirected(quiet: bool, json: bool) -> Iterator[None]:
             _output.reset(token)
 
 
-def print_result(path: Path, told: str = "") -> None:
-    """Tells where a result is in some words; with --quiet its path alone."""
-    hush = _output.get()
-    if hush is not None and not hush.json:
-        print(path, file=hush.stdout, flush=True)
+def print_result(path: Path, text: str = "") -> None:
+    """Says in some words where a result is; with --quiet its path alone."""
+    output = _output.get()
+    if output is not None and not output.json:
+        print(path, file=output.stdout, flush=True)
     else:
-        print(told or path, flush=True)
+        print(text or path, flush=True)
 
 
 def print_json(result: Any) -> None:
     """The result of a command as JSON."""
-    hush = _output.get()
-    print(json.dumps(result, indent=1), file=hush.stdout if hush else sys.stdout, flush=True)
+    output = _output.get()
+    print(json.dumps(result, indent=1), file=output.stdout if output else sys.stdout, flush=True)
+
+
+def print_next(*commands: Sequence[object]) -> None:
+    """Commands that could come next, as they can be pasted into the shell."""
+    print("Next:")
+    for words in commands:
+        print(f"  {shell.command(*words)}", flush=True)
+
+
+def run_flag(path: Path) -> list[object]:
+    """The flag that names a run, if it is not the default one."""
+    return [] if path == DEFAULT_RUN else ["--run", path]
 
 
 def print_reports(reports: Sequence[dataset.FileReport]) -> None:
@@ -75,13 +89,23 @@ def milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
+def is_terminal() -> bool:
+    """Whether what is printed is seen on a terminal as it comes."""
+    return Console().is_terminal
+
+
 @contextlib.contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Any]:
-    """A progress bar on a terminal; nothing elsewhere."""
+def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal, of unknown length until it is given; nothing elsewhere.
+
+    What it yields is called as `show(done, total, text)`, where the text is optional and stands beside the bar.
+    """
     console = Console()
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total, text="")
+        yield lambda done, total, text="": bar.update(task, completed=done, total=total, text=text)
 
 
 def start_jax() -> None:
@@ -94,11 +118,11 @@ def start_jax() -> None:
 
 def _mend_programs(show: Callable[..., None], message: Warning | str, *others: Any, **named: Any) -> None:
     """Shows a warning, but for those on JAX's cache: a program cut off there is deleted, to be compiled anew."""
-    told = re.match(r"Error (?:reading|writing) persistent compilation cache entry for '([\w<>]+)'", str(message))
-    if told is None:
+    found = re.match(r"Error (?:reading|writing) persistent compilation cache entry for '([\w<>]+)'", str(message))
+    if found is None:
         show(message, *others, **named)
         return
-    for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{glob.escape(told[1])}-*"):
+    for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob(f"{glob.escape(found[1])}-*"):
         path.unlink(missing_ok=True)
 
 

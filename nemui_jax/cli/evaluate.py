@@ -17,7 +17,7 @@ from nemui_jax.runs.run import Run, read_run
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measures a run: recall, mixes and their style, against the songs and against baselines."""
+    """Measures a run: its songs played back, mixes and their style, against the songs and against baselines."""
     run = read_run(args.run)
     corpus = run.corpus()
     held_out = None
@@ -39,8 +39,8 @@ def evaluate(args: argparse.Namespace) -> None:
     with console.progress_bar("measuring", report.PAIRS) as show:
         result = report.evaluate(params, tracks, corpus.songs, run.config, original, show)
     if held_out is not None:
-        known = [entry.sha256 for entry in run.entries]
-        unseen = [index for index, entry in enumerate(held_out.entries) if entry.sha256 not in known]
+        learned = [entry.sha256 for entry in run.entries]
+        unseen = [index for index, entry in enumerate(held_out.entries) if entry.sha256 not in learned]
         songs = [held_out.songs[index] for index in unseen]
         fitted = [
             latent_track(entry, song, finetune.fit_song(params, song, entry, run.config))
@@ -59,17 +59,17 @@ def _original_player(other: Run, run: Run) -> Any:
     from nemui_jax.runs import checkpoint
     from nemui_jax.sampling.decode import latent_tracks
 
-    missing = [entry.name for entry in run.entries if entry.sha256 not in {known.sha256 for known in other.entries}]
+    missing = [entry.name for entry in run.entries if entry.sha256 not in {theirs.sha256 for theirs in other.entries}]
     if missing:
-        raise UsageError(f"--original {other.path}: does not know {missing[0]}; train both on the same folder")
+        raise UsageError(f"--original {other.path}: does not have {missing[0]}; train both on the same folder")
     params, table = checkpoint.restore_model(other, checkpoint.usable_step(other))
     hashes = {entry.name: entry.sha256 for entry in run.entries}
     tracks = latent_tracks(other.corpus(), table, other.config)
-    known = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
+    by_hash = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> Song:
         own_blocks = int(np.ceil(blocks * report.block_seconds(run.config) / report.block_seconds(other.config)))
-        return report.mix(params, [known[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
+        return report.mix(params, [by_hash[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
 
     return play
 
@@ -89,7 +89,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if measured < every:
         print(f"measured on {measured} of {every:,} songs, spread evenly over all")
     fields = ("onset", "offset", "velocity", "pedal")
-    for part, title in (("recall", "recall: note F1"), ("held_out", "not learned, only fitted: note F1")):
+    for part, title in (("recall", "played back: note F1"), ("held_out", "not learned, only fitted: note F1")):
         if part in result:
             rows = [
                 [row["name"], *(row[field] for field in fields), *(row["ceiling"][field] for field in fields)]

@@ -12,22 +12,22 @@ from nemui_jax.runs.run import read_log, read_scores
 
 
 def plots(args: argparse.Namespace) -> None:
-    """Draws a run: how it was trained, where its songs lie, and the recall of the one that it knows worst."""
-    known = api.load(args.run, partial(print, flush=True))
-    run, draw = known.run, api.import_plots()
+    """Draws a run: how it was trained, where its songs lie, and the song that it plays back worst."""
+    loaded = api.load(args.run, partial(print, flush=True))
+    run, draw = loaded.run, api.import_plots()
     console.start_jax()
     from nemui_jax.sampling.decode import latent_tracks
     from nemui_jax.sampling.play import play_back
 
-    tracks, recalls = latent_tracks(run.corpus(), known.table, run.config), read_scores(run)
-    if not all(recalls):  # its training was stopped
-        recalls = [note_metrics.recall(track.source, play_back(known.params, track, run.config)) for track in tracks]
-    worst = min(range(len(tracks)), key=lambda song: (recalls[song]["onset"], recalls[song]["offset"]))
+    tracks, scores = latent_tracks(run.corpus(), loaded.table, run.config), read_scores(run)
+    if not all(scores):  # its training was stopped
+        scores = [note_metrics.recall(track.source, play_back(loaded.params, track, run.config)) for track in tracks]
+    worst = min(range(len(tracks)), key=lambda song: (scores[song]["onset"], scores[song]["offset"]))
     track, song_of_row = tracks[worst], np.repeat(np.arange(len(tracks)), np.diff(run.row_starts))
-    title = f"{track.name}: recall {recalls[worst]['onset']:.4f}, the least of {len(tracks)} songs"
+    title = f"{track.name}: note F1 {scores[worst]['onset']:.4f}, the least of {len(tracks)} songs"
     figures = {
-        "map": draw.latent_map(np.asarray(known.table), song_of_row, [track.name for track in tracks]),
-        "recall": draw.recall(track.source, play_back(known.params, track, run.config), title=title),
+        "map": draw.latent_map(np.asarray(loaded.table), song_of_row, [track.name for track in tracks]),
+        "recall": draw.recall(track.source, play_back(loaded.params, track, run.config), title=title),
     }
     if log := [row for row in read_log(run) if "loss" in row]:
         figures = {"curve": draw.curve(log)} | figures

@@ -4,12 +4,12 @@ import argparse
 
 from nemui_jax.cli import console
 from nemui_jax.data import maestro
+from nemui_jax.files import escape
 from nemui_jax.music import tunes
 
 
 def fetch(args: argparse.Namespace) -> None:
     """Brings songs: MAESTRO, or the built-in tunes."""
-
     if args.what == "demo":
         paths = tunes.write_all(args.out)
     else:
@@ -18,6 +18,5 @@ def fetch(args: argparse.Namespace) -> None:
         composers = args.composer.split(",") if args.composer else []
         with console.progress_bar("downloading", maestro.MAESTRO.bytes) as show:
             paths = maestro.maestro(args.out, years=years, composers=composers, progress=show)
-    console.print_result(
-        args.out, f"{len(paths)} files are in {args.out}. Next:\n  python run.py train --dir {args.out}"
-    )
+    console.print_result(args.out, f"{len(paths)} files are in {escape(args.out)}")
+    console.print_next(["train", "--dir", args.out])

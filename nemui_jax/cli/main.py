@@ -1,38 +1,57 @@
 # PYTHON_ARGCOMPLETE_OK
-"""One command run, and its exit code."""
+"""One command run, and its exit code.
 
-import importlib
+Nothing is imported here but what the interpreter has loaded anyway: a signal is handled from the first line of `main`.
+"""
+
 import os
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Sequence
-
-from nemui_jax.cli import signals
-from nemui_jax.cli.parser import parse
 
 DONE, FAILED, USAGE = 0, 1, 2
+COMMAND_MODULES = {"plots": "export"}  # where they are, if not in a module of their own
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0 done, 1 failed while running, 2 wrong usage or unusable input."""
-    with signals.handled(last=arguments is None) as told:
-        try:
-            return _run(arguments)
-        except BaseException as error:
-            if not told and not isinstance(error, KeyboardInterrupt):  # else it is what a library made of a signal
-                raise
-    return _complain("stopped", 128 + (told[0] if told else signals.SIGNALS[0]))
+def main(arguments: "list[str] | None" = None) -> int:
+    """Runs one command and returns the exit code: 0 done, 1 failed while running, 2 wrong usage or unusable input.
 
-
-def _run(arguments: Sequence[str] | None) -> int:
+    130 or 143 where SIGINT or SIGTERM stopped it. `arguments` are by default those of the process, which then is about
+    to end.
+    """
+    last, received = arguments is None, []
     try:
+        _open_streams()
+        from nemui_jax.cli import signals
+
+        with signals.handled(last) as received:
+            try:
+                code = _run(arguments)
+            except BaseException as error:
+                if not received and not isinstance(error, KeyboardInterrupt):  # else it is what a library made of it
+                    raise
+                code = None
+    except KeyboardInterrupt:
+        code = None
+    if code is None:
+        code = _complain("stopped", 128 + (received[0] if received else 2))
+    if last:
+        _flush()
+        if received:
+            os._exit(code)  # what was interrupted, such as an import of JAX, may crash when the interpreter clears it
+    return code
+
+
+def _run(arguments: "list[str] | None") -> int:
+    try:
+        from nemui_jax.cli.parser import parse
+
         args = parse(arguments)
         from nemui_jax.cli import console
 
         with console.redirected(getattr(args, "quiet", False), getattr(args, "json", False) is True):
-            return _command(args.command)(args) or DONE
+            code = _command(args.command)(args) or DONE
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         if type(error).__module__.startswith("nemui_jax"):  # our own: a run, a recipe, a file that cannot be used
@@ -42,13 +61,44 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _complain(f"{type(error).__name__}: {error} (set NEMUI_TRACEBACK=1 to see where)", FAILED)
 
 
-def _command(name: str) -> Callable[[Namespace], int | None]:
+def _command(name: str):
     """The function behind a command, from the module that holds it, imported now."""
-    module = {"add": "train", "plots": "export"}.get(name, name)
-    return getattr(importlib.import_module(f"nemui_jax.cli.{module}"), name)
+    import importlib
+
+    return getattr(importlib.import_module(f"nemui_jax.cli.{COMMAND_MODULES.get(name, name)}"), name)
 
 
 def _complain(message: object, code: int) -> int:
     text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(message))
-    print(f"nemui: {text}", file=sys.stderr)
+    try:
+        print(f"nemui: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
     return code
+
+
+def _open_streams() -> None:
+    """Where the process was started without stdin, stdout or stderr, what goes there is dropped.
+
+    Else the next files that are opened would take their numbers, and what is printed could end up in them.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _flush() -> None:
+    """Writes out what was printed; a reader that has left is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _give_up(stream)
+
+
+def _give_up(stream) -> None:
+    """Sends what is still to be written to a stream nowhere, so that the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nemui_jax import config, shell
+
 DEFAULT_RUN = Path("runs/default")
 LONGEST = 4 * 3600.0  # seconds
+MOST_MINUTES = 366 * 24 * 60.0
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments as a command takes them. Where a shell asks what could come next, answers that and ends."""
+    """Arguments as a command takes them. Where a shell asks for completions, answers these and ends."""
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # set by the shell's completion, that of the extra
         with contextlib.suppress(ImportError):
@@ -36,19 +39,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run.py",
         description="Neural Music Interpolation: your songs, and all that lies between them.",
-        epilog="The tab key completes commands, flags and names of songs: pip install 'nemui-jax[completion]', "
+        epilog=f"The tab key completes commands, flags and names of songs: {shell.install('completion')}, "
         'then eval "$(register-python-argcomplete nemui)"; for python run.py: activate-global-python-argcomplete',
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, text: str, example: str, quiet: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: python run.py {example}")
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {shell.command()} {example}")
         sub.set_defaults(command=name)
         sub.add_argument(
-            "--run", type=Path, default=DEFAULT_RUN, metavar="DIR", help=f"the run (default: {DEFAULT_RUN})"
+            "--run", type=_path, default=DEFAULT_RUN, metavar="DIR", help=f"the run (default: {DEFAULT_RUN})"
         )
         if quiet:
-            sub.add_argument("--quiet", action="store_true", help="print errors, and where results are, alone")
+            sub.add_argument("--quiet", action="store_true", help="print nothing but errors and where results are")
         return sub
 
     def longest(sub: argparse.ArgumentParser) -> None:
@@ -56,47 +59,70 @@ def _parser() -> argparse.ArgumentParser:
             "--max-seconds", type=_positive(float), default=LONGEST, metavar="L", help="longest song that is read"
         )
 
-    train = command("train", "learn a folder of MIDI songs", "train --dir midis/")
-    train.add_argument("--dir", type=Path, required=True, help="folder with MIDI files, read recursively")
+    def seed(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed (default: 0)")
+
+    train = command("train", "train a run on a folder of MIDI songs, or continue it", "train --dir midis/")
+    train.add_argument("--dir", type=_path, required=True, help="folder with MIDI files, read recursively")
     train.add_argument(
-        "--steps", type=_positive(int), metavar="N", help="optimiser steps (default: by the amount of music)"
+        "--steps",
+        type=_positive(int, most=config.MAX_STEPS),
+        metavar="N",
+        help="optimiser steps (default: by the amount of music)",
     )
-    train.add_argument("--minutes", type=_positive(float), metavar="M", help="train for about this long instead")
-    train.add_argument("--lr", type=_positive(float), metavar="RATE", help="peak learning rate (default: 0.01)")
-    train.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    train.add_argument(
+        "--minutes", type=_positive(float, most=MOST_MINUTES), metavar="M", help="train for about this long instead"
+    )
+    seed(train)
     train.add_argument(
         "--grid",
-        choices=("seconds", "beats"),
-        default="seconds",
-        help="beats: learn in quarter notes, for files whose tempo maps are real, so that mixes fall on the beat",
+        choices=config.GRIDS,
+        help="what songs are learned on: the beats of their files' tempo maps, seconds, or beats where the notes follow "
+        "them and seconds elsewhere (auto, the default)",
     )
-    train.add_argument("--preset", choices=("default", "original"), default="default", help="original: NeMuI of 2021")
-    train.add_argument("--fresh", action="store_true", help="start again; what the run holds is moved aside")
+    train.add_argument("--preset", choices=config.PRESETS, default="default", help="original: NeMuI of 2021")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, such as model.hidden_size=64 (repeatable; see nemui_jax/config.py)",
+    )
+    train.add_argument("--fresh", action="store_true", help="start over; what the run holds is moved aside")
+    train.add_argument(
+        "--save-seconds",
+        type=_positive(float, zero=True),
+        default=30.0,
+        metavar="S",
+        help="time between checkpoints (default: 30)",
+    )
     longest(train)
     train.add_argument(
         "--device-memory",
         type=_positive(float),
         metavar="GIB",
-        help="room for music and latents on the device (default: as it says); more than that takes turns",
+        help="memory for music and latents (default: the device's); more music than that takes turns in it",
     )
     hosts = train.add_argument_group("several processes, on one host or many, each with this command")
     hosts.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="where the first process listens; auto: as SLURM, TPU or k8s tell"
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of the first process; auto: from SLURM, Cloud TPU or Kubernetes",
     )
     hosts.add_argument("--num-processes", type=_positive(int), metavar="N", help="how many there are")
     hosts.add_argument("--process-id", type=_positive(int, zero=True), metavar="I", help="which one this is, from 0")
     train.add_argument(
         "--tensorboard",
-        type=Path,
+        type=_path,
         nargs="?",
         const=True,
         metavar="DIR",
         help="figures and pictures for TensorBoard (default: in the run; extra: tensorboard)",
     )
     train.add_argument(
-        "--profile", type=Path, nargs="?", const=True, metavar="DIR", help="profile some steps (default: in the run)"
+        "--profile", type=_path, nargs="?", const=True, metavar="DIR", help="profile some steps (default: in the run)"
     )
-    train.add_argument("--json", action="store_true", help="print what came of it as a JSON object, and nothing else")
+    train.add_argument("--json", action="store_true", help="print the result as a JSON object, and nothing else")
 
     songs = command("songs", "list the songs of a run", "songs", quiet=False)
     songs.add_argument("--json", action="store_true", help="as a JSON list")
@@ -111,15 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     ):
         what.add_argument(flag, metavar=metavar, help=text).completer = _song_names  # type: ignore[attr-defined]
     what.add_argument("--random", action="store_true", help="new songs in the manner of the run's")
-    sample.add_argument("--count", type=_positive(int), metavar="N", help="variations or new songs (default: 1)")
-    sample.add_argument("--best", type=_positive(int), metavar="N", help="write only the best of the new songs")
-    sample.add_argument("--out", type=Path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
+    count = _positive(int, most=config.MAX_COUNT)
+    sample.add_argument("--count", type=count, metavar="N", help="variations or new songs (default: 1)")
+    sample.add_argument("--best", type=count, metavar="N", help="write only the best of the new songs")
+    sample.add_argument("--out", type=_path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
     longest(sample)
-    sample.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    seed(sample)
     sample.add_argument("--seconds", type=_positive(float, most=LONGEST), metavar="L", help="length of the output")
     sample.add_argument(
         "--temperature",
-        type=_positive(float, zero=True),
+        type=_positive(float, zero=True, most=config.MAX_TEMPERATURE),
         default=0.0,
         metavar="T",
         help="draw onsets (0: take the likeliest)",
@@ -137,36 +164,40 @@ def _parser() -> argparse.ArgumentParser:
 
     sample.add_argument("--wav", action="store_true", help="write the sound too")
     sample.add_argument("--png", action="store_true", help="write a picture too (extra: plots)")
-    sample.add_argument("--soundfont", type=Path, metavar="FILE", help="for --wav (extra: audio; default: one found)")
+    sample.add_argument("--soundfont", type=_path, metavar="FILE", help="for --wav (extra: audio; default: one found)")
 
     sample.add_argument("--json", action="store_true", help="print what was written as a JSON list, and nothing else")
 
     plots = command(
-        "plots", "draw a run: its training, a map of its songs, what it knows worst", "plots --out pictures/"
+        "plots", "draw a run: its training, a map of its songs, the song it plays back worst", "plots --out pictures/"
     )
-    plots.add_argument("--out", type=Path, metavar="DIR", help="where pictures go (default: plots in the run)")
+    plots.add_argument("--out", type=_path, metavar="DIR", help="where pictures go (default: plots in the run)")
 
-    evaluate = command("evaluate", "measure recall, mixes and their style", "evaluate --json figures.json")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
-    evaluate.add_argument("--original", type=Path, metavar="DIR", help="a run of --preset original to compare with")
+    evaluate = command(
+        "evaluate", "measure how well songs are played back, mixes and their style", "evaluate --json figures.json"
+    )
+    evaluate.add_argument("--json", type=_path, metavar="FILE", help="write all figures to a file")
+    evaluate.add_argument("--original", type=_path, metavar="DIR", help="a run of --preset original to compare with")
     longest(evaluate)
-    evaluate.add_argument("--held-out", type=Path, metavar="DIR", help="songs that the run has not seen")
+    evaluate.add_argument("--held-out", type=_path, metavar="DIR", help="songs that the run has not seen")
 
     export = command(
         "export", "write weights, rows and decoder for other programs (extra: export)", "export --out exported/"
     )
-    export.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: export in the run)")
+    export.add_argument("--out", type=_path, metavar="DIR", help="where the files go (default: export in the run)")
 
     fetch = command("fetch", "bring songs to learn", "fetch maestro --out midis/ --composer Chopin")
     fetch.add_argument("what", choices=("maestro", "demo"), help="MAESTRO v3.0.0, or the built-in tunes")
-    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    fetch.add_argument("--out", type=_path, required=True, metavar="DIR", help="where the files go")
     fetch.add_argument("--year", type=_years, metavar="YEARS", help="MAESTRO: only these, such as 2004,2006")
     fetch.add_argument("--composer", metavar="NAMES", help="MAESTRO: only these, such as Chopin,Liszt")
 
-    add = command("add", "teach a finished run one more song", "add --file new.mid")
-    add.add_argument("--file", type=Path, required=True, help="a MIDI file")
+    add = command("add", "add songs to a trained run", "add --file new.mid")
+    add.add_argument(
+        "--file", type=_path, required=True, nargs="+", metavar="PATH", help="MIDI files, and folders of such"
+    )
     longest(add)
-    add.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    seed(add)
 
     studio = command("studio", "a page in the browser on which to play between songs", "studio", quiet=False)
     studio.add_argument("--port", type=_port, default=8765, help="port on this machine (default: 8765; 0: any)")
@@ -174,12 +205,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", "all of it on the built-in tunes", "demo")
     demo.set_defaults(run=Path("runs/demo"))
-    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
+    demo.add_argument("--out", type=_path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
     return parser
 
 
 def _song_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """What a shell may complete the beginning of songs to: the names of the run's songs, after the last comma."""
+    """The names of the run's songs, after the last comma, for a shell's completion."""
     before, comma, _last = prefix.rpartition(",")
     try:
         entries = json.loads((parsed_args.run / "run.json").read_text())["songs"]
@@ -189,14 +220,32 @@ def _song_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[
     return [f"{before}{comma}{name}" for name in names if not {",", ":"} & set(name)]
 
 
-def _positive(kind: type, zero: bool = False, most: float = 1e12) -> Callable[[str], Any]:
+def _path(text: str) -> Path:
+    if not text:  # Path("") is the current folder, which nobody asked for
+        raise argparse.ArgumentTypeError("a path is missing")
+    return Path(text)
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if not 0 <= value <= config.MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; it is 0 to {config.MAX_SEED}")
+    return value
+
+
+def _positive(kind: type, zero: bool = False, most: float | int = 1e12) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a {'whole number' if kind is int else 'number'}"
+            ) from error
         if not (0 < value <= most or (zero and value == 0)):
-            raise argparse.ArgumentTypeError(f"{text} is out of range")
+            raise argparse.ArgumentTypeError(f"{text} is out of range; it is {'0' if zero else 'above 0'}, to {most:g}")
         return value
 
     return convert

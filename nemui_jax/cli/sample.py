@@ -22,17 +22,17 @@ def sample(args: argparse.Namespace) -> None:
     _check_outputs(args)
     run = api.load(args.run, partial(print, flush=True))
     run = dataclasses.replace(run, max_seconds=args.max_seconds)
-    options = {name: getattr(args, name) for name in ("seconds", "key", "program", "path", "temperature", "seed")}
+    options = api.Options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(api.Options)})
     if args.random:
         count, best = args.count or 1, args.best or args.count or 1
         paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])
         console.start_jax()
-        pieces = run.randoms(count, best, **options)
+        pieces = run.play_new(count, best, options)
     else:
         best, plans = 0, _plans(args, run.run)
         paths = _out_paths(args.out, [name for name, _ in plans])
         console.start_jax()
-        pieces = run.play([plan for _, plan in plans], **options)
+        pieces = run.play([plan for _, plan in plans], options)
     written = [_write(args, path, piece) for path, piece in zip(paths, pieces, strict=False)]
     if len(written) < best:
         print(f"only {len(written)} of {best}: the run's songs are so few or so alike; another --seed gives others")
@@ -55,21 +55,44 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _write(args: argparse.Namespace, path: Path, piece: api.Piece) -> dict[str, Any]:
     """Writes an output, and its sound and its picture where they are wanted; returns what --json says of it."""
     piece.write(path)
-    remark = f"; {piece.remark}" if piece.remark else ""
-    console.print_result(path, f"{path}: {console.duration(piece.seconds)}, {len(piece.notes):,} notes{remark}")
+    console.print_result(path, f"{escape(path)}: {_in_words(piece)}")
     others = [path.with_suffix(ending) for ending in [".wav"] * args.wav + [".png"] * args.png]
     for other in others:
         piece.write(other, args.soundfont)
         console.print_result(other)
+    weights = piece.weights or (None,) * len(piece.songs)
     return {
         "path": str(path),
+        "title": piece.song.name,
+        "kind": piece.kind,
+        "songs": [{"name": name, "weight": weight} for name, weight in zip(piece.songs, weights, strict=True)],
         "seconds": round(piece.seconds, 3),
         "notes": len(piece.notes),
-        "kind": piece.kind,
+        "key": piece.key,
+        "tempo": round(piece.tempo, 2),
+        "instruments": list(piece.instruments),
         "seed": json.loads(piece.provenance.partition(" ")[2])["seed"],
         "remark": piece.remark,
         "also": [str(other) for other in others],
     }
+
+
+def _in_words(piece: api.Piece) -> str:
+    """What a piece is made of and how it sounds, in a line."""
+    names = [escape(name) for name in piece.songs]
+    if len(piece.weights) > 1:
+        names = [f"{name} {weight:.2f}" for name, weight in zip(names, piece.weights, strict=True)]
+    made_of = {"recall": "", "morph": "morph of ", "new": "new, drawn from "}.get(piece.kind, "mix of ")
+    made_of = "variation of " if piece.kind == "mix" and len(names) == 1 else made_of
+    instruments = ", ".join(piece.instruments[:3]) + (", ..." if piece.instruments[3:] else "")
+    sound = f"{piece.key}, {piece.tempo:.0f} bpm, {console.duration(piece.seconds)}, {len(piece.notes):,} notes"
+    parts = (
+        made_of + (" to " if piece.kind == "morph" else ", ").join(names),
+        sound,
+        instruments,
+        escape(piece.remark),
+    )
+    return "; ".join(part for part in parts if part)
 
 
 def _plans(args: argparse.Namespace, run: Run) -> list[tuple[str, api.Plan]]:
@@ -107,6 +130,8 @@ def _plans(args: argparse.Namespace, run: Run) -> list[tuple[str, api.Plan]]:
 
 def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
     """Where each output goes: `--out` itself for one output to a .mid, else files in that folder."""
+    if out is not None and (flag := {".wav": "--wav", ".png": "--png"}.get(out.suffix.lower())) and not out.is_dir():
+        raise UsageError(f"--out {escape(out)}: name a .mid file, and add {flag} for the {out.suffix[1:]} beside it")
     if out is not None and out.suffix.lower() in (".mid", ".midi"):
         if len(names) > 1:
             raise UsageError(f"--out {escape(out)}: {len(names)} outputs need a folder, not one file")

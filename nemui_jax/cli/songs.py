@@ -1,4 +1,4 @@
-"""`songs`: what a run knows."""
+"""`songs`: the songs of a run."""
 
 import argparse
 import dataclasses
@@ -11,21 +11,21 @@ from nemui_jax.cli import console
 
 def songs(args: argparse.Namespace) -> None:
     """Lists the songs of a run."""
-    known = api.load(args.run).songs
+    found = api.load(args.run).songs
     if args.json:
-        console.print_json([dataclasses.asdict(song) for song in known])
+        console.print_json([dataclasses.asdict(song) for song in found])
         return
     table = Table(box=None)
-    for head in ("song", "name", "length", "notes", "key", "recall"):
+    for head in ("song", "name", "length", "notes", "key", "note F1"):
         table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
-    for song in known:
-        told = "-" if song.recall is None else f"{song.recall:.4f}"
+    for song in found:
+        note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
         table.add_row(
             str(song.index),
             console.one_line(song.name),
             console.duration(song.seconds),
             f"{song.notes:,}",
             song.key,
-            told,
+            note_f1,
         )
     console.console().print(table)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from nemui_jax import shell
 from nemui_jax.cli import console
 from nemui_jax.errors import UsageError
 from nemui_jax.runs.run import read_run
@@ -14,5 +15,5 @@ def studio(args: argparse.Namespace) -> None:
     try:
         from nemui_jax.studio.server import serve
     except ImportError as error:
-        raise UsageError(f"the studio needs its extra: pip install 'nemui-jax[studio]' ({error})") from error
+        raise UsageError(f"the studio needs optional packages ({error}): {shell.install('studio')}") from error
     serve(run.path, args.port, not args.no_browser)

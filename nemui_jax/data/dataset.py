@@ -7,7 +7,7 @@ folder is parsed once; rolls are made from them in milliseconds and depend on th
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from jaxtyping import Float32, Int32, UInt8
 
 from nemui_jax.config import Config, RollConfig
 from nemui_jax.data import cache, layout, pianoroll
-from nemui_jax.errors import MidiError
+from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
-from nemui_jax.music import midi_reader
+from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.clock import OFF_BEAT_STEPS, Clock, choose_clock, clock_of, off_beat_steps
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
@@ -130,6 +130,20 @@ def load_file(path: Path, config: RollConfig, max_seconds: float = MAX_SECONDS) 
     return describe(parsed.song, path, parsed.sha256, config)[0], parsed.song
 
 
+def from_songs(songs: Iterable[Song], config: RollConfig) -> Corpus:
+    """Songs that are in memory; equal ones are one song. UsageError where one has no notes, MidiError as `encode`."""
+    found: dict[str, tuple[SongEntry, Song]] = {}
+    for number, song in enumerate(songs):
+        if not len(song.notes):
+            raise UsageError(f"song {number} ({escape(song.name)}): has no notes")
+        sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
+        entry, _ = describe(song, Path(), sha256, config)
+        found.setdefault(
+            sha256, (dataclasses.replace(entry, name=escape(song.name) or f"song {number}", path=""), song)
+        )
+    return Corpus(tuple(entry for entry, _ in found.values()), tuple(song for _, song in found.values()))
+
+
 def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
     """A song's row of the manifest, and remarks for the user on what was mended or left out."""
     key, clock = estimate_key(song.notes), choose_clock(song, config.grid)
@@ -144,7 +158,7 @@ def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[S
         remarks += ("its notes do not follow its tempo, so its beats mean little",)
     entry = SongEntry(
         name=escape(path.stem),
-        path=escape(path),
+        path=escape(path.absolute()),
         sha256=sha256,
         seconds=song.seconds,
         steps=pianoroll.count_steps(song.seconds, beats),

@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from nemui_jax.music.song import Song, TempoMap
 
-GRIDS = ("auto", "beats", "seconds")
 STEPS_PER_BEAT = 12  # triplets and sixteenths fall on it
 SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts as long, or longer, is counted in halves
 STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms

@@ -25,6 +25,7 @@ from subprocess import DEVNULL
 import numpy as np
 from jaxtyping import Float
 
+from nemui_jax import shell
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import MissingExtra, SoundfontError
 from nemui_jax.files import escape, write_bytes
@@ -317,4 +318,4 @@ def _check_soundfont(path: Path) -> None:
     if head[:4] != b"RIFF" or head[8:] != b"sfbk":
         raise SoundfontError(f"{escape(path)}: is not a soundfont (.sf2 or .sf3)")
     if importlib.util.find_spec("symusic") is None:
-        raise MissingExtra("playing a soundfont needs symusic: pip install 'nemui-jax[audio]'")
+        raise MissingExtra(f"playing a soundfont needs symusic: {shell.install('audio')}")

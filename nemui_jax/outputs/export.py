@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemui_jax import shell
 from nemui_jax.config import Config, to_json
 from nemui_jax.data import layout
 from nemui_jax.data.dataset import SongEntry
@@ -57,7 +58,7 @@ def import_safetensors() -> Any:
         import flatbuffers  # noqa: F401 - jax.export writes with it
         import safetensors.numpy
     except ImportError as error:
-        raise UsageError(f"exporting needs the extra export: pip install 'nemui-jax[export]' ({error})") from error
+        raise UsageError(f"exporting needs optional packages ({error}): {shell.install('export')}") from error
     return safetensors.numpy
 
 

@@ -303,7 +303,7 @@ def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(color=_LINE, linewidth=0.6)
 
-    scores = [(row["step"], row["recall"]) for row in metrics if row.get("recall") is not None]
+    scores = [(row["step"], row["note_f1"]) for row in metrics if row.get("note_f1") is not None]
     if scores:
         right = axes.twinx()
         _style(right)

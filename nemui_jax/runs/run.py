@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemui_jax import shell
 from nemui_jax.config import Config, from_json, to_json
 from nemui_jax.data import cache, dataset, layout
 from nemui_jax.errors import RunError
@@ -135,7 +136,8 @@ def read_run(path: Path) -> Run:
     """The run in a folder. RunError if there is none, or if it is damaged or of another format."""
     path = resolve(path)
     if not run_exists(path):
-        raise RunError(f"{path}: no run here; make one with: python run.py train --dir FOLDER --run {path}")
+        train = shell.command("train", "--dir", "FOLDER", "--run", path)
+        raise RunError(f"{path}: no run here; make one with: {train}")
     try:
         found = integrity.read_json(path / "run.json")
         if isinstance(found, dict) and "sha256" not in found and found.get("format") in range(1, FORMAT):

@@ -46,12 +46,12 @@ def train(songs: Path, run: Path) -> Answer:
     return finish(start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST))
 
 
-def saved_100(songs: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
-    """A training that goes on, and has told that step 100 is saved."""
-    monkeypatch.setenv("SAVE_SECONDS", "0")
-    process = start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST)
+def saved_100(songs: Path, run: Path) -> subprocess.Popen[str]:
+    """A training that goes on, and has printed that step 100 is saved."""
+    flags = ("--steps", TOTAL, "--save-seconds", 0)
+    process = start("train", "--dir", songs, "--run", run, *flags, settings=SMALLEST)
     assert process.stdout is not None
-    while not process.stdout.readline().startswith("saved 100"):
+    while not process.stdout.readline().startswith("checkpoint saved at step 100"):
         assert process.poll() is None
     return process
 
@@ -70,10 +70,10 @@ def test_too_small_a_disk_is_refused_before_training(songs_folder, disk):
     assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
-def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_path):
     assert train(songs_folder, tmp_path / "clean").code == 0
     run = disk / "run"
-    process = saved_100(songs_folder, run, monkeypatch)
+    process = saved_100(songs_folder, run)
     fill(disk)
     answer = finish(process)
     assert answer.code == 1, answer
@@ -87,7 +87,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(songs_folder, disk, tmp_p
     (disk / "filler").unlink()
     again = train(songs_folder, run)
     assert (again.code, again.err) == (0, "")
-    assert f"goes on after step {step:,} of 1,000" in again.out
+    assert f"continues after step {step:,} of 1,000" in again.out
     states = [checkpoint.restore(read_run(path), TOTAL) for path in (run, tmp_path / "clean")]
     for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(leaf, other)
@@ -108,10 +108,10 @@ def test_a_limit_on_files_is_refused_before_training(songs_folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_path, monkeypatch):
+def test_a_limit_that_is_met_later_costs_what_was_not_saved(songs_folder, tmp_path):
     """The limit comes while the process trains."""
     run = tmp_path / "run"
-    process = saved_100(songs_folder, run, monkeypatch)
+    process = saved_100(songs_folder, run)
     answer = finish(limited(process, 100))
     told_in_one_line(answer, 1, "File too large")
     step, damaged = checkpoint.whole_step(read_run(run))

@@ -22,6 +22,7 @@ from nemui_jax.runs.run import read_log, read_run, read_scores
 TOTAL = 1000
 KILLS, STOPS, LINES, ADDS, RACES = 50, 20, 20, 10, 5
 LEAVE_SECONDS = 10.0
+SAVED = "checkpoint saved at step "
 SIGTERM_CAUGHT = 1 << signal.SIGTERM - 1
 
 
@@ -33,13 +34,9 @@ class Clean(NamedTuple):
     bytes: int  # of its run
 
 
-@pytest.fixture(autouse=True)
-def save_every_chunk(monkeypatch):
-    monkeypatch.setenv("SAVE_SECONDS", "0")
-
-
-def begin(songs: Path, run: Path) -> subprocess.Popen[str]:
-    return start("train", "--dir", songs, "--run", run, "--steps", TOTAL, settings=SMALLEST)
+def begin(songs: Path, run: Path, save_seconds: int = 0) -> subprocess.Popen[str]:
+    flags = ("--steps", TOTAL, "--save-seconds", save_seconds)
+    return start("train", "--dir", songs, "--run", run, *flags, settings=SMALLEST)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +45,7 @@ def clean(songs_folder, tmp_path_factory) -> Clean:
     for _ in range(2):  # the first compiles
         shutil.rmtree(path, ignore_errors=True)
         began = time.monotonic()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SAVE_SECONDS", "0")
-            answer = finish(begin(songs_folder, path))
+        answer = finish(begin(songs_folder, path))
         assert answer.code == 0, answer
         seconds = time.monotonic() - began
     return Clean(path, seconds, size(path))
@@ -195,8 +190,9 @@ def test_told_to_stop_at_any_moment(songs_folder, clean, tmp_path, number, seed,
     if seed % 2:
         monkeypatch.setenv("NEMUI_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache" / "programs"))
-    monkeypatch.setenv("SAVE_SECONDS", "30")
-    process = running_for(lambda: begin(songs_folder, run), rng.uniform(0, clean.seconds * (1 + seed % 2)))
+    process = running_for(
+        lambda: begin(songs_folder, run, save_seconds=30), rng.uniform(0, clean.seconds * (1 + seed % 2))
+    )
     answer, seconds = stopped(process, number)
     assert seconds < LEAVE_SECONDS
     if answer.code == 0:  # it had begun to end
@@ -208,7 +204,7 @@ def test_told_to_stop_at_any_moment(songs_folder, clean, tmp_path, number, seed,
         assert answer.err == ""
         assert checkpoint.whole_step(read_run(run)) == (int(step[1].replace(",", "")), [])
     else:
-        assert answer.err == "nemui: stopped\n" or f"saved {TOTAL}\n" in answer.out
+        assert answer.err == "nemui: stopped\n" or f"{SAVED}{TOTAL}\n" in answer.out
     if run.exists():
         again = finish(begin(songs_folder, run))
         assert (again.code, again.err) == (0, "")
@@ -223,8 +219,8 @@ def test_what_is_told_to_be_saved_is(songs_folder, tmp_path, seed):
     assert process.stdout is not None
     said: list[int] = []
     for line in iter(process.stdout.readline, ""):
-        if line.startswith("saved "):
-            said.append(int(line.removeprefix("saved ")))
+        if line.startswith(SAVED):
+            said.append(int(line.removeprefix(SAVED)))
             if len(said) == wanted:
                 break
     process.kill()

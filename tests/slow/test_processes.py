@@ -1,7 +1,6 @@
 """Two processes train together."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -19,9 +18,8 @@ def together(folder: Path, run: Path, settings: Config, port: int) -> list[subpr
     return [
         start(
             *("train", "--dir", folder, "--run", run, "--coordinator", f"127.0.0.1:{port}"),
-            *("--num-processes", "2", "--process-id", number),
+            *("--num-processes", "2", "--process-id", number, "--save-seconds", "0"),
             settings=settings,
-            env=os.environ | {"SAVE_SECONDS": "0"},
         )
         for number in (0, 1)
     ]
@@ -38,7 +36,7 @@ def test_two_processes_train_are_killed_go_on_and_are_sampled(songs_folder, tmp_
     first = together(songs_folder, run, TINY, free_port())
     assert first[0].stdout is not None
     for line in first[0].stdout:
-        if line.startswith("saved"):
+        if line.startswith("checkpoint saved"):
             break
     for process in first:
         process.send_signal(signal.SIGKILL)
@@ -48,7 +46,7 @@ def test_two_processes_train_are_killed_go_on_and_are_sampled(songs_folder, tmp_
 
     again = [finish(process) for process in together(songs_folder, run, TINY, free_port())]
     assert [answer.code for answer in again] == [0, 0], again[0].err + again[1].err
-    assert f"goes on after step {saved}" in again[0].out
+    assert f"continues after step {saved}" in again[0].out
     assert again[1].out == ""  # the first tells for both
     answer = finish(start("sample", "--run", run, "--song", "0", "--out", tmp_path / "out.mid", settings=TINY))
     assert answer.code == 0, answer.err

@@ -1,0 +1,170 @@
+"""What is asked for when a run is played, and what comes of it: a song that can be heard, seen and written."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from nemui_jax import config, shell
+from nemui_jax.data import pianoroll
+from nemui_jax.errors import UsageError
+from nemui_jax.files import escape
+from nemui_jax.model import latents
+from nemui_jax.music import midi_writer
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.instruments import PROGRAMS
+from nemui_jax.music.key import estimate_key
+from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, MAX_SECONDS, Song, TempoMap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # takes seconds to import
+    Figure = Any
+KeyName = SupportsIndex | str
+Number = float | int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a piece is played: what all methods that play take, by name. UsageError where one is out of range."""
+
+    seconds: Number | None = None  # length; None: the shortest song's, a morph's last song's, a new song's a minute
+    key: KeyName | None = None  # such as "Eb", or a song whose key it is; None: the heaviest song's
+    program: int | None = None  # MIDI program, 0 to 127; None: the heaviest song's
+    path: str = "line"  # between latents: "line", "norm" or "sphere", as in `latents.mix`
+    temperature: Number = 0.0  # above 0 onsets are drawn; 0: the likeliest are taken
+    seed: int = 0  # 0 to 2**31 - 1; the same one gives the same piece
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
+            raise UsageError(f"seconds={self.seconds} is out of range; a piece lasts up to {MAX_SECONDS:,.0f} seconds")
+        if self.program is not None and not 0 <= self.program < 128:
+            raise UsageError(f"program={self.program} is not a program from 0 to 127")
+        if self.path not in latents.PATHS:
+            raise UsageError(f"path={self.path!r}: there are {', '.join(latents.PATHS)}")
+        if not 0 <= self.temperature <= config.MAX_TEMPERATURE:
+            raise UsageError(f"temperature={self.temperature} is out of range; it is 0 to {config.MAX_TEMPERATURE}")
+        if not 0 <= self.seed <= config.MAX_SEED:
+            raise UsageError(f"seed={self.seed} is out of range; it is 0 to {config.MAX_SEED:,}")
+
+    def recipe(self) -> dict[str, Any]:
+        """Those that are not as they are by default, but for the seed."""
+        given = dataclasses.asdict(self) | {
+            "seconds": None if self.seconds is None else float(self.seconds),
+            "temperature": float(self.temperature),
+        }
+        return {name: value for name, value in given.items() if name != "seed" and value != getattr(Options, name)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One piece to be played: whose tracks, with which weights."""
+
+    songs: tuple[int | Path, ...]
+    # One a song, for all of the piece; or [song, point], at points spread evenly over it; or None: from song to song.
+    weights: tuple[float, ...] | Float[np.ndarray, "song point"] | None
+    recipe: Mapping[str, Any]  # what was asked for, in the words of the command line
+    noise: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What was played: a song, and what it was made of."""
+
+    song: Song
+    parents: tuple[Song, ...]  # over the same stretch; none for a new song
+    kind: str  # "recall", "mix", "morph" or "new"
+    provenance: str  # how to make it again, as the .mid says too
+    remark: str = ""  # for a new song the one of the run that it is most like
+    songs: tuple[str, ...] = ()  # names of what it is made of
+    weights: tuple[float, ...] = ()  # of these songs, where they stay the same throughout
+    stops: tuple[float, ...] = ()  # seconds at which a morph is at each of its parents; none where weights were given
+
+    def __repr__(self) -> str:
+        return f"<Piece: {self.kind}, {self.song.name!r}, {self.seconds:.1f} s, {len(self.notes):,} notes>"
+
+    @property
+    def notes(self) -> np.ndarray:
+        """NOTE events, sorted by onset (seconds), then pitch."""
+        return self.song.notes
+
+    @property
+    def seconds(self) -> float:
+        """The end of the last note."""
+        return self.song.seconds
+
+    @property
+    def key(self) -> str:
+        """The key that its notes fit best, such as `Eb` or `Ebm`."""
+        return estimate_key(self.notes)
+
+    @property
+    def tempo(self) -> float:
+        """Quarter notes a minute, on average over its length."""
+        quarters = float(self.song.tempo_map.beats_at(self.seconds))
+        return 60 * quarters / self.seconds if quarters else 60 / DEFAULT_QUARTER_SECONDS
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """The names of its instruments, the one with the most notes first."""
+        programs, counts = np.unique(self.notes["program"], return_counts=True)
+        return tuple(PROGRAMS[program] for program in programs[np.argsort(-counts, kind="stable")])
+
+    def roll(self, step_seconds: float = 0.05) -> UInt8[np.ndarray, "step 128"]:
+        """The velocity (1 to 127) of the note that sounds on each pitch at each step; 0 where none does."""
+        clock = TempoMap.steady(step_seconds * STEPS_PER_BEAT)
+        found = np.zeros((pianoroll.count_steps(self.seconds, clock) + 1, 128), np.uint8)
+        for note in pianoroll.quantize(self.notes, clock):
+            found[note["step"] : note["end"], note["pitch"]] = note["velocity"]
+        return found
+
+    def audio(self, soundfont: str | Path | None = None) -> Float[np.ndarray, "sample 2"]:
+        """Stereo sound at 44,100 samples a second, within -1 to 1; see `audio.render`."""
+        from nemui_jax.outputs import audio
+
+        return audio.render(self.song, None if soundfont is None else Path(soundfont), audio.RATE)
+
+    def plot(self, title: str = "") -> Figure:
+        """A picture: of a recall its differences from the song, of a morph its way, else a roll with its parents'.
+
+        A roll's title is `title`, or the name of the piece. UsageError without the extra `plots`.
+        """
+        plots = import_plots()
+        if self.kind == "recall":
+            return plots.recall(self.parents[0], self.song, title=self.song.name)
+        if self.stops:
+            return plots.morph(self.song, [parent.name for parent in self.parents], self.stops)
+        return plots.roll(self.song, self.parents, title=title)
+
+    def write(self, path: str | Path, soundfont: str | Path | None = None) -> None:
+        """Writes a .mid with its provenance, a .wav or a .png, by the ending: whole or not at all.
+
+        Makes the folder where there is none. UsageError for another ending, OSError where it cannot be written.
+        """
+        path = Path(path)
+        ending = path.suffix.lower()
+        if ending not in (".mid", ".midi", ".wav", ".png"):
+            raise UsageError(f"{escape(path)}: a piece is written to a .mid, a .wav or a .png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if ending == ".wav":
+            from nemui_jax.outputs import audio
+
+            audio.write_wav(path, self.audio(soundfont))
+        elif ending == ".png":
+            import_plots().save(self.plot(title=path.stem), path)
+        else:
+            midi_writer.write(self.song, path, self.provenance)
+
+
+def import_plots() -> Any:
+    """The module `plots`; UsageError says which extra it needs."""
+    try:
+        from nemui_jax.outputs import plots
+    except ImportError as error:
+        raise UsageError(f"pictures need an optional package ({error}): {shell.install('plots')}") from error
+    return plots

@@ -1,0 +1,29 @@
+"""Room on the disk for a run."""
+
+import resource
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemui_jax.config import Config
+from nemui_jax.data import layout
+from nemui_jax.errors import UsageError
+from nemui_jax.files import escape
+from nemui_jax.runs import checkpoint
+
+
+def refuse_full_disk(path: Path, lengths: Sequence[int], config: Config, more: int = 0) -> None:
+    """UsageError where it is known before training that its checkpoints, and so many bytes more, will not fit.
+
+    `lengths` are the songs', in steps.
+    """
+    needed, largest = checkpoint.needs(layout.count_corpus_rows(lengths, config), config)
+    needed += more - sum(file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file())
+    free, limit = shutil.disk_usage(path).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if needed > free:
+        reason = f"needs {needed / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free; make room"
+    elif limit != resource.RLIM_INFINITY and largest > limit:
+        reason = f"has files of {largest:,} bytes, and the limit is {limit:,}; raise it (ulimit -f)"
+    else:
+        return
+    raise UsageError(f"{escape(path)}: the run {reason} or name another --run")

@@ -1,0 +1,77 @@
+"""One kind of loop, wherever the music is: on the devices, or in shards that take turns on one of them."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from nemui_jax.config import Config
+from nemui_jax.data import cache, dataset, layout
+from nemui_jax.errors import UsageError
+from nemui_jax.training import batches, distributed, sharded
+from nemui_jax.training.step import TrainState, init_state, place_state, steps_in_time, train_loop
+
+
+class Loop(NamedTuple):
+    """How a corpus is trained on."""
+
+    chunks: Callable[[TrainState, int], Iterator[tuple[TrainState, np.ndarray]]]
+    """From a state up to a step: the state after each chunk of steps, and the losses of these."""
+    mesh: Mesh | None  # devices that the state lies over; None: one
+    state_device: Any  # the jax.Device, where that is not the default one
+    steps_in: Callable[[float], int] | None  # how many steps take so many seconds; None where it cannot be tried
+
+    def place(self, make: Callable[[Mesh | None], TrainState]) -> TrainState:
+        """A state, made where this loop wants it."""
+        with jax.default_device(self.state_device) if self.state_device else contextlib.nullcontext():
+            return make(self.mesh)
+
+
+def make_loop(
+    corpus: dataset.Corpus,
+    config: Config,
+    seed: int,
+    memory: float | None,
+    should_stop: Callable[[], bool],
+    report: Callable[[str], None],
+) -> Loop:
+    """The loop for this corpus, with its music loaded.
+
+    `memory` is the room for music and latents on all devices, in bytes (by default as these say). Where it is too
+    small, songs take turns in shards, which is reported; `should_stop` then ends a visit early. UsageError where that
+    would need more than one device.
+    """
+    memory = sharded.device_memory() * jax.device_count() if memory is None else memory
+    groups, mesh = sharded.split_corpus(corpus, config, memory), distributed.make_mesh()
+    if len(groups) == 1:
+        return _whole(corpus, config, seed, mesh)
+    if mesh is not None:
+        raise UsageError(f"music in {len(groups)} shards is trained on by one device; for more, use more memory")
+    report(f"more music than the device holds at once: {len(groups)} shards take turns")
+    folder, key = cache.cache_folder() / "shards" / str(os.getpid()), jax.random.key(seed)
+    shards = sharded.write_shards(corpus, groups, config, folder)
+    shutil.rmtree(folder)  # what is mapped stays until the process ends, however that is
+
+    def chunks(state: TrainState, total: int) -> Iterator[tuple[TrainState, np.ndarray]]:
+        return sharded.train_loop_sharded(state, shards, key, total, config, should_stop)
+
+    return Loop(chunks, None, jax.local_devices(backend="cpu")[0], None)
+
+
+def _whole(corpus: dataset.Corpus, config: Config, seed: int, mesh: Mesh | None) -> Loop:
+    data, max_notes = batches.load_data(corpus, config, mesh)
+    key = distributed.place_tree(jax.random.key(seed), mesh)
+
+    def chunks(state: TrainState, total: int) -> Iterator[tuple[TrainState, np.ndarray]]:
+        return train_loop(state, data, key, total, config, max_notes)
+
+    def steps_in(seconds: float) -> int:
+        state = init_state(jax.random.key(seed), layout.count_corpus_rows(corpus.lengths, config), config)
+        return steps_in_time(seconds, place_state(state, mesh), data, key, config, max_notes)
+
+    return Loop(chunks, mesh, None, steps_in)
