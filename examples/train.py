@@ -1,6 +1,6 @@
 """Train on songs of your own with a callback and a setting changed; stops early where the songs come back well enough.
 
-python examples/train.py [FOLDER [RUN]]
+python examples/train.py [FOLDER]
 """
 
 import sys
@@ -33,4 +33,4 @@ def main(folder: str | None = None, run: str = "runs/example", enough: float = 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1] if sys.argv[1:] else None)

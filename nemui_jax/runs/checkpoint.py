@@ -52,6 +52,8 @@ def save(run: Run, state: TrainState) -> int:
     return step
 
 
+
+
 def append(run: Run, step: int, params: decoder.Params, rows: Float[Any, "row latent"]) -> int:
     """Saves the checkpoint at a step again as that of `run.total`, with other weights and the rows of its last song.
 
@@ -62,6 +64,8 @@ def append(run: Run, step: int, params: decoder.Params, rows: Float[Any, "row la
     with _errors(run, run.total, "what the run knew is as it was"):
         _save(run, run.total, parts, linked=step)
     return run.total
+
+
 
 
 @contextlib.contextmanager
@@ -77,9 +81,13 @@ def _errors(run: Run, step: int, hope: str) -> Iterator[None]:
         raise SaveError(f"{run.path}: step {step:,} could not be saved ({_in_short(error)}); {hope}") from error
 
 
+
+
 def _in_short(error: Exception) -> str:
     number = getattr(error, "errno", None) or next(iter(re.findall(r"os_error_code='(\d+)'", str(error))), None)
     return os.strerror(int(number)) if number else f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+
+
 
 
 def needs(rows: int, settings: Config) -> tuple[int, int]:
@@ -90,6 +98,8 @@ def needs(rows: int, settings: Config) -> tuple[int, int]:
     state = jax.eval_shape(lambda key: init_state(key, rows, settings), jax.random.key(0))
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
     return (KEPT + 1) * sum(sizes), min(max(sizes), CHUNK_BYTES)
+
+
 
 
 def _save(run: Run, step: int, parts: dict[str, Any], linked: int | None = None) -> None:
@@ -117,6 +127,8 @@ def _save(run: Run, step: int, parts: dict[str, Any], linked: int | None = None)
     distributed.barrier(f"saved {step}")
 
 
+
+
 def _link(old: Path, new: Path) -> dict[str, str]:
     """Links into a checkpoint the parts that another has and it has not, but moments; returns their files' hashes."""
     known = json.loads(old.with_suffix(".json").read_text())["files"]
@@ -129,6 +141,8 @@ def _link(old: Path, new: Path) -> dict[str, str]:
         except OSError:  # a file system without links
             shutil.copyfile(old / name, new / name)
     return files
+
+
 
 
 def _clear(folder: Path) -> bool:
@@ -147,10 +161,14 @@ def _clear(folder: Path) -> bool:
     return found
 
 
+
+
 def saved_steps(path: Path) -> list[int]:
     """Steps with a finished checkpoint, damaged or not, newest first."""
     names = [file.stem for file in (path / "checkpoints").glob("*.json")]
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
 
 
 def whole_step(run: Run, songs: Sequence[int] | None = None) -> tuple[int | None, list[int]]:
@@ -168,6 +186,8 @@ def whole_step(run: Run, songs: Sequence[int] | None = None) -> tuple[int | None
     if damaged:
         raise RunError(f"{run.path}: every checkpoint is damaged ({', '.join(map(str, damaged))}); train with --fresh")
     return None, []
+
+
 
 
 def usable_step(run: Run, tell: Callable[[str], None] = print, songs: Sequence[int] | None = None) -> int:
@@ -197,9 +217,13 @@ def restore(run: Run, step: int, mesh: Mesh | None = None) -> TrainState:
     )
 
 
+
+
 def restore_params(run: Run, step: int) -> decoder.Params:
     """The weights of a checkpoint."""
     return _load(run, step, {"params": _parts(_abstract(run))["params"]})["params"]
+
+
 
 
 def restore_rows(run: Run, step: int, song: int) -> Float[np.ndarray, "row latent"]:
@@ -208,6 +232,8 @@ def restore_rows(run: Run, step: int, song: int) -> Float[np.ndarray, "row laten
     if _was_added(folder, song):
         return _open_array(folder / f"song-{song}" / "rows").read().result()
     return _open_array(folder / TABLE)[start:end].read().result()
+
+
 
 
 def restore_table(run: Run, step: int) -> Float[np.ndarray, "row latent"]:
@@ -219,8 +245,12 @@ def restore_table(run: Run, step: int) -> Float[np.ndarray, "row latent"]:
     return np.concatenate([trained, *(restore_rows(run, step, song) for song in added)])
 
 
+
+
 def _was_added(folder: Path, song: int) -> bool:
     return (folder / f"song-{song}").exists()
+
+
 
 
 def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
@@ -230,9 +260,13 @@ def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
     return np.asarray(_load(run, step, {"spread": {"spread": abstract}})["spread"]["spread"])
 
 
+
+
 def restore_model(run: Run, step: int) -> tuple[decoder.Params, Float[np.ndarray, "row latent"]]:
     """The weights, and the rows of all songs."""
     return restore_params(run, step), restore_table(run, step)
+
+
 
 
 def _abstract(run: Run, mesh: Mesh | None = None) -> TrainState:
@@ -246,11 +280,15 @@ def _abstract(run: Run, mesh: Mesh | None = None) -> TrainState:
     return TrainState(*lies(state[:3], split=False), *lies(state[3:], split=True))
 
 
+
+
 def _open_array(folder: Path) -> Any:
     import tensorstore  # Orbax stores through it, but hands out whole arrays alone
 
     where = {"driver": "file", "path": str(folder)}
     return tensorstore.open({"driver": "zarr3", "kvstore": where}, open=True, read=True).result()
+
+
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
@@ -263,18 +301,26 @@ def _parts(state: TrainState) -> dict[str, Any]:
     }
 
 
+
+
 def _load(run: Run, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     with _quiet_orbax() as ocp:
         return ocp.load_checkpointables(run.path / "checkpoints" / str(step), abstract)
+
+
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): _hash(file) for file in folder.rglob("*") if file.is_file()}
 
 
+
+
 def _hash(file: Path) -> str:
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 
 
 def _seal(rows: int, files: dict[str, str]) -> dict[str, Any]:
@@ -283,12 +329,16 @@ def _seal(rows: int, files: dict[str, str]) -> dict[str, Any]:
     return body | {"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest()}
 
 
+
+
 def _whole(folder: Path, rows: int) -> bool:
     """Whether a checkpoint is as it was written, for a table of so many rows."""
     try:
         return json.loads(folder.with_suffix(".json").read_text()) == _seal(rows, _hashes(folder))
     except (OSError, ValueError):
         return False
+
+
 
 
 def _plays(run: Run, folder: Path, songs: Sequence[int]) -> bool:
@@ -313,6 +363,8 @@ def _plays(run: Run, folder: Path, songs: Sequence[int]) -> bool:
         return False
 
 
+
+
 def _of_other_songs(folder: Path, rows: int) -> bool:
     """Whether a checkpoint was saved while `add` was about to change the list of songs, or had just done so."""
     try:
@@ -320,6 +372,8 @@ def _of_other_songs(folder: Path, rows: int) -> bool:
         return found["rows"] != rows and found == _seal(found["rows"], found["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
 
 
 @contextlib.contextmanager
@@ -341,3 +395,5 @@ def _quiet_orbax() -> Iterator[Any]:
     finally:
         logging.disable(disabled)
         sys.unraisablehook = hook
+
+

@@ -74,9 +74,13 @@ class Run:
         return dataset.Corpus(self.entries, tuple(self.song(index) for index in range(len(self.entries))))
 
 
+
+
 def run_exists(path: Path) -> bool:
     """Whether there is a run in this folder."""
     return (path / "run.json").exists()
+
+
 
 
 def create_run(path: Path, config: Config, seed: int, total: int, corpus: dataset.Corpus) -> Run:
@@ -94,6 +98,8 @@ def create_run(path: Path, config: Config, seed: int, total: int, corpus: datase
     return run
 
 
+
+
 def write_manifest(run: Run) -> None:
     """Writes what a run is."""
     what = {
@@ -104,6 +110,8 @@ def write_manifest(run: Run) -> None:
         "songs": [dataclasses.asdict(entry) for entry in run.entries],
     }
     write_text(run.path / "run.json", json.dumps(what, indent=1))
+
+
 
 
 def read_run(path: Path) -> Run:
@@ -126,6 +134,8 @@ def read_run(path: Path) -> Run:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{path}: run.json is damaged ({error})") from error
+
+
 
 
 @contextlib.contextmanager
@@ -151,6 +161,8 @@ def lock_run(path: Path) -> Iterator[None]:
                 _remove_partial_run(path)
 
 
+
+
 def _open_lock(path: Path) -> TextIO:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -159,6 +171,8 @@ def _open_lock(path: Path) -> TextIO:
         raise RunError(f"{path}: a file stands there; name another --run") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); name another --run") from error
+
+
 
 
 def _remove_partial_run(path: Path) -> None:
@@ -172,6 +186,8 @@ def _remove_partial_run(path: Path) -> None:
         shutil.rmtree(path)
 
 
+
+
 def set_aside(path: Path) -> Path:
     """Moves all that a run holds, but its lock, to a new folder beside it; returns that folder."""
     aside = next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}.old-{n}")).exists())
@@ -180,6 +196,8 @@ def set_aside(path: Path) -> Path:
         if item.name != "lock":
             item.rename(aside / item.name)
     return aside
+
+
 
 
 def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.SongEntry]) -> str:
@@ -195,6 +213,8 @@ def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.Son
     if not parts and list(before) != list(after):
         parts = ["in another order"]
     return ", ".join(parts)
+
+
 
 
 def read_scores(run: Run) -> list[dict[str, float]]:
@@ -214,3 +234,5 @@ def read_log(run: Run) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return rows
+
+
