@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[512, 256, 1024])
     parser.add_argument("--block", type=int, nargs="+", default=[12, 8, 24])
     parser.add_argument("--hidden", type=int, nargs="+", default=[320, 160, 640])
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
+    parser.add_argument("--steps", type=int, default=5, help="updates a call (default: 5)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")
     args = parser.parse_args()
     with report.songs(args.dir) as folder:
@@ -224,6 +224,7 @@ def with_sizes(settings: Config, batch: int = 0, block: int = 0, hidden: int = 0
         model=dataclasses.replace(
             settings.model,
             block_steps=block or settings.model.block_steps,
+            knot_steps=2 * block or settings.model.knot_steps,
             hidden_size=hidden or settings.model.hidden_size,
         ),
     )

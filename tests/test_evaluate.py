@@ -65,7 +65,7 @@ def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
     assert all(leaf is None or type(leaf) is float for leaf in numbers({**result, "songs": []}))
     pairs = count * (count - 1) // 2
     assert seen == [(done + 1, pairs) for done in range(pairs)]
-    assert set(result) == ({"recall", "mixes", "path", "sets"} if pairs else {"recall"})
+    assert set(result) == ({"songs", "recall", "mixes", "path", "sets"} if pairs else {"songs", "recall"})
     if pairs:
         assert set(result["mixes"]) == {"0.25", "0.5", "0.75"}
         # An untrained decoder recalls nothing, and neither do the ends of its paths.

@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, SMALLEST, call
 
 from nemui_jax.music import midi_reader
-from nemui_jax.runs.run import read_log, read_run, write_manifest
+from nemui_jax.runs.run import read_log, read_run, read_scores, write_manifest
 
 
 def test_a_quiet_training_prints_where_the_run_is(songs_folder, tmp_path):
@@ -35,7 +35,7 @@ def test_training_as_json(songs_folder, tmp_path):
     answer = call(*flags, settings=SMALLEST)
     result = json.loads(answer.out)
     assert "files used" in answer.err
-    log, recalls = read_log(read_run(tmp_path / "run")), json.loads((tmp_path / "run/recall.json").read_text())
+    log, recalls = read_log(read_run(tmp_path / "run")), read_scores(read_run(tmp_path / "run"))
     assert (result["step"], result["total"], result["done"], result["songs"]) == (100, 100, True, 3)
     assert result["loss"] == log[-1]["loss"]
     for name in ("onset", "offset", "velocity", "pedal"):
@@ -122,7 +122,7 @@ def test_plots_of_a_run(trained, tmp_path):
 
 def test_plots_of_a_run_without_log_or_scores(trained, tmp_path):
     copied = shutil.copytree(trained.path, tmp_path / "copied")
-    for name in ("metrics.jsonl", "recall.json"):
+    for name in ("metrics.jsonl", "scores.json"):
         (copied / name).unlink()
     answer = call("plots", "--run", copied, "--quiet")
     assert answer == (0, "".join(f"{copied / 'plots' / name}\n" for name in PICTURES[1:]), "")

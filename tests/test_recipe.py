@@ -14,7 +14,7 @@ from nemui_jax.errors import RecipeError
 NAMES = ("Prelude in C", "Fugue in C minor", "Nocturne", "nocturne no 2", "Für Elise", "1812")
 SHIFTS = (0, 0, 3, -4, 3, -3)
 ENTRIES = tuple(
-    dataset.SongEntry(name, f"{name}.mid", f"{index:064x}", 10.0, 200, 50, "C", shift, 0)
+    dataset.SongEntry(name, f"{name}.mid", f"{index:064x}", 10.0, 200, 50, "C", shift, 0, "steady", 1.0)
     for index, (name, shift) in enumerate(zip(NAMES, SHIFTS, strict=True))
 )
 
@@ -80,7 +80,7 @@ def test_song_that_is_not_there(name, message):
 
 
 def test_ambiguous_names_are_listed_up_to_five():
-    many = [dataset.SongEntry(f"song {index}", "", "", 1.0, 1, 1, "C", 0, 0) for index in range(9)]
+    many = [dataset.SongEntry(f"song {index}", "", "", 1.0, 1, 1, "C", 0, 0, "steady", 1.0) for index in range(9)]
     with pytest.raises(RecipeError, match=r"^9 songs have 'song' in their names: 0 song 0, .*4 song 4; use more"):
         recipe.find_song("song", many)
 

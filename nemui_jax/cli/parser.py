@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--grid",
         choices=config.GRIDS,
-        help="what songs are learned on: the beats of their files' tempo maps, seconds, or beats where the notes follow "
-        "them and seconds elsewhere (auto, the default)",
+        help="what steps count: beats of the files' tempo maps, seconds, or (auto, the default) beats where the notes "
+        "of a song follow its tempo map and seconds where they do not",
     )
     train.add_argument("--preset", choices=config.PRESETS, default="default", help="original: NeMuI of 2021")
     train.add_argument(
