@@ -25,7 +25,7 @@ import report
 from nemui_jax import config
 from nemui_jax.data import cache, dataset
 from nemui_jax.errors import MidiError
-from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music import midi_files, midi_reader, midi_writer
 
 
 def count_notes(path: Path) -> int:
@@ -47,7 +47,7 @@ def copied(folder: Path, copies: int) -> Iterator[Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        for index, path in enumerate(midi_reader.find(folder)[0]):
+        for index, path in enumerate(midi_files.find(folder)[0]):
             with contextlib.suppress(MidiError):
                 song = midi_reader.read(path)
                 for copy in range(copies):
@@ -57,7 +57,7 @@ def copied(folder: Path, copies: int) -> Iterator[Path]:
 
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
     """All three on one folder."""
-    paths, _ = midi_reader.find(folder)
+    paths, _ = midi_files.find(folder)
     roll = config.preset("default").roll
     corpus, _ = dataset.load(folder, roll)
     if not corpus.entries:

@@ -12,7 +12,7 @@ from nemui_jax.config import MAX_NOISE
 from nemui_jax.data import dataset
 from nemui_jax.errors import RecipeError
 from nemui_jax.files import escape
-from nemui_jax.music import midi_reader
+from nemui_jax.music import midi_files
 from nemui_jax.music.key import TONICS, shift_to_common
 
 
@@ -33,7 +33,7 @@ def find_song(song: SupportsIndex | str | Path, entries: Sequence[dataset.SongEn
         )
     if not name:
         raise RecipeError("a song is missing; give an index, a part of a name or a path to a .mid")
-    if name.lower().endswith(midi_reader.ENDINGS):
+    if name.lower().endswith(midi_files.ENDINGS):
         with contextlib.suppress(OSError):  # a name too long for a file
             if Path(name).exists():
                 return Path(name)

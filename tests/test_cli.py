@@ -569,7 +569,7 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
     assert call("sample", "--run", trained.path, "--song", "chorale", "--out", out, "--seconds", 9).code == 0
     source, played = chorale(), midi_reader.read(out)
     again = played.notes[played.notes["onset"] > source.notes["onset"].max() + 0.1]
-    entry = dataset.describe(source, Path(), "", TINY.roll)[0]
+    entry = dataset.make_entry(source, Path(), "", TINY.roll)[0]
     steps = -(-entry.steps // TINY.model.knot_steps) * TINY.model.knot_steps
     turn = pianoroll.seconds_at(steps, dataset.entry_clock(source, entry))
     expected = source.notes[source.notes["onset"] < 9 - turn]

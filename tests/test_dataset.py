@@ -113,7 +113,7 @@ def test_every_file_is_accounted_for(tmp_path):
 def test_row_of_the_manifest(tmp_path):
     notes = [(0.0, 1.0, 57, 80, 0, 24), (0.0, 1.0, 60, 80, 0, 24), (1.0, 2.0, 64, 80, 1, 7), (1.01, 3.3, 64, 90, 0, 24)]
     song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24)])
-    entry, remarks = dataset.describe(song, tmp_path / "a tune.mid", "00ff", RollConfig(grid="seconds"))
+    entry, remarks = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", RollConfig(grid="seconds"))
     assert entry == dataset.SongEntry(
         name="a tune",
         path=str(tmp_path / "a tune.mid"),
@@ -128,10 +128,10 @@ def test_row_of_the_manifest(tmp_path):
         beats_per_quarter=1.0,
         merged=1,
     )
-    assert remarks == ("1 notes share a cell of the grid with a louder one",)
-    on_beats, _ = dataset.describe(song, tmp_path / "a tune.mid", "00ff", GRID)
+    assert remarks == ("1 notes left out, where a louder one has the same step and pitch",)
+    on_beats, _ = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", GRID)
     assert (on_beats.clock, on_beats.steps) == ("file", round(3.3 / 0.5 * 12) + 1)
-    own_key = dataset.describe(song, tmp_path / "a tune.mid", "00ff", RollConfig(common_key=False))[0]
+    own_key = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", RollConfig(common_key=False))[0]
     assert (own_key.key, own_key.shift) == ("Am", 0)
 
 
@@ -143,7 +143,7 @@ def test_too_long(folder):
     corpus, reports = dataset.load(folder, GRID, max_seconds=7.0)
     found = by_name(folder, reports)
     seconds = round(rubato().seconds, 1)
-    assert found["rubato.mid"].reason == (f"lasts {seconds} s, more than the bound of 7 s; raise it with --max-seconds")
+    assert found["rubato.mid"].reason == (f"lasts {seconds} s, more than the limit of 7 s; raise it with --max-seconds")
     assert len(corpus.entries) == 2
     assert len(dataset.load(folder, GRID)[0].entries) == 3  # refused once, taken when asked for
     assert len(dataset.load(folder, GRID, max_seconds=7.0)[0].entries) == 2  # though it is in the cache by now
@@ -347,7 +347,7 @@ def test_packed_rolls_are_the_songs(corpus, block):
             np.testing.assert_array_equal(packed.note_step[here], np.full(here.stop - here.start, start + step))
         start, first = start + steps, first + len(grid)
     assert start == len(packed.pedal)
-    most = dataset.most_notes(packed.note_start, block)
+    most = dataset.max_notes_per_block(packed.note_start, block)
     counts = [packed.note_start[step + block] - packed.note_start[step] for step in range(0, start, block)]
     assert most == max(counts)
     assert len(packed.note_step) == first + most  # a block's worth of padding

@@ -20,7 +20,7 @@ from midi_bytes import notes, track
 
 from nemui_jax.data import maestro
 from nemui_jax.errors import FetchError
-from nemui_jax.music import midi_reader
+from nemui_jax.music import midi_files
 
 # pooch leaves the connection of a failed download to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
@@ -333,7 +333,7 @@ def test_maestro(server, tmp_path):
     assert len(maestro.maestro(out, composers=["chopin"], archive=server.archive())) == 2
     assert server.requests == 1
     assert names(out) == {FILES[0], FILES[1], FILES[3], *BESIDE}
-    assert len(midi_reader.find(out)[0]) == 3
+    assert len(midi_files.find(out)[0]) == 3
     assert (out / FILES[1]).read_bytes() == tune(1)
     with open(out / "manifest.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

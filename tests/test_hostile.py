@@ -80,7 +80,7 @@ def test_a_hostile_folder_is_learned(tmp_path):
         "to.mid": "cannot be read: Too many levels of symbolic links",
         "here.mid": "is a folder, not a file",
         "x.mid": "is a folder, not a file",
-        "sparse.mid": "is larger than the bound of 64 MiB",
+        "sparse.mid": "is larger than the limit of 64 MiB",
         **dict.fromkeys(HOSTILE.values(), "is not a MIDI file (it has no MThd header)"),
     }.items():
         assert f"not used  {folder}/{name}: {reason}\n" in answer.out
@@ -135,7 +135,7 @@ def test_one_byte_changed_in_good_files(tmp_path):
         if song is None:
             continue
         read += 1
-        entry, _ = dataset.describe(song, Path("mutant.mid"), "", RollConfig())
+        entry, _ = dataset.make_entry(song, Path("mutant.mid"), "", RollConfig())
         assert entry.notes == len(song.notes) > 0
         assert 0 < entry.seconds <= MAX_SECONDS
     assert read > MUTATIONS / 2  # else nothing was looked at
@@ -161,7 +161,7 @@ def test_a_length_bomb_is_refused_with_the_flag_that_allows_it(trained, tmp_path
     bomb = tmp_path / "songs" / "bomb.mid"
     bomb.parent.mkdir()
     bomb.write_bytes(file_of(track(notes(60), FAR, "90 3c 50 60 80 3c 00")))
-    told = "lasts 77.7 h, more than the bound of 4 h; raise it with --max-seconds"
+    told = "lasts 77.7 h, more than the limit of 4 h; raise it with --max-seconds"
     for command in (["add", "--file", bomb], ["sample", "--song", bomb], ["sample", "--mix", f"0:1,{bomb}:1"]):
         answer = call(*command, "--run", trained.path)
         assert (answer.code, answer.err.count("\n")) == (2, 1), answer
@@ -171,7 +171,7 @@ def test_a_length_bomb_is_refused_with_the_flag_that_allows_it(trained, tmp_path
     assert told in answer.out
     for command in (["add", "--file", bomb], ["sample", "--song", bomb], ["train", "--dir", bomb.parent]):
         answer = call(*command, "--run", trained.path, "--max-seconds", 60)
-        assert "more than the bound of 60 s" in answer.out + answer.err
+        assert "more than the limit of 60 s" in answer.out + answer.err
         assert answer.code == 2
 
 
@@ -193,7 +193,7 @@ def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     """A microsecond a quarter note, for minutes: millions of beats, with 12 steps of the grid each."""
     song = midi_reader.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
     assert song.seconds > 250
-    entry, _ = dataset.describe(song, Path("a.mid"), "", RollConfig(grid="beats"))
+    entry, _ = dataset.make_entry(song, Path("a.mid"), "", RollConfig(grid="beats"))
     assert entry.steps <= song.seconds / 0.03 + 12  # no step is shorter than 30 ms, on average
 
 

@@ -16,7 +16,7 @@ from midi_bytes import END, header, midi, notes, track
 
 from nemui_jax.errors import MidiError
 from nemui_jax.files import escape
-from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music import midi_files, midi_reader, midi_writer
 from nemui_jax.music.song import (
     CONTROL,
     DRUM_CHANNEL,
@@ -189,10 +189,10 @@ def test_format_2_patterns_follow_each_other():
 
 def test_length_bound():
     gap = "ff ff ff 7f 90 3c 50 60 80 3c 00"
-    with pytest.raises(MidiError, match=r"lasts 77\.7 h, more than the bound of 4 h; raise it with --max-seconds"):
+    with pytest.raises(MidiError, match=r"lasts 77\.7 h, more than the limit of 4 h; raise it with --max-seconds"):
         midi_reader.parse(midi(track(gap)))
     assert len(midi_reader.parse(midi(track(gap)), max_seconds=1e6).notes) == 1
-    with pytest.raises(MidiError, match=r"more than the bound of 0\.1 s"):
+    with pytest.raises(MidiError, match=r"more than the limit of 0\.1 s"):
         midi_reader.parse(midi(track(notes(60))), max_seconds=0.1)
     # A late tempo alone does not make a song long.
     late = midi_reader.parse(midi(track(notes(60), "ff ff ff 7f ff 51 03 0f 42 40")))
@@ -268,7 +268,7 @@ def riff(data: bytes) -> bytes:
         (PLAIN[:7] + b"\x08" + PLAIN[8:14] + b"\0\0" + PLAIN[14:], None),  # a header of 8 bytes
         (gzip.compress(PLAIN, mtime=0), "gzip"),
         (bytes(128) + PLAIN, "128 bytes before"),
-        (PLAIN[:7] + b"\x00" + PLAIN[8:], "header's length"),
+        (PLAIN[:7] + b"\x00" + PLAIN[8:], "header gives its length"),
         (header(0, 0) + PLAIN[14:], "declares 0 tracks"),
         (header(0, 65535) + PLAIN[14:], "declares 65,535 tracks"),
         (header(9, 1) + PLAIN[14:], "unknown format 9"),
@@ -595,7 +595,7 @@ def test_find(tmp_path):
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "link.mid").symlink_to(tmp_path / "a.mid")
     (tmp_path / "broken.mid").symlink_to(tmp_path / "nowhere")
-    files, problems = midi_reader.find(tmp_path)
+    files, problems = midi_files.find(tmp_path)
     expected = [
         "Z.mid",
         "a.mid",
@@ -613,7 +613,7 @@ def test_find(tmp_path):
         (tmp_path / "pipe.mid", "is a named pipe, not a file"),
     ]
     assert all(len(midi_reader.read(path).notes) == 8 for path in files)
-    assert midi_reader.find(tmp_path / "none") == (
+    assert midi_files.find(tmp_path / "none") == (
         [],
         [(tmp_path / "none", "cannot be listed: No such file or directory")],
     )
@@ -631,7 +631,7 @@ def test_read_refuses_what_is_not_a_file(tmp_path):
     ):
         with pytest.raises(MidiError, match=message):
             midi_reader.read(path)
-    with pytest.raises(MidiError, match="larger than the bound"):
+    with pytest.raises(MidiError, match="larger than the limit"):
         midi_reader.read(tmp_path / "large.mid", max_bytes=len(PLAIN) - 1)
     assert len(midi_reader.read(tmp_path / "large.mid", max_bytes=len(PLAIN)).notes) == 8
 

@@ -125,7 +125,7 @@ def test_file_in_the_documentation(tmp_path):
     [
         ("title = ", "Invalid value"),
         ("tempo = 90", "'voices' is missing"),
-        ("key = 'C'", "no field 'key'; known are composer, "),
+        ("key = 'C'", "no field 'key'; there are composer, "),
         ("[voices]\na = '{theme}'", "no phrase 'theme' above {theme}"),
         ("[phrases]\na = '{b}'\nb = 'C4'\n[voices]\na = '{a}'", "no phrase 'b' above {b}"),
         ("[phrases]\na = '$1 $2'\nb = 'C4 D4 | E4'\n[voices]\na = '{a(b)}'", "too few pitches in the bar 'E4'"),

@@ -1,4 +1,4 @@
-"""Parsed songs kept on disk by file content, and many files read at once by several processes."""
+"""Parsed songs cached on disk by the hash of their file, and many files parsed in several processes."""
 
 import contextlib
 import hashlib
@@ -17,18 +17,18 @@ import numpy as np
 
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
-from nemui_jax.music import midi_reader
+from nemui_jax.music import midi_files, midi_reader
 from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 2  # raised when `midi_reader.parse` answers differently, so that what an older reader cached is not used
+READER = 2  # increased when `midi_reader.parse` returns other songs, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
-POOL_BYTES = 2 * 2**20  # from here on starting processes costs less than it saves
+POOL_BYTES = 2 * 2**20  # of files, from which starting processes saves time
 
 
 def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> None:
-    """Writes the song of a file with this hash; it appears whole or not at all. Raises OSError.
+    """Writes the song of a file with this hash, atomically. Raises OSError.
 
-    A line of JSON, the bytes of the arrays, and the SHA-256 of both.
+    The format: a line of JSON, the bytes of the arrays, and the SHA-256 of both.
     """
     about, arrays = to_arrays(song)
     counts = {name: len(array) for name, array in arrays.items()}
@@ -45,7 +45,7 @@ def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> Non
 
 
 def load_song(path: Path, sha256: str) -> Song:
-    """A song that `save_song` wrote. ValueError if the file is damaged or holds something else."""
+    """The song that `save_song` wrote. ValueError if the file cannot be read, is damaged or holds another song."""
     try:
         data = path.read_bytes()
         content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
@@ -67,36 +67,38 @@ def load_song(path: Path, sha256: str) -> Song:
 
 
 def _dtypes(dtypes: Mapping[str, np.dtype]) -> dict[str, str]:
-    """The types of the arrays of a stored song, as text."""
+    """NumPy types as text, by the names of the arrays."""
     return {name: str(dtype.descr) for name, dtype in dtypes.items()}
 
 
 def cache_folder() -> Path:
-    """Where parsed songs and compiled programs are kept: $NEMUI_CACHE, or nemui_jax in the user's cache folder."""
+    """The folder of parsed songs and compiled programs: $NEMUI_CACHE, or nemui_jax in the user's cache folder."""
     return Path(
         os.environ.get("NEMUI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemui_jax"
     )
 
 
 class Parsed(NamedTuple):
+    """A song, and the hash of its file's bytes."""
+
     song: Song
     sha256: str
 
 
 def parse_file(job: tuple[Path, float]) -> Parsed | str:
-    """A file's song and hash, or why there is none. Never raises for what a file holds."""
+    """A file's song and hash, or the reason why there is none. Raises nothing, whatever the file holds."""
     path, max_seconds = job
     try:
-        data = midi_reader.read_bytes(path)
+        data = midi_files.read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
         cached = cache_folder() / "songs" / sha256[:2] / f"{sha256}.song"
         try:
             song = load_song(cached, sha256)
             if song.seconds > max_seconds:
-                raise ValueError("longer than the bound")
+                raise ValueError("longer than the limit")
         except ValueError:
             song = midi_reader.parse(data, max_seconds)
-            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            with contextlib.suppress(OSError):  # without a cache, parsing only takes longer
                 save_song(cached, song, sha256)
     except MidiError as error:
         return str(error)
@@ -106,26 +108,29 @@ def parse_file(job: tuple[Path, float]) -> Parsed | str:
 def parse_all(
     paths: Sequence[Path], max_seconds: float, progress: Callable[[int, int], None]
 ) -> Iterable[Parsed | str]:
-    """`_parse` of every path, in order, in several processes where there is enough to read."""
+    """`parse_file` of every path, in order, in several processes if there is enough to read.
+
+    `progress(done, total)` is called after each file.
+    """
     jobs = [(path, max_seconds) for path in paths]
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(jobs))
     if workers < 2 or sum(path.stat().st_size for path in paths) < POOL_BYTES:
         yield from _counted(map(parse_file, jobs), len(jobs), progress)
         return
     others = set(active_children())
-    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_with_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _exit_with_parent) as pool:
         try:
-            with _interrupts_held():
+            with _interrupts_blocked():
                 parsed = pool.map(parse_file, jobs, chunksize=max(len(jobs) // (workers * 16), 1))
             yield from _counted(parsed, len(jobs), progress)
         except BaseException:
             for process in set(active_children()) - others:
-                process.terminate()  # else leaving would wait for what they are at
+                process.terminate()  # else leaving the pool would wait for their jobs
             raise
 
 
-def _leave_with_parent() -> None:
-    """Ends this process when the one that it works for has ended, in whatever way."""
+def _exit_with_parent() -> None:
+    """Makes this process exit when its parent does, however that ends."""
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel
@@ -133,13 +138,13 @@ def _leave_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Keeps SIGINT for later, and for good from processes started here: on a terminal it goes to all of them."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _interrupts_blocked() -> Iterator[None]:
+    """Delays SIGINT; processes started meanwhile never get it, though a terminal sends it to all."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _counted(

@@ -1,7 +1,7 @@
-"""A folder of MIDI files to a corpus: songs, what is known of each, and their rolls packed for the device.
+"""A folder of MIDI files to a corpus: the songs, their entries in the manifest, and their rolls packed for the device.
 
-Every file is accounted for in the load report. Parsed songs are kept in the user's cache by file content, so that a
-folder is parsed once; rolls are made from them in milliseconds and depend on the configuration. No JAX here.
+Every file is accounted for in the load report. Parsed songs are cached by file content, so that a folder is parsed
+once; rolls depend on the configuration and are made from the songs in milliseconds. This module does not import JAX.
 """
 
 import dataclasses
@@ -19,35 +19,35 @@ from nemui_jax.config import Config, RollConfig
 from nemui_jax.data import cache, layout, pianoroll
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
-from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music import midi_files, midi_writer
 from nemui_jax.music.clock import OFF_BEAT_STEPS, Clock, choose_clock, clock_of, off_beat_steps
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
 
-LARGE_SECONDS = 3 * 3600.0  # a library from which rows are twice as long and rates lower
+LARGE_SECONDS = 3 * 3600.0  # of music, from which rows are twice as long and learning rates lower
 
 
 @dataclass(frozen=True)
 class SongEntry:
-    """A song's row of the manifest."""
+    """A song's entry in the manifest."""
 
     name: str
-    path: str  # the file it came from
+    path: str  # of its file, absolute; empty for a song from memory
     sha256: str  # of the file's bytes
     seconds: float
-    steps: int
+    steps: int  # of its grid
     notes: int
     key: str
-    shift: int  # semitones from the source to the common key
+    shift: int  # semitones from its key to the common key
     program: int
-    clock: str  # what counts the beats of its grid: "file" or "steady"; see `music.clock`
-    beats_per_quarter: float  # of its file's tempo map
+    clock: str  # "file" or "steady"; see `music.clock`
+    beats_per_quarter: float  # beats for each quarter note of its file's tempo map
     merged: int = 0  # notes that share a grid cell with a louder one
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one file: a song (`entry`), or the `reason` why not; `remarks` on what was mended."""
+    """The result of reading one file: an `entry` with `remarks` on what was repaired or left out, or a `reason`."""
 
     path: Path
     entry: SongEntry | None = None
@@ -56,24 +56,24 @@ class FileReport:
 
 
 class Rolls(NamedTuple):
-    """Every song's roll one after another, as the device keeps it. A song's steps are padded to whole blocks.
+    """The rolls of all songs, one after another, as they are on the device. Each song is padded to whole blocks.
 
-    Cells are bits (`rolls.pack`). The velocity and timing of onsets are lists sorted by step; `note_start[s]` is the
-    first note at or after step `s`, and a block's worth of padding ends each list.
+    Onsets and frames are bits (`pianoroll.pack_bits`). The arrays over notes are sorted by step; `note_start[s]` is the
+    first note at or after step `s`, and each ends with padding for the notes of one block.
     """
 
     bits: UInt8[Any, "step 2 byte"]
-    pedal: UInt8[Any, " step"]  # share of the step, of 255
+    pedal: UInt8[Any, " step"]  # share of the step with the pedal down, times 255
     note_start: Int32[Any, " step_and_one"]
     note_step: Int32[Any, " note"]
     note_column: UInt8[Any, " note"]
     note_velocity: UInt8[Any, " note"]
-    note_timing: Float32[Any, " note"]
+    note_timing: Float32[Any, " note"]  # steps from the step to the onset, -0.5 to 0.5
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Songs and their rows of the manifest, in the same order."""
+    """Songs and their entries in the manifest, in the same order."""
 
     entries: tuple[SongEntry, ...]
     songs: tuple[Song, ...]
@@ -84,7 +84,7 @@ class Corpus:
         return [entry.steps for entry in self.entries]
 
     def fingerprint(self) -> str:
-        """A hash of the songs' contents in their order: equal for equal data, wherever the files lie."""
+        """A hash of the songs' files in their order; it does not depend on their paths."""
         return hashlib.sha256("\n".join(entry.sha256 for entry in self.entries).encode()).hexdigest()[:16]
 
 
@@ -96,9 +96,9 @@ def load(
 ) -> tuple[Corpus, list[FileReport]]:
     """All songs of a folder, read recursively in sorted order, and a report on every file.
 
-    `progress(done, of)` is called as files come in. Files of equal content are one song. The corpus can be empty.
+    `progress(done, total)` is called after each file. Files of equal content are one song. The corpus can be empty.
     """
-    paths, problems = midi_reader.find(folder)
+    paths, problems = midi_files.find(folder)
     reports = [FileReport(path, reason=reason) for path, reason in problems]
     entries: dict[str, SongEntry] = {}
     songs: list[Song] = []
@@ -108,7 +108,7 @@ def load(
         elif parsed.sha256 in entries:
             reports.append(FileReport(path, reason=f"same content as {escape(entries[parsed.sha256].path)}"))
         else:
-            entry, remarks = describe(parsed.song, path, parsed.sha256, config)
+            entry, remarks = make_entry(parsed.song, path, parsed.sha256, config)
             entries[parsed.sha256] = entry
             songs.append(parsed.song)
             reports.append(FileReport(path, entry, remarks=remarks))
@@ -116,36 +116,39 @@ def load(
 
 
 def read_ahead(folder: Path, share: int, of: int, max_seconds: float = MAX_SECONDS) -> None:
-    """Parses one of `of` equal shares of a folder into the cache; where hosts share that, each reads but its part."""
-    paths, _ = midi_reader.find(folder)
+    """Parses share `share` of `of` equal shares of a folder into the cache, for hosts that have the cache in common."""
+    paths, _ = midi_files.find(folder)
     for _ in cache.parse_all(paths[share::of], max_seconds, lambda *_: None):
         pass
 
 
 def load_file(path: Path, config: RollConfig, max_seconds: float = MAX_SECONDS) -> tuple[SongEntry, Song]:
-    """One song; MidiError names the file and says what is wrong with it."""
+    """The song of one file and its entry. MidiError names the file and the problem."""
     parsed = cache.parse_file((path, max_seconds))
     if isinstance(parsed, str):
         raise MidiError(f"{escape(path)}: {parsed}")
-    return describe(parsed.song, path, parsed.sha256, config)[0], parsed.song
+    return make_entry(parsed.song, path, parsed.sha256, config)[0], parsed.song
 
 
 def from_songs(songs: Iterable[Song], config: RollConfig) -> Corpus:
-    """Songs that are in memory; equal ones are one song. UsageError where one has no notes, MidiError as `encode`."""
+    """A corpus of songs in memory; equal songs are one.
+
+    UsageError for a song without notes, MidiError for one that cannot be written as MIDI (`midi_writer.encode`).
+    """
     found: dict[str, tuple[SongEntry, Song]] = {}
     for number, song in enumerate(songs):
         if not len(song.notes):
             raise UsageError(f"song {number} ({escape(song.name)}): has no notes")
         sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
-        entry, _ = describe(song, Path(), sha256, config)
+        entry, _ = make_entry(song, Path(), sha256, config)
         found.setdefault(
             sha256, (dataclasses.replace(entry, name=escape(song.name) or f"song {number}", path=""), song)
         )
     return Corpus(tuple(entry for entry, _ in found.values()), tuple(song for _, song in found.values()))
 
 
-def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
-    """A song's row of the manifest, and remarks for the user on what was mended or left out."""
+def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
+    """A song's entry in the manifest, and remarks for the user on what was repaired or left out."""
     key, clock = estimate_key(song.notes), choose_clock(song, config.grid)
     beats = clock_of(song, clock)
     merged = len(song.notes) - len(pianoroll.quantize(song.notes, beats))
@@ -153,9 +156,9 @@ def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[S
     if song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
-        remarks += (f"{merged} notes share a cell of the grid with a louder one",)
+        remarks += (f"{merged} notes left out, where a louder one has the same step and pitch",)
     if clock.kind == "file" and off_beat_steps(song.notes, beats) > OFF_BEAT_STEPS:
-        remarks += ("its notes do not follow its tempo, so its beats mean little",)
+        remarks += ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
     entry = SongEntry(
         name=escape(path.stem),
         path=escape(path.absolute()),
@@ -174,22 +177,22 @@ def describe(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[S
 
 
 def fit_pitches(config: Config, corpus: Corpus) -> Config:
-    """The configuration with its grid as wide as these songs need; the original preset keeps all 128 pitches."""
+    """The configuration with the range of pitches that these songs need; the original preset keeps all 128."""
     if not config.roll.common_key:
         return config
     pitches = [
-        int(pick(song.notes["pitch"])) + entry.shift
+        int(limit(song.notes["pitch"])) + entry.shift
         for entry, song in zip(corpus.entries, corpus.songs, strict=True)
-        for pick in (np.min, np.max)
+        for limit in (np.min, np.max)
     ]
     return dataclasses.replace(config, roll=dataclasses.replace(config.roll, low=min(pitches), high=max(pitches)))
 
 
 def fit_size(config: Config, corpus: Corpus) -> Config:
-    """The configuration for this much music; the original preset keeps its own.
+    """The configuration for this amount of music; the original preset stays as it is.
 
-    One decoder serves all songs, and the more there are the more of each must stand in its rows; and a training of
-    many more steps does better at lower rates: see benchmarks/README.
+    From LARGE_SECONDS on rows are longer, because the one decoder holds less of each song, and learning rates are
+    lower, because training takes many more updates: see benchmarks/README.
     """
     if config.preset != "default" or sum(entry.seconds for entry in corpus.entries) < LARGE_SECONDS:
         return config
@@ -201,7 +204,7 @@ def fit_size(config: Config, corpus: Corpus) -> Config:
 
 
 def entry_clock(song: Song, entry: SongEntry) -> TempoMap:
-    """When the beats fall that the grid of a song counts."""
+    """The times of the beats that the grid of a song divides."""
     return clock_of(song, Clock(entry.clock, entry.beats_per_quarter))
 
 
@@ -225,7 +228,7 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
         start += steps
     grid = np.concatenate(notes)
     note_start = np.searchsorted(grid["step"], np.arange(start + 1)).astype(np.int32)
-    grid = np.concatenate([grid, np.zeros(most_notes(note_start, block), grid.dtype)])
+    grid = np.concatenate([grid, np.zeros(max_notes_per_block(note_start, block), grid.dtype)])
     return Rolls(
         bits=np.concatenate(bits),
         pedal=np.concatenate(pedal),
@@ -237,6 +240,6 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
     )
 
 
-def most_notes(note_start: Int32[np.ndarray, " step_and_one"], block_steps: int) -> int:
-    """The most notes that begin in one block."""
+def max_notes_per_block(note_start: Int32[np.ndarray, " step_and_one"], block_steps: int) -> int:
+    """The largest number of notes that begin in one block."""
     return int(np.max(np.diff(note_start[::block_steps]), initial=1))

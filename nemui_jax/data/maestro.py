@@ -1,4 +1,4 @@
-"""The MAESTRO data set: downloaded once, checked by its SHA-256, and unpacked as a folder of MIDI files to learn."""
+"""The MAESTRO data set: downloaded once, verified by its SHA-256, and unpacked into a folder of MIDI files."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ from nemui_jax.data import cache
 from nemui_jax.errors import FetchError
 from nemui_jax.files import escape, write_bytes
 
-TIMEOUT_SECONDS = 30.0  # without an answer, or another byte of it
+TIMEOUT_SECONDS = 30.0  # without a byte from the server
 RETRIES = 2
 MAX_UNPACKED_BYTES = 2**30
 _CHUNK_BYTES = 2**16
 _TEXTS = re.compile(r"(licen[cs]e|readme)(\.[a-z]{1,8})?", re.ASCII | re.IGNORECASE)
 _NAME_BYTES = 120
-_NAME_LETTERS = " -.'()#"  # besides letters and digits; commas and colons have a meaning in recipes
+_NAME_LETTERS = " -.'()#"  # besides letters and digits; not commas and colons, which separate songs in arguments
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -37,12 +37,12 @@ _DAMAGE = (
     OSError,
     RuntimeError,
 )
-Progress = Callable[[int, int], None]  # bytes done, of bytes
+Progress = Callable[[int, int], None]  # called with bytes done and bytes in total
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file on a server, known to the byte."""
+    """A zip file on a server, with its exact size and hash."""
 
     name: str
     url: str
@@ -93,10 +93,11 @@ def maestro(
     archive: Archive = MAESTRO,
     progress: Progress = lambda *_: None,
 ) -> list[Path]:
-    """MAESTRO, or the selection of `select` from it, as MIDI files in `out`; their paths. Raises FetchError.
+    """Writes MAESTRO, or a selection from it (see `select`), as MIDI files to `out`; returns their paths.
 
-    Beside them: manifest.csv with every piece of the archive and its file, licence and credit. Each file appears whole.
-    The archive stays in the cache folder, so that another selection needs no download.
+    Also writes manifest.csv, with every piece of the archive and its file, and NOTICE.txt with licence and credit. Each
+    file is written atomically. The archive stays in the cache folder, so that another selection needs no download.
+    Raises FetchError.
     """
     if out.exists() and not out.is_dir():
         raise FetchError(f"{escape(out)}: is not a folder; name a folder, or a new one")
@@ -108,12 +109,14 @@ def maestro(
             write_bytes(out / name, data)
     except OSError as error:
         reason = error.strerror or error
-        raise FetchError(f"{escape(out)}: cannot be written ({reason}); free some space or name another") from error
+        raise FetchError(
+            f"{escape(out)}: cannot be written ({reason}); free some space or name another folder"
+        ) from error
     return [out / piece.file for piece in selected]
 
 
 class _ProgressBar:
-    """What pooch takes for a progress bar: reports bytes to a function, and stops a body longer than the archive."""
+    """A progress bar for pooch: reports bytes to a function, and raises ValueError if the server sends too many."""
 
     def __init__(self, bytes: int, progress: Progress):
         self._bytes, self._progress, self._done = bytes, progress, 0
@@ -123,7 +126,7 @@ class _ProgressBar:
         return self._bytes
 
     @total.setter
-    def total(self, declared: int) -> None:  # pooch sets it as each attempt begins
+    def total(self, declared: int) -> None:  # pooch sets it when an attempt begins
         self._done = 0
 
     def update(self, count: int) -> None:
@@ -140,10 +143,10 @@ class _ProgressBar:
 
 
 def download(archive: Archive, target: Path, progress: Progress = lambda *_: None) -> Path:
-    """The archive as the file `target`, which appears only when whole and right; `target` itself.
+    """Downloads the archive to the file `target`, which is created only once its hash is right; returns `target`.
 
-    If `target` is already right, the server is not asked. `progress(done_bytes, total_bytes)` is called as bytes come
-    in, and starts from 0 again when an attempt fails. Raises FetchError.
+    If `target` is there with the right hash, nothing is downloaded. `progress(done_bytes, total_bytes)` is called as
+    bytes arrive, and starts from 0 again after a failed attempt. Raises FetchError.
     """
     pooch.get_logger().setLevel("ERROR")
     store = pooch.create(
@@ -181,23 +184,23 @@ def download(archive: Archive, target: Path, progress: Progress = lambda *_: Non
 
 
 def select(pieces: Sequence[Piece], years: Sequence[int] = (), composers: Sequence[str] = ()) -> list[Piece]:
-    """The pieces of any of the years by any of the composers; nothing given takes all.
+    """The pieces of any of the years by any of the composers; without years or composers, of all of them.
 
-    A composer is any part of the name, without regard to case or accents. Years are selected first; FetchError, with
-    what there is, for a year or a composer without pieces.
+    A composer is any part of the name; case and accents do not matter. Years are selected first. FetchError, with
+    the choices there are, for a year or a composer without pieces.
     """
     selected = list(pieces)
-    for what, wanted in (("year", years), ("composer", composers)):
-        there = sorted({getattr(piece, what) for piece in selected})
-        taken = set()
+    for field, wanted in (("year", years), ("composer", composers)):
+        available = sorted({getattr(piece, field) for piece in selected})
+        matched = set()
         for one in wanted:
-            matches = {value for value in there if _matches(one, value)}
+            matches = {value for value in available if _matches(one, value)}
             if not matches:
-                names = escape(", ".join(map(str, there)))
-                raise FetchError(f"{what} {escape(str(one))!r} is not in the archive; there are: {names}")
-            taken |= matches
+                names = escape(", ".join(map(str, available)))
+                raise FetchError(f"{field} {escape(str(one))!r} is not in the archive; there are: {names}")
+            matched |= matches
         if wanted:
-            selected = [piece for piece in selected if getattr(piece, what) in taken]
+            selected = [piece for piece in selected if getattr(piece, field) in matched]
     return selected
 
 
@@ -206,12 +209,12 @@ def unpack(
 ) -> tuple[list[Piece], dict[str, bytes]]:
     """The selected pieces of an archive, in the order of its table, and all files to write, by name. Raises FetchError.
 
-    Files are named "Composer - Title (year).midi", further performances of a year "(year-2)" and so on, the same
-    whatever is selected; no folder is taken from the archive's members.
+    Files are named "Composer - Title (year).midi", further performances of a year "(year-2)" and so on, whatever else
+    is selected; the folders of the archive are ignored.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # A member never unpacks to more bytes than it declares.
+            # zipfile never unpacks more bytes of a member than it declares.
             if sum(info.file_size for info in archive.infolist()) > MAX_UNPACKED_BYTES:
                 raise FetchError(f"{escape(path)}: unpacks to more than {MAX_UNPACKED_BYTES / 2**20:,.9g} MiB")
             table = _pieces(archive)
@@ -255,7 +258,7 @@ def _pieces(archive: zipfile.ZipFile) -> list[Piece]:
 
 
 def _file_name(composer: str, title: str) -> str:
-    """A file's name, readable and valid on any system, that can stand in a recipe."""
+    """A file name that is readable, valid on any system, and usable in the arguments of `sample`."""
     text = unicodedata.normalize("NFC", f"{composer} - {title}")
     text = "".join(letter if letter.isalnum() or letter in _NAME_LETTERS else " " for letter in text)
     text = " ".join(text.split()).encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -1,9 +1,9 @@
 """Notes to steps of a song's clock, and back.
 
-Conventions: a clock (TempoMap) says when beats fall, and there are STEPS_PER_BEAT steps in each. Step `s` stands for
-the step around it, so an onset is rounded to the nearest step and `timing` (in steps, -0.5 to 0.5) says how far it was
-from it. A dense roll is `[step, channel, pitch]` in float32 with the channels below; its pitch axis runs over `low` to
-`high`, in the common key (source pitch plus the song's `shift`). Nothing else knows of seconds.
+Conventions: a clock (TempoMap) gives the times of beats, and a beat has STEPS_PER_BEAT steps. An onset is rounded to
+the nearest step; `timing` is its distance from that step, in steps (-0.5 to 0.5). A dense roll is
+`[step, channel, pitch]` in float32 with the channels below; its pitch axis runs from `low` to `high`, in the common key
+(source pitch plus the song's `shift`). Only this module converts steps to seconds and back.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from nemui_jax.music.song import NOTE, PEDAL, TempoMap
 
 ONSET, FRAME, VELOCITY, TIMING = range(4)
 CHANNELS = ("onset", "frame", "velocity", "timing")
-PEDAL_DOWN = 64  # controller values from here on hold the dampers up
-SHORTEST_STEPS = 0.25  # that a note lasts
+PEDAL_DOWN = 64  # controller values from which the pedal is down
+SHORTEST_STEPS = 0.25  # of a note
 
 GRID = np.dtype([("step", "i4"), ("end", "i4"), ("pitch", "i2"), ("velocity", "u1"), ("timing", "f4")])
 
@@ -33,15 +33,15 @@ def seconds_at(steps: Any, clock: TempoMap) -> Any:
 
 
 def count_steps(seconds: float, clock: TempoMap) -> int:
-    """The number of steps that hold every note of a song that lasts so long."""
+    """The number of steps of a song that lasts so long."""
     return int(np.round(steps_at(np.float64(seconds), clock))) + 1
 
 
 def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
-    """Notes (with `onset`, `end`, `pitch`, `velocity`) to GRID notes, sorted by step and pitch: one note a cell.
+    """NOTE or SONG_NOTE notes to GRID notes, sorted by step and pitch: at most one note a step and pitch.
 
-    Of several notes that fall on one cell the loudest stays; a note ends where the next on its pitch
-    begins; every note lasts a step at least.
+    Of several notes on one step and pitch the loudest stays; a note ends where the next on its pitch begins; every
+    note lasts at least a step.
     """
     grid = np.empty(len(notes), GRID)
     onset = steps_at(notes["onset"], clock)
@@ -53,17 +53,17 @@ def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
 
     grid = grid[np.lexsort((-grid["velocity"].astype(int), grid["step"], grid["pitch"]))]
     same_pitch = grid["pitch"][1:] == grid["pitch"][:-1]
-    same_cell = same_pitch & (grid["step"][1:] == grid["step"][:-1])
-    grid = grid[np.concatenate([[True], ~same_cell])] if len(grid) else grid
+    same_step = same_pitch & (grid["step"][1:] == grid["step"][:-1])
+    grid = grid[np.concatenate([[True], ~same_step])] if len(grid) else grid
     next_step = np.where(grid["pitch"][1:] == grid["pitch"][:-1], grid["step"][1:], np.iinfo(np.int32).max)
     grid["end"][:-1] = np.minimum(grid["end"][:-1], next_step)
     return grid[np.lexsort((grid["pitch"], grid["step"]))]
 
 
 def to_notes(grid: np.ndarray, clock: TempoMap, shift: Any = 0) -> np.ndarray:
-    """GRID notes back to NOTE events in seconds and in the song's own key; `shift` may differ from note to note.
+    """GRID notes to NOTE events in seconds and in the song's key; `shift` is one number or one for each note.
 
-    A pitch that leaves 0 to 127 is moved by octaves. Onsets are never negative and ends never come before them.
+    A pitch outside 0 to 127 is moved by octaves. Onsets are not negative, and every note ends after its onset.
     """
     notes = np.zeros(len(grid), NOTE)
     onset = grid["step"] + grid["timing"].astype(float)
@@ -89,9 +89,9 @@ def to_roll(grid: np.ndarray, steps: int, low: int, high: int) -> Float[np.ndarr
 
 
 def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_steps: int = 1) -> np.ndarray:
-    """A dense roll to GRID notes: a note starts at each onset cell and lasts while its frame cells do.
+    """A dense roll to GRID notes: one begins at each onset above 0.5 and lasts while its frames are above 0.5.
 
-    Onset and frame cells above 0.5 count. A note ends at the latest where its pitch is struck again.
+    A note ends at the latest where the next one on its pitch begins.
     """
     onset, frame = roll[:, ONSET] > 0.5, roll[:, FRAME] > 0.5
     steps = len(roll)
@@ -110,8 +110,8 @@ def from_roll(roll: Float[np.ndarray, "step channel pitch"], low: int, minimum_s
 def quantize_pedal(pedal: np.ndarray, steps: int, clock: TempoMap) -> Float[np.ndarray, " step"]:
     """The share of each step, 0 to 1, during which the sustain pedal is down."""
     edges = np.arange(steps + 1) - 0.5
-    moves = steps_at(pedal["time"], clock)
-    times = np.concatenate([[edges[0]], moves, [max(edges[-1], moves.max(initial=0))]])
+    changes = steps_at(pedal["time"], clock)
+    times = np.concatenate([[edges[0]], changes, [max(edges[-1], changes.max(initial=0))]])
     down = np.concatenate([[False], pedal["value"] >= PEDAL_DOWN])
     down_before = np.concatenate([[0], np.cumsum(np.diff(times) * down)])  # steps down until each time
     return np.clip(np.diff(np.interp(edges, times, down_before)), 0, 1)
@@ -120,8 +120,8 @@ def quantize_pedal(pedal: np.ndarray, steps: int, clock: TempoMap) -> Float[np.n
 def to_pedal(share: Float[np.ndarray, " step"], clock: TempoMap) -> np.ndarray:
     """Shares of steps with the pedal down to PEDAL events.
 
-    The pedal is down over steps with a share above 0.5. It moves within the two steps where that changes, at the moment
-    that leaves it down for the sum of their shares.
+    The pedal is down in steps with a share above 0.5. Where that changes between two steps, it moves at the time that
+    leaves it down for the sum of their two shares.
     """
     change = np.flatnonzero(np.diff(share > 0.5, prepend=False))
     goes_down = share[change] > 0.5
@@ -133,7 +133,7 @@ def to_pedal(share: Float[np.ndarray, " step"], clock: TempoMap) -> np.ndarray:
 
 
 def pack_bits(grid: np.ndarray, steps: int, low: int, high: int) -> UInt8[np.ndarray, "step 2 byte"]:
-    """Onset and frame cells of GRID notes as bits, least significant first: what the device keeps of a roll."""
+    """Onsets (0) and frames (1) of GRID notes as bits over pitches, least significant bit first."""
     cells = np.zeros((steps + 1, 2, high - low + 1), np.int8)
     column = grid["pitch"] - low
     cells[grid["step"], 0, column] = 1

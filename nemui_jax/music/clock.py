@@ -1,7 +1,8 @@
-"""Every song's clock: when the beats fall that its grid counts.
+"""Every song's clock: the times of the beats that its grid divides into steps.
 
 A clock is a TempoMap whose beats last between 0.36 and 0.72 s on average, so that a grid of STEPS_PER_BEAT steps a beat
-has steps of 30 to 60 ms: where quarter notes are slower, halves of them are counted, where they are faster, pairs.
+has steps of 30 to 60 ms. Where quarter notes are slower than that a beat is half a quarter note, where they are faster
+two of them.
 """
 
 import math
@@ -12,18 +13,18 @@ from jaxtyping import Float
 
 from nemui_jax.music.song import Song, TempoMap
 
-STEPS_PER_BEAT = 12  # triplets and sixteenths fall on it
-SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts as long, or longer, is counted in halves
+STEPS_PER_BEAT = 12  # triplets and sixteenths fall on steps
+SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts this long or longer is halved
 STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms
-OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; at random it is 0.25
-COARSE_STEP_SECONDS = 0.12  # a grid on which one note in twenty meets a longer step is too coarse
+OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; for onsets at random it is 0.25
+COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in twenty falls on a longer step
 
 
 class Clock(NamedTuple):
-    """What counts a song's beats."""
+    """Which clock a song has; `clock_of` gives the times of its beats."""
 
-    kind: str  # "file": the file's own tempo map; "steady": equal beats that mean nothing
-    beats_per_quarter: float  # of the file's tempo map
+    kind: str  # "file": the file's tempo map; "steady": beats of equal length, unrelated to those of the music
+    beats_per_quarter: float  # beats for each quarter note of the file's tempo map
 
 
 def steady_clock() -> TempoMap:
@@ -32,9 +33,9 @@ def steady_clock() -> TempoMap:
 
 
 def choose_clock(song: Song, grid: str = "auto") -> Clock:
-    """The clock of a song: its file's tempo map with `beats`, a steady one with `seconds`.
+    """The clock of a song: its file's tempo map if `grid` is "beats", a steady one if it is "seconds".
 
-    With `auto` it is the file's if its notes follow that.
+    If it is "auto": the file's where the notes follow it, else the steady one.
     """
     beats_per_quarter = _beats_per_quarter(song)
     trusted = grid == "beats" or (grid == "auto" and _follows(song.notes, song.tempo_map.counted(beats_per_quarter)))
@@ -42,14 +43,14 @@ def choose_clock(song: Song, grid: str = "auto") -> Clock:
 
 
 def clock_of(song: Song, clock: Clock) -> TempoMap:
-    """When the beats fall that a song's clock counts."""
+    """The times of the beats of a song under this clock."""
     return song.tempo_map.counted(clock.beats_per_quarter) if clock.kind == "file" else steady_clock()
 
 
 def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
-    """How far onsets lie from a step, on average, in steps.
+    """The mean distance of onsets from the nearest step, in steps.
 
-    0 for a score, about 0.25 for a performance whose file has a tempo that nobody played by.
+    0 for a score, about 0.25 for a performance recorded without regard to the file's tempo.
     """
     if not len(notes):
         return 0.0
@@ -58,7 +59,7 @@ def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
 
 
 def _follows(notes: np.ndarray, clock: TempoMap) -> bool:
-    """Whether notes lie on the steps of a clock, and these are fine enough."""
+    """Whether notes lie on the steps of a clock, and its steps are short enough."""
     if not len(notes):
         return False
     place = np.maximum(np.searchsorted(clock.seconds, notes["onset"], side="right") - 1, 0)
@@ -67,7 +68,7 @@ def _follows(notes: np.ndarray, clock: TempoMap) -> bool:
 
 
 def _beats_per_quarter(song: Song) -> float:
-    """How many beats are counted for a quarter note: a power of two."""
+    """Beats for each quarter note: the power of two that gives beats of the right length."""
     quarters = float(song.tempo_map.beats_at(song.seconds))
     if quarters <= 0:
         return 1.0

@@ -11,7 +11,7 @@ TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 def estimate_key(notes: np.ndarray) -> str:
-    """The key whose Krumhansl-Kessler profile correlates best with the sounding time per pitch class.
+    """The key whose Krumhansl-Kessler profile correlates best with the total duration of each pitch class.
 
     Returns a name such as `Eb` (major) or `Ebm` (minor); `C` for a song without notes.
     """

@@ -20,12 +20,12 @@ _KEYS = (  # major and minor, from seven flats to seven sharps
     ["Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#"],
     ["Abm", "Ebm", "Bbm", "Fm", "Cm", "Gm", "Dm", "Am", "Em", "Bm", "F#m", "C#m", "G#m", "D#m", "A#m"],
 )
-_OFF, _PROGRAM, _CONTROL, _ON = range(4)  # a note ends before the next one on its pitch begins
+_OFF, _PROGRAM, _CONTROL, _ON = range(4)  # ranks: a note ends before the next one on its pitch begins
 _Ticks = Callable[[np.ndarray], np.ndarray]  # seconds to ticks
 
 
 def write(song: Song, path: str | os.PathLike, text: str = "") -> None:
-    """Writes `encode(song, text)` to a file, which appears whole or not at all. Raises OSError and as `encode`."""
+    """Writes `encode(song, text)` to a file, atomically. Raises OSError, and what `encode` raises."""
     write_bytes(path, encode(song, text))
 
 
@@ -33,13 +33,13 @@ def encode(song: Song, text: str = "") -> bytes:
     """The song as a Standard MIDI File of format 1, always the same bytes for the same song.
 
     The first track holds name, tempos, meters, key signatures, words and `text`; then comes a track for each part.
-    Seconds survive to less than a millisecond, except where notes on one pitch and channel overlap: there a note is cut
-    at the next one's onset, because readers disagree about which of two sounding notes a note-off ends. Every note
-    keeps at least one tick, so of notes that begin together on one pitch the later ones move by a tick each. Tempos
-    above 3,000 bpm are written as 3,000 bpm. Raises MidiError for times that are not finite or beyond 1,000,000 s;
-    ValueError for values that MIDI does not have, such as a pitch above 127.
+    Times are exact to less than a millisecond, except where notes on one pitch and channel overlap: there a note is cut
+    at the next one's onset, because readers differ in which of two overlapping notes a note-off ends. Every note
+    lasts at least one tick, so of notes that begin together on one pitch each is a tick later than the one before.
+    Tempos above 3,000 bpm are written as 3,000 bpm. Raises MidiError for times that are not finite or beyond
+    1,000,000 s, ValueError for values that MIDI does not have, such as a pitch above 127.
     """
-    import mido  # here, because reading does without it and it costs 50 ms
+    import mido  # not at the top: it takes 50 ms, and reading does not need it
 
     _check_times(song)
     ticks_at, tempos, ticks_per_quarter = _plan_tempos(song.tempo_map)
@@ -76,15 +76,15 @@ def _check_times(song: Song) -> None:
 
 
 def _as_latin(text: str) -> str:
-    """UTF-8 in the guise of latin-1, mido's default: its charset option is a global that threads would share."""
+    """The text whose latin-1 bytes are the UTF-8 of `text`: mido writes latin-1 unless a global says otherwise."""
     return text.encode("utf-8", "backslashreplace").decode("latin-1")
 
 
 def _plan_tempos(tempo_map: TempoMap) -> tuple[_Ticks, list[tuple[int, int]], int]:
-    """What turns seconds into ticks, the tempo events (tick, microseconds per quarter), and the ticks per quarter.
+    """The function from seconds to ticks, the tempo events (tick, microseconds per quarter), the ticks per quarter.
 
-    A tick is at most a millisecond long, so slow tempos get more of them. Tempos outside what the format can say,
-    or so fast that ticks would run out, are written as the nearest that is not; seconds hold all the same.
+    A tick is at most a millisecond long, so slow tempos need more ticks a quarter. Tempos outside _MICROS are written
+    as the nearest inside; times in seconds stay right.
     """
     micros = np.clip(np.rint(tempo_map.beat_seconds * 1e6), *_MICROS).astype(np.int64).tolist()
     slowest = max([round(DEFAULT_QUARTER_SECONDS * 1e6), *micros])
@@ -98,7 +98,7 @@ def _plan_tempos(tempo_map: TempoMap) -> tuple[_Ticks, list[tuple[int, int]], in
         if events:
             tick_seconds = events[-1][1] * 1e-6 / ticks_per_quarter
             passed = max(round((time - second) / tick_seconds), 0)
-            second += passed * tick_seconds  # where the event will stand, so that roundings do not add up
+            second += passed * tick_seconds  # the event's time on the tick grid, so that rounding errors do not add up
         tick = (events[-1][0] if events else 0) + passed
         if events and events[-1][0] == tick:
             events.pop()
@@ -113,9 +113,9 @@ def _plan_tempos(tempo_map: TempoMap) -> tuple[_Ticks, list[tuple[int, int]], in
 
 
 def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
-    """The events of a track for each part, with a name if it has one.
+    """The events of a track for each part, with its name if it has one.
 
-    Parts on one channel share its programs as a player hears them: a change stands where another part's notes begin.
+    Where parts share a channel, a program change is written wherever the notes go on in another part.
     """
     from mido import Message, MetaMessage
 
@@ -128,8 +128,8 @@ def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
     notes = notes[np.lexsort((notes["end"], notes["onset"]))]
     places = {(part.channel, part.program): place for place, part in enumerate(parts)}
     on_ticks, off_ticks = _separate(notes, ticks_at)
-    in_force: dict[int, int] = {}  # channel -> program, over all tracks, as a player hears them
-    # Notes in the order a player meets them: by tick, then by track.
+    in_force: dict[int, int] = {}  # channel -> program, over all tracks
+    # In the order of playback: by tick, then by track.
     order = np.lexsort((notes["program"], notes["channel"], np.array(on_ticks)))
     for index in order.tolist():
         _, _, pitch, velocity, channel, program = notes[index].item()
@@ -155,7 +155,7 @@ def _control(channel: int, controller: int, value: int) -> Any:
 
 
 def _separate(notes: np.ndarray, ticks_at: _Ticks) -> tuple[list[int], list[int]]:
-    """Ticks of onsets and ends such that no two notes on one pitch and channel sound at once."""
+    """Ticks of onsets and ends such that no two notes on one pitch and channel overlap."""
     on_ticks, off_ticks = ticks_at(notes["onset"]).tolist(), ticks_at(notes["end"]).tolist()
     last: dict[tuple[int, int], int] = {}
     for index, key in enumerate(zip(notes["channel"].tolist(), notes["pitch"].tolist(), strict=True)):

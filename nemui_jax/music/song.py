@@ -4,7 +4,7 @@ Conventions: times are seconds from the start of the song as float64; pitches ar
 0 to 127; arrays of events are NumPy structured arrays, sorted by time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 NOTE = np.dtype([("onset", "f8"), ("end", "f8"), ("pitch", "u1"), ("velocity", "u1")])
-SONG_NOTE = np.dtype([*NOTE.descr, ("channel", "u1"), ("program", "u1")])  # a note, and whose it is
+SONG_NOTE = np.dtype([*NOTE.descr, ("channel", "u1"), ("program", "u1")])  # a note, and the part it is from
 CONTROL = np.dtype([("time", "f8"), ("controller", "u1"), ("value", "i2")])
 PEDAL = np.dtype([("time", "f8"), ("value", "u1")])  # sustain pedal of a whole song, 0 to 127
 METER = np.dtype([("time", "f8"), ("numerator", "u1"), ("denominator", "u2")])
 KEY_SIGNATURE = np.dtype([("time", "f8"), ("sharps", "i1"), ("minor", "?")])  # flats are negative
 
 TEMPO_CHANGE = np.dtype([("beat", "f8"), ("seconds", "f8"), ("beat_seconds", "f8")])
-ARRAYS = {  # what is stored of a song beside JSON
+ARRAYS = {  # the arrays of a stored song, beside its JSON
     "notes": NOTE,
     "controls": CONTROL,
     "tempo_map": TEMPO_CHANGE,
@@ -30,16 +30,17 @@ ARRAYS = {  # what is stored of a song beside JSON
 
 MAX_SECONDS = 4 * 3600.0
 MIN_NOTE_SECONDS = 0.001
-DEFAULT_QUARTER_SECONDS = 0.5  # 120 bpm, where a file says nothing
-DRUM_CHANNEL = 9  # channel 10 as musicians count
-SUSTAIN = 64  # controllers are numbered as in MIDI, and two more:
-PITCH_BEND, PRESSURE = 128, 129  # -8192 to 8191; 0 to 127
+DEFAULT_QUARTER_SECONDS = 0.5  # 120 bpm, the tempo of a file that gives none
+DRUM_CHANNEL = 9  # channel 10 where channels are counted from 1
+SUSTAIN = 64  # controllers have their MIDI numbers, and two more numbers stand for:
+PITCH_BEND, PRESSURE = 128, 129  # values -8192 to 8191; 0 to 127
 
 
 class TempoMap(NamedTuple):
-    """When beats fall: from `beat[i]` on, which falls at `seconds[i]`, a beat lasts `beat_seconds[i]`.
+    """The times of beats: beat `beat[i]` falls at `seconds[i]`, and from there on a beat lasts `beat_seconds[i]`.
 
-    The only place that turns beats into seconds and back. It runs on before the first and after the last change.
+    The only place that converts beats to seconds and back. The first tempo also holds before the first change, the
+    last one after the last change.
     """
 
     beat: Float[np.ndarray, " change"]
@@ -48,36 +49,36 @@ class TempoMap(NamedTuple):
 
     @staticmethod
     def steady(beat_seconds: float = DEFAULT_QUARTER_SECONDS) -> "TempoMap":
-        """Beats that all last as long."""
+        """Beats of equal length from 0 s on."""
         return TempoMap(np.zeros(1), np.zeros(1), np.array([beat_seconds], float))
 
     @staticmethod
     def of_changes(beat: Any, beat_seconds: Any) -> "TempoMap":
-        """Beats that last `beat_seconds[i]` from `beat[i]` on, the first of which is 0."""
+        """Beats that last `beat_seconds[i]` from `beat[i]` on; `beat[0]` is 0 and falls at 0 s."""
         beat, beat_seconds = np.asarray(beat, float), np.asarray(beat_seconds, float)
         seconds = np.concatenate([[0.0], np.cumsum(np.diff(beat) * beat_seconds[:-1])])
         return TempoMap(beat, seconds, beat_seconds)
 
     @staticmethod
     def through(beat: Any, seconds: Any) -> "TempoMap":
-        """Beats that fall at these times, both increasing; the last tempo goes on. Equal tempos in a row are one."""
+        """The map on which `beat[i]` falls at `seconds[i]`, both increasing; repeated tempos are left out."""
         beat, seconds = np.asarray(beat, float), np.asarray(seconds, float)
         lengths = np.diff(seconds) / np.diff(beat)
         kept = np.concatenate([[True], np.abs(np.diff(np.log(lengths))) > 1e-6])
         return TempoMap(beat[:-1][kept], seconds[:-1][kept], lengths[kept])
 
     def seconds_at(self, beats: Any) -> Any:
-        """When beats fall, in seconds."""
+        """The times of beats (a number or an array, with fractions), in seconds."""
         place = np.maximum(np.searchsorted(self.beat, beats, side="right") - 1, 0)
         return self.seconds[place] + (beats - self.beat[place]) * self.beat_seconds[place]
 
     def beats_at(self, seconds: Any) -> Any:
-        """The beats that have passed at these times."""
+        """The beats, with fractions, at these times in seconds."""
         place = np.maximum(np.searchsorted(self.seconds, seconds, side="right") - 1, 0)
         return self.beat[place] + (seconds - self.seconds[place]) / self.beat_seconds[place]
 
     def counted(self, factor: float) -> "TempoMap":
-        """The same times, with `factor` beats counted for each."""
+        """The same times, counted in beats that are `factor` times as short."""
         return TempoMap(self.beat * factor, self.seconds, self.beat_seconds / factor)
 
 
@@ -91,7 +92,7 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One instrument: what is played on a channel with a program. Drums are a part whose pitches are drums."""
+    """One instrument: the notes and controls on one channel with one program. Pitches of a drum part are drums."""
 
     notes: np.ndarray  # NOTE, sorted by onset, then pitch
     program: int = 0
@@ -101,13 +102,13 @@ class Part:
 
     @property
     def is_drums(self) -> bool:
-        """Whether it is on the channel of drums."""
+        """Whether it is on the drum channel."""
         return self.channel == DRUM_CHANNEL
 
 
 @dataclass(frozen=True)
 class Song:
-    """What is kept of one file."""
+    """A song, as far as it is kept from its file."""
 
     parts: tuple[Part, ...]
     tempo_map: TempoMap = field(default_factory=TempoMap.steady)  # its beats are quarter notes
@@ -119,31 +120,31 @@ class Song:
 
     @cached_property
     def notes(self) -> np.ndarray:
-        """SONG_NOTE: the notes of all parts but drums, sorted by onset, then pitch."""
+        """SONG_NOTE: the notes of all parts except drums, sorted by onset, then pitch."""
         return merge_notes(part for part in self.parts if not part.is_drums)
 
     @property
     def drums(self) -> int:
-        """How many notes drums play."""
+        """The number of drum notes."""
         return sum(len(part.notes) for part in self.parts if part.is_drums)
 
     @cached_property
     def pedal(self) -> np.ndarray:
-        """PEDAL: the highest value in force over all parts but drums, wherever it changes."""
+        """PEDAL: the highest sustain value of all parts except drums, at each change."""
         return _highest([part for part in self.parts if not part.is_drums], SUSTAIN)
 
     @property
     def seconds(self) -> float:
-        """End of the last note, drums left out, in seconds; 0.0 for a song without notes."""
+        """End of the last note that is not a drum's, in seconds; 0.0 for a song without notes."""
         return float(self.notes["end"].max()) if len(self.notes) else 0.0
 
     @property
     def program(self) -> int:
-        """The program (0 to 127) that most notes use, drums left out; 0 for a song without notes."""
+        """The program (0 to 127) with the most notes, drums aside; 0 for a song without notes."""
         return int(np.bincount(self.notes["program"]).argmax()) if len(self.notes) else 0
 
 
-def merge_notes(parts: Any) -> np.ndarray:
+def merge_notes(parts: Iterable[Part]) -> np.ndarray:
     """SONG_NOTE: the notes of parts, sorted by onset, then pitch, channel and end."""
     merged = [np.empty(0, SONG_NOTE)]
     for part in parts:
@@ -160,8 +161,8 @@ def group_parts(notes: np.ndarray) -> tuple[Part, ...]:
     """SONG_NOTE notes, in any order, as one part for each channel and program, without controls."""
     parts = []
     for channel, program in sorted(set(zip(notes["channel"].tolist(), notes["program"].tolist(), strict=True))):
-        mine = notes[(notes["channel"] == channel) & (notes["program"] == program)]
-        parts.append(Part(as_notes(mine), program, channel))
+        played = notes[(notes["channel"] == channel) & (notes["program"] == program)]
+        parts.append(Part(as_notes(played), program, channel))
     return tuple(parts)
 
 
@@ -181,7 +182,7 @@ def pedal_controls(pedal: np.ndarray) -> np.ndarray:
 
 
 def _highest(parts: Sequence[Part], controller: int) -> np.ndarray:
-    """PEDAL: the highest value of a controller in force over parts, wherever it changes."""
+    """PEDAL: the highest value of a controller over all parts, at each change."""
     moves = [part.controls[part.controls["controller"] == controller] for part in parts]
     time = np.concatenate([np.empty(0), *(move["time"] for move in moves)])
     owner = np.repeat(np.arange(len(moves)), [len(move) for move in moves])
@@ -190,9 +191,9 @@ def _highest(parts: Sequence[Part], controller: int) -> np.ndarray:
     time, owner, value = time[order], owner[order], value[order]
     highest = np.zeros(len(time), np.int64)
     for index in range(len(moves)):
-        mine = owner == index
-        highest = np.maximum(highest, np.append(0, value[mine])[np.cumsum(mine)])
-    # Of moves at one moment the last counts; what changes nothing is left out.
+        from_part = owner == index
+        highest = np.maximum(highest, np.append(0, value[from_part])[np.cumsum(from_part)])
+    # Of controls at one time the last counts; those that change nothing are left out.
     last = np.append(np.diff(time) > 0, True)[: len(time)]
     time, highest = time[last], highest[last]
     changed = np.diff(highest, prepend=0) != 0
@@ -202,7 +203,7 @@ def _highest(parts: Sequence[Part], controller: int) -> np.ndarray:
 
 
 def cut_song(song: Song, seconds: float) -> Song:
-    """The first seconds of a song."""
+    """The first `seconds` of a song."""
     parts = tuple(
         replace(part, notes=cut_notes(part.notes, seconds), controls=part.controls[part.controls["time"] < seconds])
         for part in song.parts
@@ -217,14 +218,14 @@ def cut_song(song: Song, seconds: float) -> Song:
 
 
 def cut_notes(notes: np.ndarray, seconds: float) -> np.ndarray:
-    """The notes that begin in the first seconds, none sounding longer."""
+    """The notes that begin in the first `seconds`, none ending later than that."""
     kept = notes[notes["onset"] < seconds]
     kept["end"] = np.minimum(kept["end"], seconds)
     return kept
 
 
 def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
-    """A song whose beats, which fell as in `before`, fall as in `after`."""
+    """The song with every event on the same beat, where `before` has the beats' old times and `after` the new ones."""
 
     def moved(events: np.ndarray, *names: str) -> np.ndarray:
         events = events.copy()
@@ -236,7 +237,7 @@ def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
         replace(part, notes=moved(part.notes, "onset", "end"), controls=moved(part.controls, "time"))
         for part in song.parts
     )
-    # Its own tempo changes wherever one of the three maps does.
+    # The new tempo map changes wherever one of the three maps does.
     knots = np.concatenate([before.beats_at(song.tempo_map.seconds), before.beat, after.beat])
     knots = np.unique(np.maximum(knots, before.beats_at(0.0)))
     knots = np.append(knots, knots[-1] + 1)
@@ -252,11 +253,11 @@ def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
     )
 
 
-# Songs as plain arrays and JSON, to be stored
+# Songs as JSON and plain arrays, for storage
 
 
 def to_arrays(song: Song) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A song as data fit for JSON, and ARRAYS; `from_arrays` makes it again."""
+    """A song as data for JSON and the arrays named in ARRAYS; `from_arrays` is the inverse."""
     about = {
         "name": song.name,
         "warnings": list(song.warnings),
@@ -277,14 +278,15 @@ def to_arrays(song: Song) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def from_arrays(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Song:
-    """The song that `to_arrays` took apart. Raises KeyError, TypeError or ValueError for other data."""
+    """The song that `to_arrays` was given. Raises KeyError, TypeError or ValueError for other data."""
     parts, note, control = [], 0, 0
     for program, channel, name, notes, controls in about["parts"]:
-        own = arrays["notes"][note : note + notes], arrays["controls"][control : control + controls]
-        parts.append(Part(own[0], int(program), int(channel), name, own[1]))
+        part_notes = arrays["notes"][note : note + notes]
+        part_controls = arrays["controls"][control : control + controls]
+        parts.append(Part(part_notes, int(program), int(channel), name, part_controls))
         note, control = note + notes, control + controls
     if (note, control) != (len(arrays["notes"]), len(arrays["controls"])):
-        raise ValueError("parts that do not add up")
+        raise ValueError("the parts' lengths do not add up to those of the arrays")
     return Song(
         parts=tuple(parts),
         tempo_map=TempoMap(*(arrays["tempo_map"][name] for name in TempoMap._fields)),

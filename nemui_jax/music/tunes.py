@@ -1,6 +1,6 @@
-"""Built-in tunes: works in the public domain, written down for this project and rendered as songs.
+"""Built-in tunes: works in the public domain, notated for this project and rendered as songs.
 
-Each tune is a file scores/NN-name.toml beside this module; to add one, write another. All it can hold:
+Each tune is a file scores/NN-name.toml beside this module; to add a tune, add a file. All fields:
 
     title = "A Waltz"
     composer = "Nobody"                    # none for a traditional tune
@@ -34,7 +34,7 @@ A voice is made of tokens between spaces:
 
 The rendering depends on nothing but the tune. Velocity is the dynamic's, with an accent on the bar's first beat and a
 smaller one on its other beats, an arc over every four bars, the top notes of chords brought out, and a little
-unevenness. Each chord of a voice is up to 15 ms early or late, from a hash of its place.
+unevenness. Each chord of a voice is up to 15 ms early or late, by a hash of its position.
 """
 
 import re
@@ -68,7 +68,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Tune:
-    """A piece in the notation above, its phrases written out. Lengths and positions are in whole notes."""
+    """A piece in the notation above, with its phrases written out. Lengths and positions are in whole notes."""
 
     name: str  # as in the file's name
     title: str
@@ -108,7 +108,7 @@ def read(path: Path) -> Tune:
         for name, text in data.pop("phrases", {}).items():
             phrases[name] = _insert_phrases(text, phrases)
         if unknown := data.keys() - _FIELDS:
-            raise ValueError(f"no field {min(unknown)!r}; known are {', '.join(sorted(_FIELDS))}")
+            raise ValueError(f"no field {min(unknown)!r}; there are {', '.join(sorted(_FIELDS))}")
         voices = tuple(_insert_phrases(text, phrases) for text in data.pop("voices").values())
         numerator, denominator = (int(number) for number in data.pop("meter").split("/"))
         return Tune(
@@ -169,8 +169,8 @@ def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
     tied: dict[int, int] = {}  # pitch to index in notes
     marks: list[tuple[Fraction, int, str]] = []  # place, bar, mark
 
-    def fail(what: str, at: int | None = None) -> ValueError:
-        return ValueError(f"{tune.name}, voice {voice + 1}, bar {bar if at is None else at}: {what}")
+    def fail(reason: str, at: int | None = None) -> ValueError:
+        return ValueError(f"{tune.name}, voice {voice + 1}, bar {bar if at is None else at}: {reason}")
 
     def check_bar() -> None:
         whole = Fraction(*tune.meter) if bar else tune.pickup
@@ -209,7 +209,7 @@ def _duration(token: re.Match, fail: Callable[..., ValueError]) -> Fraction:
 def _add_chord(
     notes: list[_Event], tied: dict[int, int], token: re.Match, blank: _Event, fail: Callable[..., ValueError]
 ) -> dict[int, int]:
-    """Adds a chord's notes to `notes`, or lengthens those tied to it; the indices of those tied on, by pitch."""
+    """Adds a chord's notes to `notes`, or lengthens those tied to it; returns the tied notes' indices by pitch."""
     pitches = sorted(_pitch(name) for name in re.findall(_PITCH, token["chord"]))
     if tied and not tied.keys() & set(pitches):
         raise fail("a tie leads to no note of its pitch")
@@ -297,8 +297,8 @@ def song(tune: Tune) -> Song:
     if list(places) != sorted(set(places)) or places[-1] >= lengths[0]:
         raise ValueError(f"{tune.name}: tempos must be in order, and within the piece")
     edges = np.array([*places, lengths[0] + 1], float)
-    pace = 240 / np.array(tempos, float)  # seconds a whole note
-    seconds = np.concatenate([[0.0], np.cumsum(np.diff(edges) * pace)])
+    whole_seconds = 240 / np.array(tempos, float)  # of a whole note
+    seconds = np.concatenate([[0.0], np.cumsum(np.diff(edges) * whole_seconds)])
 
     def time(place: Fraction) -> float:
         return float(np.interp(float(place), edges, seconds))
@@ -316,14 +316,14 @@ def song(tune: Tune) -> Song:
     pedal = pedal_controls(np.array(_pedal(tune, lengths[0], time), PEDAL))
     return Song(
         parts=(Part(_frozen(notes), tune.program, controls=_frozen(pedal)),),
-        tempo_map=TempoMap.of_changes(4 * edges[:-1], pace / 4),
+        tempo_map=TempoMap.of_changes(4 * edges[:-1], whole_seconds / 4),
         meters=_frozen(np.array(meters, METER)),
         name=f"{tune.title} ({tune.composer})" if tune.composer else tune.title,
     )
 
 
 def write_all(folder: Path) -> list[Path]:
-    """Writes every tune to `NN-name.mid` in the folder, which is made where needed. The paths, in order."""
+    """Writes every tune to `NN-name.mid` in the folder, which is created if needed; returns the paths in order."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:02d}-{tune.name}.mid" for number, tune in enumerate(TUNES, 1)]
     for tune, path in zip(TUNES, paths, strict=True):
@@ -348,9 +348,9 @@ def _beat(tune: Tune) -> Fraction:
     return Fraction(3 if numerator > 3 and numerator % 3 == 0 else 1, denominator)
 
 
-def _hash(*what: object) -> float:
-    """A number in [0, 1) that depends on what is given alone."""
-    return zlib.crc32(repr(what).encode()) / 2**32
+def _hash(*values: object) -> float:
+    """A number in [0, 1) that depends only on the values."""
+    return zlib.crc32(repr(values).encode()) / 2**32
 
 
 def _play(tune: Tune, event: _Event, time: Callable[[Fraction], float]) -> tuple:
@@ -367,7 +367,7 @@ def _play(tune: Tune, event: _Event, time: Callable[[Fraction], float]) -> tuple
 
 
 def _pedal(tune: Tune, length: Fraction, time: Callable[[Fraction], float]) -> list[tuple[float, int]]:
-    """Up as the new harmony sounds, down just after it."""
+    """Times and values of the pedal: up as a new harmony begins, down just after it."""
     if not tune.pedal:
         return []
     whole = Fraction(*tune.meter)

@@ -61,7 +61,7 @@ def mixed_clock(tracks: Sequence[LatentTrack], weights: Float[np.ndarray, "song 
 
 
 def _steps_until_repeat(track: LatentTrack, config: Config) -> int:
-    return layout.blocks_until_repeat(track.steps, config.model) * config.model.block_steps
+    return layout.count_blocks(track.steps, config.model) * config.model.block_steps
 
 
 def count_blocks_in(

@@ -105,7 +105,7 @@ class Studio:
             "index": index,
             "name": track.name,
             "seconds": round(track.steps * self.player.step_seconds, 2),
-            "turn": layout.blocks_until_repeat(track.steps, self.player.config.model),
+            "turn": layout.count_blocks(track.steps, self.player.config.model),
             "key": self.keys[index],
             "shift": track.shift,
             "guest": index >= self.learned,
@@ -322,7 +322,7 @@ def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], 
     player = studio.player
     song = midi_reader.parse(data, MAX_SECONDS)
     # The path stands for the name alone; nothing is read from it.
-    entry, _ = dataset.describe(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
+    entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
     rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
     track = latent_track(entry, song, rows)
     recall = report.note_f1(player.params, track, player.config)

@@ -28,7 +28,7 @@ class Data(NamedTuple):
 def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
     """The corpus on the devices, and the most notes that begin in one block (a shape, so static to the update)."""
     rolls = dataset.pack(corpus, config)
-    max_notes_per_block = dataset.most_notes(rolls.note_start, config.model.block_steps)
+    max_notes_per_block = dataset.max_notes_per_block(rolls.note_start, config.model.block_steps)
     data = Data(rolls, layout.corpus_queries(corpus.lengths, config))
     return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh), max_notes_per_block
 

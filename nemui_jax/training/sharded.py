@@ -87,7 +87,7 @@ def write_shards(corpus: dataset.Corpus, groups: Sequence[range], config: Config
     for number, group in enumerate(groups):
         part = dataset.Corpus(corpus.entries[group.start : group.stop], corpus.songs[group.start : group.stop])
         rolls = dataset.pack(part, config)
-        max_notes = max(max_notes, dataset.most_notes(rolls.note_start, config.model.block_steps))
+        max_notes = max(max_notes, dataset.max_notes_per_block(rolls.note_start, config.model.block_steps))
         (folder / str(number)).mkdir(parents=True)
         music.append((_mapped(folder / str(number), rolls), layout.corpus_queries(part.lengths, config)))
     return Shards(tuple(music), tuple((starts[group.start], starts[group.stop]) for group in groups), max_notes)
