@@ -23,6 +23,16 @@ def install(extra: str) -> str:
     return shlex.join([_short(sys.executable), "-m", "pip", "install", "-e", f"{_short(root)}[{extra}]"])
 
 
+def installed_python() -> str:
+    """What to start instead, where the Python that runs does not have what this program needs."""
+    python = _PACKAGE.parent / ".venv" / "bin" / "python"
+    if python.exists():
+        return f"start it as: {shlex.join([_short(python), 'run.py'])}"
+    if (_PACKAGE.parent / "pyproject.toml").exists():
+        return "install all that it needs with: make demo"
+    return f"install it with: {shlex.join([_short(sys.executable), '-m', 'pip', 'install', 'nemui-jax'])}"
+
+
 def _program() -> list[str]:
     started = Path(sys.argv[0] if sys.argv else "")
     ours = started.name in ("run.py", "nemui") or (started.name == "__main__.py" and _PACKAGE.name in started.parts)

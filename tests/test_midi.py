@@ -642,3 +642,14 @@ def test_escape():
     assert escape(Path(os.fsdecode(b"\x80.mid"))) == r"\udc80.mid"
     assert escape("it's \\ fine") == "it's \\ fine"
     escape(os.fsdecode(bytes(range(1, 256)))).encode("utf-8")
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/far.mid").write_bytes(PLAIN)
+    folder = tmp_path / "songs"
+    (folder / "real").mkdir(parents=True)
+    (folder / "real/near.mid").write_bytes(PLAIN)
+    for name, target in (("a-link", folder / "real"), ("loop", folder), ("out", tmp_path / "elsewhere"), ("z", "out")):
+        (folder / name).symlink_to(target)
+    assert midi_files.find(folder) == ([folder / "out/far.mid", folder / "real/near.mid"], [])

@@ -137,3 +137,10 @@ def test_plots_without_the_extra(trained, tmp_path, monkeypatch):
     assert answer.code == 2
     assert re.search(r"-m pip install -e '?\S*\[plots\]", answer.err)
     assert answer.err.count("\n") == 1
+
+
+def test_a_python_without_the_packages_is_told_in_one_line(tmp_path):
+    program = [sys.executable, "-S", str(ROOT / "run.py"), "songs"]  # -S: no installed packages
+    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env={})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert re.match(r"nemui: \w+ is not installed for .+; (start it as: |install )", done.stderr)

@@ -54,11 +54,20 @@ def _run(arguments: "list[str] | None") -> int:
     except BrokenPipeError:
         return FAILED
     except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("nemui_jax"):
+            return _complain(_not_installed(error.name), USAGE)
         if type(error).__module__.startswith("nemui_jax"):  # our own: a run, a recipe, a file that cannot be used
             return _complain(error, FAILED if isinstance(error, RuntimeError) else USAGE)
         if os.environ.get("NEMUI_TRACEBACK"):
             raise
         return _complain(f"{type(error).__name__}: {error} (set NEMUI_TRACEBACK=1 to see where)", FAILED)
+
+
+def _not_installed(package: "str | None") -> str:
+    """What to do where this Python does not have a package that everybody needs."""
+    from nemui_jax import shell
+
+    return f"{package} is not installed for {sys.executable}; {shell.installed_python()}"
 
 
 def _command(name: str):

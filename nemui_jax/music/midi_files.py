@@ -16,21 +16,28 @@ ENDINGS = (".mid", ".midi", ".rmi", ".kar")
 def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Files below a folder with one of ENDINGS, and the paths that cannot be used, each with the reason.
 
-    Both lists are sorted by the bytes of the path. Links to folders are not followed, so loops end; links to files
-    are. A folder that cannot be listed is among the problems; nothing is raised.
+    Both lists are sorted by the bytes of the path. Links to files and folders are followed, but each folder is searched
+    once, under its own path if that is below `folder`. A folder that cannot be listed is among the problems; nothing is
+    raised.
     """
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
-    folders = [Path(folder)]
-    while folders:
-        parent = folders.pop()
+    folders, links, seen = [Path(folder)], [], set()
+    while folders or links:
+        parent = folders.pop() if folders else links.pop(links.index(min(links)))
         try:
-            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(parent)]
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = list(os.scandir(parent))
         except OSError as error:
             problems.append((parent, f"cannot be listed: {error.strerror}"))
             continue
-        folders += [parent / name for name, is_folder in entries if is_folder]
-        for path in (parent / name for name, _ in entries if name.lower().endswith(ENDINGS)):
+        folders += [parent / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        links += [parent / entry.name for entry in entries if entry.is_symlink() and entry.is_dir()]
+        names = [entry.name for entry in entries if not (entry.is_symlink() and entry.is_dir())]
+        for path in (parent / name for name in names if name.lower().endswith(ENDINGS)):
             try:
                 _check_regular(os.stat(path))
                 files.append(path)
