@@ -65,7 +65,7 @@ def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
     assert all(leaf is None or type(leaf) is float for leaf in numbers({**result, "songs": []}))
     pairs = count * (count - 1) // 2
     assert seen == [(done + 1, pairs) for done in range(pairs)]
-    assert set(result) == ({"songs", "recall", "mixes", "path", "sets"} if pairs else {"songs", "recall"})
+    assert set(result) == ({"songs", "playback", "mixes", "path", "sets"} if pairs else {"songs", "playback"})
     if pairs:
         assert set(result["mixes"]) == {"0.25", "0.5", "0.75"}
         # An untrained decoder recalls nothing, and neither do the ends of its paths.
@@ -119,40 +119,45 @@ def test_pairs_are_always_the_same_and_never_twice():
 
 def test_the_ceiling_is_what_the_grid_keeps(params):
     tracks = [track(song, index) for index, song in enumerate(SONGS)]
-    for row, song in zip(report.recalls(params, tracks, SONGS, SMALLEST), SONGS, strict=True):
+    for row, song in zip(report.score_playback(params, tracks, SONGS, SMALLEST), SONGS, strict=True):
         assert row["ceiling"]["onset"] == 1
         assert row["ceiling"]["onset_error_seconds"] == pytest.approx(0, abs=1e-6)
         assert row["ceiling"]["pedal"] > 0.95
         assert row["onset"] < 0.5 < len(song.notes)
     # Two notes in one cell are more than the grid holds.
     crowd = make_song([(0.0, 0.3, 60), (1.0, 1.02, 62), (1.015, 1.4, 62)])
-    row = report.recalls(params, [track(crowd, 0)], [crowd], SMALLEST)[0]
+    row = report.score_playback(params, [track(crowd, 0)], [crowd], SMALLEST)[0]
     assert row["ceiling"]["onset"] == pytest.approx(0.8)
 
 
 # A mix against its parents
 
 
-def test_judge_weighs_the_parents():
+def test_a_mix_is_compared_with_its_parents_by_weight():
     first, second, third = (scattered(seed, notes).notes for seed, notes in ((0, 120), (1, 60), (2, 90)))
-    found = report.judge(second, [first, second], third, 0.25, 12.0)
+    found = report.compare_with_parents(second, [first, second], third, 0.25, 12.0)
     assert found["onset_density"] == pytest.approx(60 / 105)
     assert found["dense_enough"] == 0
     assert found["likeness_second"] == 1
     assert found["likeness_first"] < 0.3
-    assert found["of_both"] == 0  # it is one of them, and of the other no more than a stranger is
+    assert found["of_both"] == 0  # it is one of them, and of the other no more than an unrelated song is
     louder = first.copy()
     louder["velocity"] += 8
-    assert report.judge(louder, [first, second], third, 0.5, 12.0)["mean_velocity"] == pytest.approx(88 / 80)
+    assert report.compare_with_parents(louder, [first, second], third, 0.5, 12.0)["mean_velocity"] == pytest.approx(
+        88 / 80
+    )
 
 
 def test_what_parents_lack_is_no_number():
     notes, none = scattered(0).notes, np.empty(0, NOTE)
-    found = report.judge(none, [none, none], notes, 0.5, 12.0)
+    found = report.compare_with_parents(none, [none, none], notes, 0.5, 12.0)
     assert np.isnan(found["onset_density"])
     assert found["rest_ratio"] == 0
     assert report.summary([found])["onset_density"] is None
-    assert report.summary([found, report.judge(notes, [notes, notes], none, 0.5, 12.0)])["onset_density"] == 1
+    assert (
+        report.summary([found, report.compare_with_parents(notes, [notes, notes], none, 0.5, 12.0)])["onset_density"]
+        == 1
+    )
 
 
 def test_evenness_is_measured_in_the_common_key(params):
@@ -160,10 +165,10 @@ def test_evenness_is_measured_in_the_common_key(params):
     notes = scattered(0).notes
     parents = [track(SONGS[0], 0, shift=3), track(SONGS[1], 1, shift=-4)]
     thinner = [notes[: len(notes) - 10 * place] for place in range(11)]
-    written = [report.move(part, -parents[place > 5].shift) for place, part in enumerate(thinner)]
+    written = [report.transpose(part, -parents[place > 5].shift) for place, part in enumerate(thinner)]
     assert report.evenness(written, parents) == pytest.approx(note_metrics.evenness(thinner))
     leap = [notes] * 5 + [scattered(1).notes] * 6
-    still = [report.move(part, -parents[place > 5].shift) for place, part in enumerate(leap)]
+    still = [report.transpose(part, -parents[place > 5].shift) for place, part in enumerate(leap)]
     assert report.evenness(still, parents) == pytest.approx(10)
 
 
@@ -215,7 +220,7 @@ def test_of_many_songs_some_are_measured(params, monkeypatch):
     songs = [scattered(seed) for seed in range(7)]
     result = report.evaluate(params, [track(song, seed) for seed, song in enumerate(songs)], songs, SMALLEST)
     assert result["songs"] == [3, 7]
-    assert [row["name"] for row in result["recall"]] == ["song 0", "song 3", "song 6"]
+    assert [row["name"] for row in result["playback"]] == ["song 0", "song 3", "song 6"]
 
 
 # Stretches

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, group_parts, pedal_controls
-from nemui_jax.outputs import plots
+from nemui_jax.outputs import figures, latent_map, plots
 
 ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40
 
@@ -63,7 +63,7 @@ def test_save(tmp_path):
     data = path.read_bytes()
     assert data == before
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">I", data[16:20]) == (plots.WIDTH,)
+    assert struct.unpack(">I", data[16:20]) == (figures.WIDTH,)
     assert b"tEXt" not in data
     assert list(tmp_path.iterdir()) == [path]
 
@@ -271,7 +271,7 @@ def make_table(songs: int, rows: int = 20, latent: int = 6) -> tuple[np.ndarray,
 
 def test_latent_map_shows_what_varies():
     table, song_of_row, names = make_table(9)
-    axes = plots.latent_map(table, song_of_row, names).axes[0]
+    axes = latent_map.draw(table, song_of_row, names).axes[0]
     rows, means = (np.asarray(points.get_offsets()) for points in axes.collections)
     centred = table - table.mean(axis=0)
     for direction, number in ((0, 2), (1, 4)):
@@ -284,18 +284,20 @@ def test_latent_map_shows_what_varies():
 
 @pytest.mark.parametrize("songs", [1, 2, 7, 40, 100])
 def test_latent_map_labels_do_not_overlap(songs):
-    figure = plots.latent_map(*make_table(songs, 3)[:2], [f"{index} {ODD_NAME}" for index in range(songs)])
+    figure = latent_map.draw(*make_table(songs, 3)[:2], [f"{index} {ODD_NAME}" for index in range(songs)])
     figure.draw_without_rendering()
     labels = figure.axes[0].texts
-    assert len(labels) == min(songs, plots.MAX_LABELS)
+    assert len(labels) == min(songs, latent_map.MAX_LABELS)
     boxes = [super(type(label), label).get_window_extent() for label in labels]  # without its line
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    assert all(box.x0 >= 0 and box.x1 <= plots.WIDTH for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= figures.WIDTH for box in boxes)
 
 
 def test_lines_to_labels_do_not_cross():
     places = np.random.default_rng(5).uniform(size=(30, 2))
-    lines = [(places[song], np.array([side, height])) for song, side, height in plots._beside(places, np.arange(30))]
+    lines = [
+        (places[song], np.array([side, height])) for song, side, height in latent_map._beside(places, np.arange(30))
+    ]
     assert len(lines) == 30
     for (start, end), (other, stop) in itertools.combinations(lines, 2):
         if end[0] == stop[0]:  # in one column
@@ -306,7 +308,7 @@ def test_lines_to_labels_do_not_cross():
 
 def test_names_in_a_map_keep_their_ends():
     names = [f"Liszt Transcendental Etudes number {number}" for number in range(3)]
-    written = texts(plots.latent_map(*make_table(3)[:2], names))
+    written = texts(latent_map.draw(*make_table(3)[:2], names))
     assert {"Liszt Transcend…tudes number 0", "Liszt Transcend…tudes number 2"} <= set(written)
 
 
@@ -314,4 +316,4 @@ def test_names_in_a_map_keep_their_ends():
 def test_latent_map_of_small_tables(shape, tmp_path):
     table = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     song_of_row = np.arange(len(table)) % 2
-    plots.save(plots.latent_map(table, song_of_row, ["a", "b"][: song_of_row.max() + 1]), tmp_path / "a.png")
+    plots.save(latent_map.draw(table, song_of_row, ["a", "b"][: song_of_row.max() + 1]), tmp_path / "a.png")

@@ -167,7 +167,7 @@ def test_a_copy_of_a_song_is_found_in_a_sample_of_its_stretches():
 def test_a_long_song_is_measured_at_a_bounded_number_of_stretches(monkeypatch):
     measured, measure = [], novelty.style.style
     monkeypatch.setattr(novelty.style, "style", lambda *stretch: measured.append(stretch) or measure(*stretch))
-    monkeypatch.setattr(novelty, "RANK_STRETCHES", 8)
+    monkeypatch.setattr(novelty, "RANK_EXCERPTS", 8)
     long = np.concatenate([SONGS[0]] * 50)
     long["onset"] += np.repeat(np.arange(50) * 40.0, len(SONGS[0]))
     long["end"] += np.repeat(np.arange(50) * 40.0, len(SONGS[0]))

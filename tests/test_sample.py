@@ -276,20 +276,20 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     answer = call("evaluate", "--run", trained.path, "--json", tmp_path / "figures.json")
     assert answer.code == 0, answer.err
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert [row["name"] for row in figures["recall"]] == ["a chorale", "repeats", "rubato"]
-    assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["recall"])
+    assert [row["name"] for row in figures["playback"]] == ["a chorale", "repeats", "rubato"]
+    assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["playback"])
     assert figures["mixes"]["0.5"]["onset_density"] == pytest.approx(1, abs=0.1)
     assert figures["path"]["worst_end"] == 1
     assert {"mix", "cross-fade", "cross-fade, common key", "nearest learned song"} < set(figures["sets"])
 
 
-def test_judge_knows_a_copy_from_a_mix():
+def test_a_copy_is_distinguished_from_a_mix():
     first, second, third = (make().notes for make in SONGS.values())
-    copy = report.judge(first, [first, second], third, 0.0, 5.0)
+    copy = report.compare_with_parents(first, [first, second], third, 0.0, 5.0)
     assert copy["likeness_first"] == copy["onset_density"] == 1
     assert copy["rest_ratio"] == 0
     both = np.sort(np.concatenate([first[::2], second[::2]]), order=["onset", "pitch"])
-    found = report.judge(both, [first, second], third, 0.5, 5.0)
+    found = report.compare_with_parents(both, [first, second], third, 0.5, 5.0)
     assert min(found["likeness_first"], found["likeness_second"]) > 0.3
     assert found["of_both"] == 1
 

@@ -46,7 +46,7 @@ def evaluate(args: argparse.Namespace) -> None:
             latent_track(entry, song, finetune.fit_song(params, song, entry, run.config))
             for entry, song in zip((held_out.entries[index] for index in unseen), songs, strict=True)
         ]
-        result["held_out"] = report.recalls(params, fitted, songs, run.config)
+        result["held_out"] = report.score_playback(params, fitted, songs, run.config)
     _print_evaluation(result)
     if args.json:
         write_text(args.json, json.dumps(result, indent=1))
@@ -89,7 +89,10 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if measured < every:
         print(f"measured on {measured} of {every:,} songs, spread evenly over all")
     fields = ("onset", "offset", "velocity", "pedal")
-    for part, title in (("recall", "played back: note F1"), ("held_out", "not learned, only fitted: note F1")):
+    for part, title in (
+        ("playback", "played back: note F1"),
+        ("held_out", "held out, fitted and played back: note F1"),
+    ):
         if part in result:
             rows = [
                 [row["name"], *(row[field] for field in fields), *(row["ceiling"][field] for field in fields)]

@@ -1,4 +1,4 @@
-"""`export` and `plots`: a run for other programs and for the eye."""
+"""`export` and `plots`: a run as files for other programs, and as pictures."""
 
 import argparse
 from functools import partial
@@ -12,21 +12,24 @@ from nemui_jax.runs.run import read_log, read_scores
 
 
 def plots(args: argparse.Namespace) -> None:
-    """Draws a run: how it was trained, where its songs lie, and the song that it plays back worst."""
+    """Draws a run's training curve, a map of its latents, and the song that it plays back worst."""
     loaded = api.load(args.run, partial(print, flush=True))
     run, draw = loaded.run, api.import_plots()
     console.start_jax()
+    from nemui_jax.outputs import latent_map
     from nemui_jax.sampling.decode import latent_tracks
     from nemui_jax.sampling.play import play_back
 
     tracks, scores = latent_tracks(run.corpus(), loaded.table, run.config), read_scores(run)
-    if not all(scores):  # its training was stopped
-        scores = [note_metrics.recall(track.source, play_back(loaded.params, track, run.config)) for track in tracks]
+    if not all(scores):  # training was stopped before they were measured
+        scores = [
+            note_metrics.playback_scores(track.source, play_back(loaded.params, track, run.config)) for track in tracks
+        ]
     worst = min(range(len(tracks)), key=lambda song: (scores[song]["onset"], scores[song]["offset"]))
     track, song_of_row = tracks[worst], np.repeat(np.arange(len(tracks)), np.diff(run.row_starts))
-    title = f"{track.name}: note F1 {scores[worst]['onset']:.4f}, the least of {len(tracks)} songs"
+    title = f"{track.name}: note F1 {scores[worst]['onset']:.4f}, the lowest of {len(tracks)} songs"
     figures = {
-        "map": draw.latent_map(np.asarray(loaded.table), song_of_row, [track.name for track in tracks]),
+        "map": latent_map.draw(np.asarray(loaded.table), song_of_row, [track.name for track in tracks]),
         "recall": draw.recall(track.source, play_back(loaded.params, track, run.config), title=title),
     }
     if log := [row for row in read_log(run) if "loss" in row]:
@@ -39,7 +42,7 @@ def plots(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Writes a run's weights, rows and decoder for programs that do not have this package."""
+    """Writes a run's weights, rows and decoder as files for other programs."""
     from nemui_jax.outputs import export
 
     run = api.load(args.run, print)

@@ -29,7 +29,7 @@ class _Counts:
         return cls(*np.unique(keys, return_counts=True))
 
     def at(self, keys: Int[np.ndarray, " query"]) -> Int[np.ndarray, " query"]:
-        """The count of each key, 0 for one that never occurred."""
+        """The count of each key; 0 for a key that did not occur."""
         if not len(self.keys):
             return np.zeros(len(keys), int)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -53,16 +53,16 @@ class _Order:
     def interpolate(
         self, shorter: Float[np.ndarray, " note"], grams: Int[np.ndarray, " note"], left_out: Int[np.ndarray, " gram"]
     ) -> Float[np.ndarray, " note"]:
-        """Witten-Bell: the share among `kinds` unseen symbols goes to the probabilities of the shorter context.
+        """Witten-Bell smoothing: in proportion to `kinds`, probability goes to what the shorter context predicts.
 
-        The grams `left_out`, of songs that were counted, are taken off the counts again.
+        The grams `left_out`, of songs that were counted, are subtracted from the counts.
         """
-        out = _Counts.of(left_out)
-        gone = _Counts.of(out.keys[self.grams.at(out.keys) == out.counts] // self.symbols)
+        omitted = _Counts.of(left_out)
+        omitted_kinds = _Counts.of(omitted.keys[self.grams.at(omitted.keys) == omitted.counts] // self.symbols)
         context = grams // self.symbols
-        seen = self.grams.at(grams) - out.at(grams)
+        seen = self.grams.at(grams) - omitted.at(grams)
         total = self.contexts.at(context) - _Counts.of(left_out // self.symbols).at(context)
-        kinds = self.kinds.at(context) - gone.at(context)
+        kinds = self.kinds.at(context) - omitted_kinds.at(context)
         return np.where(total > 0, (seen + kinds * shorter) / np.maximum(total + kinds, 1), shorter)
 
 
@@ -70,16 +70,16 @@ class _Order:
 class LanguageModel:
     """An n-gram model of performances: how unlikely notes are, in bits per note.
 
-    Roberts et al. (2018, "MusicVAE") evaluate interpolations by their cost under a language model; this one is small,
-    deterministic and made of counts, so that a song can be left out exactly. Notes are read attack by attack, from low
-    to high. Of each note it predicts the time since the attack before (within the attack, or one of seven octaves
-    of seconds) from the last three such times, and then its interval to the note read before (for the lowest of
-    an attack: to the lowest of the attack before). For the interval three views are averaged, each with ever
-    longer contexts interpolated after Witten and Bell (1991): the last intervals; the pitch before, in the
-    song's key; how it lies against the attack before. Pitches are moved to the common key first.
+    Roberts et al. (2018, "MusicVAE") evaluate interpolations by their cost under a language model. This one is small,
+    deterministic and made of counts, so that a song can be left out exactly. Pitches are transposed to the common key,
+    and notes are read attack by attack, from low to high. For each note it predicts the time since the previous attack
+    (0 within an attack, else one of seven octaves of seconds) from the last three such times, and then the interval to
+    the previous note (for the lowest note of an attack: to the lowest of the previous attack). The interval's
+    probability is the mean of three views, each of which interpolates longer and longer contexts (Witten and Bell,
+    1991): the last intervals; the previous pitch; the position relative to the previous attack.
 
-    Sparse and chordal music differ in cost, and so do played and quantised onsets (about 0.8 bits for a grid of
-    50 ms), so compare like with like: a mix with its parents, recalled the same way, `without` both.
+    Costs differ between sparse and chordal music, and between played and quantised onsets (about 0.8 bits for a grid
+    of 50 ms). So compare a mix with its parents played back in the same way, `without` both.
     """
 
     songs: tuple[np.ndarray, ...]
@@ -87,7 +87,7 @@ class LanguageModel:
 
     @classmethod
     def fit(cls, songs: Sequence[np.ndarray]) -> "LanguageModel":
-        """Counts a list of NOTE arrays; it keeps them, so as to leave some out later."""
+        """A model of a list of NOTE arrays, which it keeps, so that `cost` can leave some out."""
         per_song = [_grams(notes) for notes in songs]
         views = [
             [_Order.of(symbols, np.concatenate(orders)) for orders in zip(*of_songs, strict=True)]
@@ -96,7 +96,7 @@ class LanguageModel:
         return cls(tuple(songs), tuple(tuple(view) for view in views))
 
     def cost(self, notes: np.ndarray, without: int | Collection[int] = ()) -> float:
-        """Bits per note, as if the songs with the indices `without` had not been fitted; nan without notes."""
+        """Bits per note, as if the songs with the indices `without` had not been counted; nan without notes."""
         if not len(notes):
             return float("nan")
         indices = sorted({without} if isinstance(without, int) else set(without))
@@ -118,7 +118,7 @@ class LanguageModel:
 
 
 def _grams(notes: np.ndarray) -> _Grams:
-    """The grams of some notes, by view and length of context."""
+    """The grams of notes, by view and length of context."""
     notes = notes[np.lexsort((notes["pitch"], notes["onset"]))]
     first = style.attacks(notes)
     attack = np.repeat(np.arange(len(first)), np.diff(first, append=len(notes)))
@@ -136,7 +136,7 @@ def _grams(notes: np.ndarray) -> _Grams:
         np.clip(_delayed(end, 1, 60)[attack] - before, -_WIDEST, _WIDEST) + _WIDEST for end in (highest, lowest)
     )
 
-    starts = (np.minimum(time, 1), 2)  # an attack, or goes on with one
+    starts = (np.minimum(time, 1), 2)  # 1 for the first note of an attack
     one_ago, two_ago = ((_delayed(interval, delay, _WIDEST), _INTERVALS) for delay in (1, 2))
     times = [(_delayed(time, delay, 0), _TIMES) for delay in (1, 2, 3)]
     return [
@@ -150,7 +150,7 @@ def _grams(notes: np.ndarray) -> _Grams:
 def _nested(
     symbol: Int[np.ndarray, " note"], symbols: int, contexts: list[tuple[Int[np.ndarray, " note"], int]]
 ) -> list[Int[np.ndarray, " note"]]:
-    """Grams without context, with the first of the contexts (values and their number), with the first two, ..."""
+    """Grams without context, with the first of `contexts` (values and how many there can be), the first two, ..."""
     context, grams = np.zeros_like(symbol), [symbol]
     for values, size in contexts:
         context = context * size + values

@@ -1,7 +1,7 @@
 """How close one set of notes is to another: a song played back to its file, a mix to its parents.
 
 Conventions: notes are NOTE arrays (`song.NOTE`), times are seconds, pitches MIDI numbers; a note's channel
-and program are ignored. What music is like, rather than how close it is to other music, is measured in `style`.
+and program are ignored. Statistics of music by itself are in `style`.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from nemui_jax.data import pianoroll
 from nemui_jax.music.song import Song
 
-ONSET_SECONDS = 0.05  # tolerance of an onset, and the least tolerance of an end
+ONSET_SECONDS = 0.05  # tolerance of an onset, and the smallest tolerance of an end
 END_RATIO = 0.2  # tolerance of an end, as a share of the reference note's duration
 VELOCITY_TOLERANCE = 0.1  # of the reference's velocity range, after the best linear fit
-DECIMALS = 4  # mir_eval compares time distances rounded to 0.1 ms, so that 50 ms exactly is a hit
-STEP_SECONDS = 0.05  # grid of the likeness; onsets may be one step apart
-SHIFTS = range(-11, 12)  # transpositions that the likeness tries: as far as two keys may be apart, in semitones
-MARGIN = 12  # the largest transposition it takes
+DECIMALS = 4  # distances in time are rounded to 0.1 ms, as in mir_eval, so that exactly 50 ms is a hit
+STEP_SECONDS = 0.05  # grid of `likeness`; onsets may be one step apart
+SHIFTS = range(-11, 12)  # transpositions that `likeness` tries, in semitones: all that two keys can be apart
+MARGIN = 12  # the largest transposition that it can be given
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
     """Note precision, recall and F1 of an estimate, as mir_eval 0.8 defines them.
 
     The measures are those of `mir_eval.transcription` and `mir_eval.transcription_velocity` (Raffel et al.
-    2014, "mir_eval"; Hawthorne et al. 2018, "Onsets and Frames") with their default tolerances. With no
-    notes on either side they are 0, as there. Unlike there, a note that ends where it starts is no error.
-    Onset and offset scores equal mir_eval's. Where notes compete for a match, several largest matchings may
-    exist; velocities are compared on one of them, which need not be the one that mir_eval finds.
+    2014, "mir_eval"; Hawthorne et al. 2018, "Onsets and Frames") with their default tolerances; they are 0 if either
+    side has no notes. Notes that end where they start are allowed, unlike in mir_eval. Onset and offset scores equal
+    mir_eval's. Where several largest matchings exist, velocities are compared on one of them, which need not be the
+    one that mir_eval finds.
     """
     candidates = _candidates(reference, estimate)
     onset_pairs = _matching(candidates)
@@ -70,10 +70,11 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
     )
 
 
-def recall(source: Song, played: Song) -> dict[str, float | None]:
-    """How well a song was played back: note F1 at three levels of strictness, pedal, median onset error in seconds.
+def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
+    """How well a song was played back.
 
-    The error is None where no note is matched.
+    `onset`, `offset` and `velocity` are note F1, 0 to 1, in order of strictness (see NoteScores); `pedal` is
+    `pedal_agreement`; `onset_error_seconds` is the median, None where no note is matched.
     """
     scores = note_scores(source.notes, played.notes)
     return {
@@ -83,6 +84,9 @@ def recall(source: Song, played: Song) -> dict[str, float | None]:
         "pedal": pedal_agreement(source.pedal, played.pedal, source.seconds),
         "onset_error_seconds": scores.onset_error_seconds if scores.onset.f1 else None,
     }
+
+
+recall = playback_scores  # the old name
 
 
 def _score(hits: int, references: int, estimates: int) -> Score:
@@ -97,17 +101,17 @@ def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _candidates(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    """All pairs `[pair, (reference, estimate)]` of equal pitch and near onset, by reference, then estimate."""
+    """All pairs `[pair, (reference, estimate)]` of equal pitch and close onset, sorted by reference, then estimate."""
     if not len(reference) or not len(estimate):
         return np.empty((0, 2), np.intp)
-    # One axis for both: a pitch's notes stand apart from the next pitch's by more than any song lasts.
+    # Pitch and time on one axis: notes of different pitches are further apart than the songs are long.
     latest = max(reference["onset"].max(), estimate["onset"].max())
     earliest = min(reference["onset"].min(), estimate["onset"].min())
     stride = latest - earliest + 1.0
     order = np.lexsort((estimate["onset"], estimate["pitch"]))
     places = (estimate["onset"] - earliest + stride * estimate["pitch"])[order]
     centre = reference["onset"] - earliest + stride * reference["pitch"]
-    window = ONSET_SECONDS + 10.0**-DECIMALS  # more than any distance that rounds to the tolerance
+    window = ONSET_SECONDS + 10.0**-DECIMALS  # larger than any distance that is rounded to the tolerance
     first = np.searchsorted(places, centre - window, side="left")
     count = np.searchsorted(places, centre + window, side="right") - first
     references = np.repeat(np.arange(len(reference)), count)
@@ -130,20 +134,20 @@ def _matching(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "matched 2"]:
 
 
 def _with_close_velocity(pairs: np.ndarray, reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    """The pairs whose velocities are close once the estimate's are fitted to the reference's by least squares."""
+    """The pairs whose velocities are close after a least-squares fit of the estimate's to the reference's."""
     if not len(pairs):
         return pairs
     velocity = reference.astype(float)
     wanted = ((velocity - velocity.min()) / max(1.0, np.ptp(velocity)))[pairs[:, 0]]
-    given = estimate[pairs[:, 1]].astype(float)
-    slope, intercept = np.linalg.lstsq(np.stack([given, np.ones(len(given))], axis=1), wanted, rcond=None)[0]
-    return pairs[np.abs(slope * given + intercept - wanted) < VELOCITY_TOLERANCE]
+    played = estimate[pairs[:, 1]].astype(float)
+    slope, intercept = np.linalg.lstsq(np.stack([played, np.ones(len(played))], axis=1), wanted, rcond=None)[0]
+    return pairs[np.abs(slope * played + intercept - wanted) < VELOCITY_TOLERANCE]
 
 
 def pedal_agreement(reference: np.ndarray, estimate: np.ndarray, seconds: float) -> float:
-    """Share of the first `seconds` in which the sustain pedal is down in both of two PEDAL arrays or in neither.
+    """Share of the first `seconds` in which two PEDAL arrays have the sustain pedal in the same position, 0 to 1.
 
-    The pedal is up before its first event. 1 for a stretch of no length.
+    The pedal is up before its first event. 1 if `seconds` is 0.
     """
     if seconds <= 0:
         return 1.0
@@ -159,7 +163,7 @@ def _pedal_down(pedal: np.ndarray, times: np.ndarray) -> Bool[np.ndarray, " time
 
 
 def cell_f1(reference: Bool[np.ndarray, "step pitch"], estimate: Bool[np.ndarray, "_ _"]) -> float:
-    """F1 over the cells of two boolean rolls of one shape; 0 where they share none, as when both are empty."""
+    """F1 over the cells of two boolean rolls of one shape; 0 if they have none in common, also if both are empty."""
     if reference.shape != estimate.shape:
         raise ValueError(f"rolls of {reference.shape} and {estimate.shape} cells; cut or pad them to one shape")
     hits = int(np.count_nonzero(reference & estimate))
@@ -169,9 +173,9 @@ def cell_f1(reference: Bool[np.ndarray, "step pitch"], estimate: Bool[np.ndarray
 def density_ratio(
     mix: np.ndarray, parents: Sequence[np.ndarray], weights: Sequence[float], start: float = 0.0, end: float = np.inf
 ) -> float:
-    """Onsets of a mix between `start` and `end` seconds over the weighted mean of its parents' in that time.
+    """Onsets of a mix between `start` and `end` seconds, divided by the weighted mean of its parents' in that time.
 
-    1 where both have none, infinite where only the parents have none. Weights are scaled to sum to 1.
+    1 if none of them has onsets, infinite if only the mix has. Weights are scaled to a sum of 1.
     """
 
     def onsets(notes: np.ndarray) -> int:
@@ -185,11 +189,11 @@ def density_ratio(
 
 @dataclass(frozen=True)
 class _Onsets:
-    """The cells of the 50 ms grid in which a note starts, each once, and those at most one step from them."""
+    """The cells (step and pitch) of the 50 ms grid in which a note starts, and those at most one step from them."""
 
     step: Int[np.ndarray, " onset"]
     pitch: Int[np.ndarray, " onset"]
-    reach: Bool[np.ndarray, "step pitch"]  # with a margin of 12 pitches, and a last row that nothing reaches
+    reach: Bool[np.ndarray, "step pitch"]  # at most one step away; 12 pitches wider each side, the last row empty
 
     @classmethod
     def of(cls, notes: np.ndarray) -> "_Onsets":
@@ -202,7 +206,7 @@ class _Onsets:
         return cls(step, pitch, reach)
 
     def hits(self, other: "_Onsets", shifts: Int[np.ndarray, " shift"]) -> Int[np.ndarray, " shift"]:
-        """How many of these onsets, moved by each of the shifts, start within one step of another's."""
+        """How many of these onsets, transposed by each of the shifts, are within one step of one of the other's."""
         row = np.minimum(self.step, len(other.reach) - 1)
         return np.count_nonzero(other.reach[row, self.pitch + MARGIN + shifts[:, None]], axis=1)
 
@@ -215,41 +219,41 @@ class _Onsets:
 
 
 def likeness(first: np.ndarray, second: np.ndarray, shift: int | None = None) -> float:
-    """How alike the onsets of two pieces are, 0 to 1, wherever in pitch the second lies.
+    """How alike the onsets of two pieces are, 0 to 1, under transposition.
 
-    Onsets are rounded to the nearest 50 ms step. One is a hit if the other piece has an onset of its pitch at
-    most one step away, and likeness is the F1 of the two shares of hits, at the best of all
-    transpositions of the second piece by -11 to 11 semitones, or at `shift` semitones alone. Both pieces
-    start at 0 and count as a whole: cut them to the stretch that is to be compared. 0 if either is empty.
+    Onsets are rounded to the nearest 50 ms step. An onset is a hit if the other piece has one of its pitch at most one
+    step away, and likeness is the F1 of the two shares of hits: the best over transpositions of the second piece by -11
+    to 11 semitones, or that at `shift` semitones. All notes of both pieces count, from 0 s on; cut them first to
+    compare excerpts. 0 if either is empty.
     """
     return _Onsets.of(first).likeness(_Onsets.of(second), _shifts(shift))
 
 
 def _shifts(shift: int | None) -> Int[np.ndarray, " shift"]:
     if shift is not None and abs(shift) > MARGIN:
-        raise ValueError(f"shift of {shift} semitones; likeness compares within {MARGIN}")
+        raise ValueError(f"a shift of {shift} semitones; give {-MARGIN} to {MARGIN}")
     return np.array(SHIFTS if shift is None else [shift])
 
 
 def step_distances(path: Sequence[np.ndarray], shift: int | None = 0) -> Float[np.ndarray, " step"]:
-    """1 - likeness between neighbours along a path of pieces, in their own keys unless `shift` is None."""
-    stops, shifts = [_Onsets.of(notes) for notes in path], _shifts(shift)
-    return np.array([1 - first.likeness(second, shifts) for first, second in pairwise(stops)])
+    """1 - likeness between successive pieces of a path, without transposition unless `shift` is None."""
+    onsets, shifts = [_Onsets.of(notes) for notes in path], _shifts(shift)
+    return np.array([1 - first.likeness(second, shifts) for first, second in pairwise(onsets)])
 
 
 def evenness(path: Sequence[np.ndarray], shift: int | None = 0) -> float:
-    """The largest step distance along a path over the mean one: 1 is even, the number of steps one single leap.
+    """The largest step distance of a path divided by the mean one.
 
-    A path that never moves is even.
+    1 if all steps are equal or the path never changes; the number of steps if all the change is in one.
     """
     distances = step_distances(path, shift)
     return float(distances.max() / distances.mean()) if distances.any() else 1.0
 
 
 def nearest(notes: np.ndarray, songs: Sequence[np.ndarray]) -> tuple[int, float]:
-    """Index and likeness of the song most like some notes, of the same time and at the best transposition.
+    """Index and likeness of the song most like these notes from its beginning, at the best transposition.
 
-    Onsets of a song later than a second after the last of the notes are ignored.
+    Onsets of a song later than a second after the last of the notes are ignored. ValueError without songs.
     """
     if not songs:
         raise ValueError("no songs to compare with; pass one at least")

@@ -1,10 +1,9 @@
-"""What a run is worth: recall against the songs' files, mixes against their parents, sets of mixes against all songs.
+"""Measurements of a run: songs played back against their files, mixes against their parents, and sets of mixes.
 
-Everything is measured on notes as a written .mid gives them back, and parents on their source files over the same
-stretch. Results are plain data, fit for JSON.
+All notes are measured as they are read back from a written .mid, and parents from their files over the same seconds.
+Results are plain data for JSON.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -22,17 +21,17 @@ from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT, steady_cl
 from nemui_jax.music.song import SONG_NOTE, Part, Song, cut_notes, cut_song, group_parts, pedal_controls, retime
 from nemui_jax.sampling.arrange import arrange_song
 from nemui_jax.sampling.blend import mix_weights, morph_weights
-from nemui_jax.sampling.decode import LatentTrack, decode_latents
+from nemui_jax.sampling.decode import LatentTrack, decode_latents, retime_track
 from nemui_jax.sampling.play import play, play_back
 from nemui_jax.sampling.select import select_by_threshold
 
 PAIRS = 24
 WEIGHTS = (0.25, 0.5, 0.75)
-PATH = 11  # weights along the path from one song to the other
-SECONDS = 90.0  # the longest stretch looked at
-MAX_SONGS = 100  # that are played back, and that mixes are compared with; of more, as many spread over all
-CLEARLY = 1.5  # how many times as like its parents as a song that is none a mix must be
-Player = Callable[[Sequence[LatentTrack], float, int], Song]  # two tracks, the weight of the second, blocks
+PATH = 11  # mixes from one song to the other, at even weights
+SECONDS = 90.0  # of each mix, at most
+MAX_SONGS = 100  # the most songs that are measured and compared with; of more, this many are evenly chosen
+LIKENESS_RATIO = 1.5  # to count as of both parents, a mix is this many times as like each as an unrelated song
+Player = Callable[[Sequence[LatentTrack], float, int], Song]  # of two tracks, the weight of the second, blocks
 
 
 def evaluate(
@@ -43,22 +42,22 @@ def evaluate(
     original: Player | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """All figures of a run of at least two songs; of one song there is nothing but recall.
+    """All figures of a run, as data for JSON; of a run of one song only those of `playback`.
 
-    Of more than MAX_SONGS songs only as many are looked at: `songs` in the result says how many of how many.
-    `original` plays mixes of a run made with `--preset original`, as one more baseline. `progress(done, of)`.
+    `songs` in the result is how many were measured, at most MAX_SONGS, and how many there are. `original` plays mixes
+    of a run made with `--preset original`, as one more baseline. `progress(done, total)` is called after each pair.
     """
-    every, chosen = len(tracks), choose_songs(len(tracks))
+    count, chosen = len(tracks), choose_songs(len(tracks))
     tracks, songs = [tracks[index] for index in chosen], [songs[index] for index in chosen]
-    result: dict[str, Any] = {"songs": [len(tracks), every], "recall": recalls(params, tracks, songs, config)}
+    result: dict[str, Any] = {"songs": [len(tracks), count], "playback": score_playback(params, tracks, songs, config)}
     pairs = draw_pairs(len(tracks))
     if not pairs:
         return result
-    # Mixes are measured at one tempo, where beats of unlike length are alike.
+    # Mixes are measured at one tempo for all songs, so that tempos need not be mixed.
     steady = steady_clock()
     songs = [retime(song, track.clock, steady) for song, track in zip(songs, tracks, strict=True)]
-    tracks = [dataclasses.replace(track, source=song, clock=steady) for song, track in zip(songs, tracks, strict=True)]
-    chance, mixes, paths, sets = np.random.default_rng(1), [], [], {}
+    tracks = [retime_track(track, steady) for track in tracks]
+    rng, mixes, paths, sets = np.random.default_rng(1), [], [], {}
     language = LanguageModel.fit([song.notes for song in songs])
     players = baselines(params, songs, config) | ({} if original is None else {"original preset's mix": original})
     for done, pair in enumerate(pairs):
@@ -66,16 +65,16 @@ def evaluate(
         seconds = min(SECONDS, *(songs[index].seconds for index in pair))
         blocks = int(np.ceil(seconds / block_seconds(config)))
         others = [index for index in range(len(tracks)) if index not in pair]
-        third = songs[chance.choice(others)].notes if others else np.empty(0, SONG_NOTE)
-        strangers = [cut_notes(songs[index].notes, seconds) for index in others]
+        unrelated = songs[rng.choice(others)].notes if others else np.empty(0, SONG_NOTE)
+        other_songs = [cut_notes(songs[index].notes, seconds) for index in others]
         path = {
             weight: written_part(mix(params, parents, weight, blocks, config), seconds)
             for weight in sorted({*WEIGHTS, *np.linspace(0, 1, PATH).tolist()})
         }
         sources = [cut_notes(songs[index].notes, seconds) for index in pair]
         mixes += [
-            judge(path[weight], sources, cut_notes(third, seconds), weight, seconds)
-            | {"likeness_nearest_other": note_metrics.nearest(path[weight], strangers)[1] if strangers else 0.0}
+            compare_with_parents(path[weight], sources, cut_notes(unrelated, seconds), weight, seconds)
+            | {"likeness_nearest_other": note_metrics.nearest(path[weight], other_songs)[1] if other_songs else 0.0}
             for weight in WEIGHTS
         ]
         paths.append(
@@ -85,10 +84,10 @@ def evaluate(
                 "morph_end": morph_ends(params, parents, [songs[index] for index in pair], config),
             }
         )
-        made = {"mix": path[0.5]} | {
+        pieces = {"mix": path[0.5]} | {
             name: written_part(play(parents, 0.5, blocks), seconds) for name, play in players.items()
         }
-        for name, notes in made.items():
+        for name, notes in pieces.items():
             sets.setdefault(name, []).append((notes, seconds, pair))
         progress(done + 1, len(pairs))
     result["mixes"] = {str(weight): summary([row for row in mixes if row["weight"] == weight]) for weight in WEIGHTS}
@@ -102,10 +101,10 @@ def evaluate(
     return result
 
 
-def recalls(
+def score_playback(
     params: decoder.Params, tracks: Sequence[LatentTrack], songs: Sequence[Song], config: Config
 ) -> list[dict[str, Any]]:
-    """Recall of each song (`metrics.recall`), and under `ceiling` what its grid alone would allow."""
+    """The `note_metrics.playback_scores` of each song, and under `ceiling` those of its notes on the grid."""
     found = []
     for track, song in zip(tracks, songs, strict=True):
         grid, share = (
@@ -113,11 +112,10 @@ def recalls(
             pianoroll.quantize_pedal(song.pedal, track.steps, track.clock),
         )
         pedal = pedal_controls(pianoroll.to_pedal(share, track.clock))
-        best = Song((Part(pianoroll.to_notes(grid, track.clock), controls=pedal),))
+        on_grid = Song((Part(pianoroll.to_notes(grid, track.clock), controls=pedal),))
         played = written(play_back(params, track, config))
-        found.append(
-            {"name": track.name, **note_metrics.recall(song, played), "ceiling": note_metrics.recall(song, best)}
-        )
+        scores, ceiling = note_metrics.playback_scores(song, played), note_metrics.playback_scores(song, on_grid)
+        found.append({"name": track.name, **scores, "ceiling": ceiling})
     return found
 
 
@@ -127,47 +125,46 @@ def note_f1(params: decoder.Params, track: LatentTrack, config: Config) -> float
 
 
 def block_seconds(config: Config) -> float:
-    """How long a block lasts at the tempo at which mixes are measured."""
+    """Seconds of a block at the tempo at which mixes are measured."""
     return config.model.block_steps / STEPS_PER_BEAT * STEADY_BEAT_SECONDS
 
 
 def choose_songs(count: int) -> list[int]:
-    """The songs that are looked at: all, or MAX_SONGS spread evenly over them."""
+    """The indices of the songs that are measured: all, or MAX_SONGS evenly chosen."""
     return np.unique(np.linspace(0, count - 1, min(count, MAX_SONGS)).round().astype(int)).tolist()
 
 
 def draw_pairs(songs: int) -> list[tuple[int, int]]:
-    """PAIRS pairs of songs, or all where there are fewer, always the same."""
-    every = list(combinations(range(songs), 2))
-    return [every[index] for index in np.random.default_rng(0).permutation(len(every))[:PAIRS]]
+    """PAIRS random pairs of songs, or all where there are fewer; always the same."""
+    pairs = list(combinations(range(songs), 2))
+    return [pairs[index] for index in np.random.default_rng(0).permutation(len(pairs))[:PAIRS]]
 
 
 def mix(params: decoder.Params, tracks: Sequence[LatentTrack], weight: float, blocks: int, config: Config) -> Song:
-    """Two tracks, the second at this weight."""
+    """A mix of two tracks; `weight` is the second's."""
     used = [(track, share) for track, share in zip(tracks, (1 - weight, weight), strict=True) if share]
     weights = mix_weights([share for _, share in used], blocks)
     return play(params, [track for track, _ in used], weights, config)
 
 
 def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> dict[str, Player]:
-    """What a mix must be better than, each as a function that plays one."""
+    """Simple ways of mixing that mixes are compared with, by name."""
 
     def crossfade(common: bool) -> Player:
         """Each note of either song with a probability of the song's weight, as in MusicVAE (Roberts et al., 2018)."""
 
         def play(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
-            chance = np.random.default_rng(2)
+            rng = np.random.default_rng(2)
             first, second = tracks[0].source.notes, tracks[1].source.notes.copy()
             shift = tracks[1].shift - tracks[0].shift if common else 0
             second["pitch"] = np.clip(second["pitch"].astype(int) + shift, 0, 127)
-            kept = [first[chance.random(len(first)) >= weight], second[chance.random(len(second)) < weight]]
-            notes = np.concatenate(kept)
-            return Song(group_parts(notes))
+            kept = [first[rng.random(len(first)) >= weight], second[rng.random(len(second)) < weight]]
+            return Song(group_parts(np.concatenate(kept)))
 
         return play
 
     def threshold(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
-        """Latents mixed linearly, cells over 0.5: what the original does with its mixes."""
+        """Latents mixed linearly, and notes where probabilities exceed 0.5, as in the original NeMuI."""
         stretches = np.stack([latents.read_track(track.rows, track.steps, blocks, config.model) for track in tracks])
         weights = mix_weights([1 - weight, weight], blocks)
         stretch = latents.mix_latents(stretches, weights)
@@ -177,7 +174,7 @@ def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> 
         return arrange_song(tracks, weights, grid, pedal, config, None, None)
 
     def nearest(tracks: Sequence[LatentTrack], weight: float, blocks: int) -> Song:
-        """The learned song most like the mix: no mix at all, but music."""
+        """The learned song most like the mix: real music, but not a mix."""
         seconds = min(blocks * block_seconds(config), SECONDS)
         notes = cut_notes(mix(params, tracks, weight, blocks, config).notes, seconds)
         return songs[note_metrics.nearest(notes, [cut_notes(song.notes, seconds) for song in songs])[0]]
@@ -190,15 +187,16 @@ def baselines(params: decoder.Params, songs: Sequence[Song], config: Config) -> 
     }
 
 
-def judge(
-    notes: np.ndarray, parents: Sequence[np.ndarray], third: np.ndarray, weight: float, seconds: float
+def compare_with_parents(
+    notes: np.ndarray, parents: Sequence[np.ndarray], unrelated: np.ndarray, weight: float, seconds: float
 ) -> dict[str, float]:
-    """A mix against its two parents, at the weight of the second, and a song that is not one.
+    """Figures of a mix against its two parents and an unrelated song; `weight` is the second parent's.
 
-    Over the weighted mean of the parents: onsets, polyphony, mean and spread of velocity; less that mean: the share of
-    time at rest. Scale consistency as it is, with the parents' mean. Likeness at the best transposition. As 1 or 0, so
-    that means are shares of mixes: `of_both`, likeness to each parent more than CLEARLY times that to the third, and
-    `dense_enough`, onsets within a tenth of the parents'. What the parents have none of is nan. See `style`, `metrics`.
+    Onset density, polyphony, mean and spread of velocity are ratios to the weighted mean of the parents (nan where that
+    is 0), the rest ratio is the difference from that mean, and scale consistency stands beside it; see `style`.
+    Likenesses are `note_metrics.likeness`. Two figures are 1 or 0, so that their means are shares of mixes: `of_both`
+    is 1 if the likeness to each parent is more than LIKENESS_RATIO times that to the unrelated song, `dense_enough` if
+    the onset density is within a tenth of the parents'.
     """
     found = style.style(notes, 0.0, seconds)
     sources = [style.style(parent, 0.0, seconds) for parent in parents]
@@ -209,7 +207,7 @@ def judge(
     names = ("onset_density", "polyphony", "mean_velocity", "velocity_spread")
     ratios = {name: float(found[name]) / expected(name) if expected(name) else float("nan") for name in names}
     likeness = [note_metrics.likeness(notes, parent) for parent in parents]
-    unlike = note_metrics.likeness(notes, third)
+    unrelated_likeness = note_metrics.likeness(notes, unrelated)
     return ratios | {
         "weight": weight,
         "rest_ratio": float(found["rest_ratio"]) - expected("rest_ratio"),
@@ -217,8 +215,8 @@ def judge(
         "parents_scale_consistency": expected("scale_consistency"),
         "likeness_first": likeness[0],
         "likeness_second": likeness[1],
-        "likeness_third": unlike,
-        "of_both": float(min(likeness) > CLEARLY * unlike),
+        "likeness_third": unrelated_likeness,
+        "of_both": float(min(likeness) > LIKENESS_RATIO * unrelated_likeness),
         "dense_enough": float(0.9 <= ratios["onset_density"] <= 1.1),
     }
 
@@ -229,27 +227,29 @@ def summary(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
 
 
 def evenness(path: Sequence[np.ndarray], parents: Sequence[LatentTrack]) -> float:
-    """The largest step over the mean one along a path, which turns from the first parent's key to the second's after
-    the middle; all are compared in the common key."""
+    """`note_metrics.evenness` of a path in the common key.
+
+    Its pieces are in the first parent's key up to the middle, and in the second's after it.
+    """
     half = len(path) // 2
-    return note_metrics.evenness([move(notes, parents[place > half].shift) for place, notes in enumerate(path)], 0)
+    return note_metrics.evenness([transpose(notes, parents[place > half].shift) for place, notes in enumerate(path)], 0)
 
 
 def morph_ends(params: decoder.Params, tracks: Sequence[LatentTrack], songs: Sequence[Song], config: Config) -> float:
-    """The lower of two note F1: of a morph's beginning against the first song and of its end against the last.
+    """The lower of two note F1: of a morph's beginning against the first song, and of its end against the second.
 
-    As far as the morph is one song alone, and the first plays for the first time.
+    Only the parts in which one song is alone are compared, without the first song's repetitions.
     """
     blocks = layout.count_blocks(tracks[-1].steps, config.model)
     weights = morph_weights(2, blocks)
     notes = written(play(params, tracks, weights, config)).notes
-    # A block inside: an onset on the border may round into the part that moves.
-    leaves = min(np.flatnonzero(weights[0] == 1).max(initial=0) * block_seconds(config), songs[0].seconds)
-    arrives = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * block_seconds(config)
+    # The end is compared a block later: an onset on its border may be rounded into the part before it.
+    first_end = min(np.flatnonzero(weights[0] == 1).max(initial=0) * block_seconds(config), songs[0].seconds)
+    last_start = (np.flatnonzero(weights[1] == 1).min(initial=blocks) + 1) * block_seconds(config)
     first, last = songs[0].notes, songs[1].notes
     parts = [
-        (first[first["onset"] < leaves], notes[notes["onset"] < leaves]),
-        (last[last["onset"] > arrives], notes[notes["onset"] > arrives]),
+        (first[first["onset"] < first_end], notes[notes["onset"] < first_end]),
+        (last[last["onset"] > last_start], notes[notes["onset"] > last_start]),
     ]
     scores = [note_metrics.note_scores(*part) for part in parts]
     return min((score.onset.f1 for score, part in zip(scores, parts, strict=True) if len(part[0])), default=1.0)
@@ -263,10 +263,10 @@ def compare_sets(
 ) -> dict[str, dict[str, Any]]:
     """Each set of pieces against the songs.
 
-    Per measure of style the overlapping area and the KL divergence of Yang and Lerch (2020), and their means; and the
-    language-model cost in bits a note, with a piece's songs left out of the model, as MusicVAE (Roberts et al., 2018)
-    judged interpolations. The songs themselves stand first, as played and with every onset on the grid, which alone
-    changes the cost. A set of learned songs is no rival but the ceiling: it is what the others are compared with.
+    For each measure of `style` the overlapping area and the KL divergence of Yang and Lerch (2020), and their means;
+    and the language-model cost in bits a note, with a piece's parents left out of the model, as in MusicVAE (Roberts et
+    al., 2018). The songs themselves come first, as played and with every onset on the grid, which changes the cost. The
+    figures of a set of learned songs are not a rival's but a ceiling, as songs are what the sets are compared with.
     """
     steady = steady_clock()
     played = [cut_notes(song.notes, SECONDS) for song in songs]
@@ -274,10 +274,10 @@ def compare_sets(
     gridded = [pianoroll.quantize(notes, steady) for notes in played]
     for grid in gridded:
         grid["timing"] = 0
-    even = [pianoroll.to_notes(grid, steady) for grid in gridded]
+    on_grid = [pianoroll.to_notes(grid, steady) for grid in gridded]
     found: dict[str, dict[str, Any]] = {
         name: {"bits_a_note": mean([language.cost(notes, without=index) for index, notes in enumerate(pieces)])}
-        for name, pieces in (("songs", played), ("songs, on the grid", even))
+        for name, pieces in (("songs", played), ("songs, on the grid", on_grid))
     }
     for name, pieces in sets.items():
         values = [style.style(notes, 0.0, seconds) for notes, seconds, _ in pieces]
@@ -300,26 +300,27 @@ def compare_sets(
 
 
 def stack(values: Sequence[dict[str, Any]], measure: str) -> Float[np.ndarray, "piece ..."]:
+    """The values of one measure of all pieces, as one array."""
     return np.stack([np.asarray(value[measure], float) for value in values])
 
 
 def mean(values: Sequence[Any]) -> float | None:
-    """The mean of what is a number; None if nothing is."""
+    """The mean of the finite values; None if there are none."""
     numbers = [value for value in values if np.isfinite(value)]
     return float(np.mean(numbers)) if numbers else None
 
 
 def written(song: Song) -> Song:
-    """A song as its .mid file gives it back; one without notes is not written."""
+    """A song as it is read back from its .mid file; one without notes, as it is."""
     return midi_reader.parse(midi_writer.encode(song)) if len(song.notes) else song
 
 
 def written_part(song: Song, seconds: float) -> np.ndarray:
-    """The notes of a song's first seconds, as a .mid file gives them back. Only they are written: it saves time."""
+    """The notes of a song's first seconds as they are read back from a .mid file of these alone."""
     return cut_notes(written(cut_song(song, seconds)).notes, seconds)
 
 
-def move(notes: np.ndarray, semitones: int) -> np.ndarray:
+def transpose(notes: np.ndarray, semitones: int) -> np.ndarray:
     """Notes transposed."""
     moved = notes.copy()
     moved["pitch"] = np.clip(moved["pitch"].astype(int) + semitones, 0, 127)

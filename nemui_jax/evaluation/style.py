@@ -1,10 +1,9 @@
-"""What music is like, rather than how close it is to other music: measures of a piece and of sets of pieces.
+"""Statistics of music: measures of a piece, and comparisons of sets of pieces.
 
-Conventions: notes are NOTE arrays (`song.NOTE`) in any order; a measure takes a stretch from `start` to `end` in
-seconds and looks at the notes struck in it (onset from `start` up to, but not at, `end`) or, where it says
-sounding, at the part of every note that lies in it. A note sounds from onset to end, whatever the pedal does.
-A measure of a stretch without such notes is 0, the rest ratio 1. How close two pieces are is measured in
-`note_metrics`.
+Conventions: notes are NOTE arrays (`song.NOTE`) in any order; a measure takes an excerpt from `start` to `end` in
+seconds. Most count the notes that begin in it (onset from `start` to before `end`); polyphony and rest ratio count the
+part of every note that lies in it, from onset to end, without regard to the pedal. Measures of an excerpt without notes
+are 0, the rest ratio 1. How close two pieces are is measured in `note_metrics`.
 """
 
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-MAX_PIECES = 300  # of a set that `compare` compares
-ATTACK_SECONDS = 1 / 32  # onsets less than this after the one before belong to one attack, such as a chord
+MAX_PIECES = 300  # the most of a set that `compare` uses
+ATTACK_SECONDS = 1 / 32  # an onset less than this after the previous one belongs to the same attack (a chord)
 WINDOW_SECONDS = 10.0  # of scale consistency
 INTERVAL_EDGES = np.geomspace(1 / 32, 4, 15)  # seconds between attacks, half octaves
 DURATION_EDGES = np.geomspace(1 / 32, 8, 17)  # seconds of a note, half octaves
@@ -32,15 +31,15 @@ def attack_density(notes: np.ndarray, start: float, end: float) -> float:
 
 
 def polyphony(notes: np.ndarray, start: float, end: float) -> float:
-    """Mean number of sounding notes, over the time in which something sounds."""
-    onset, stop = _sounding(notes, start, end)
+    """Mean number of simultaneous notes, over the time in which there are any."""
+    onset, stop = _clipped(notes, start, end)
     busy = _covered(onset, stop)
     return float((stop - onset).sum() / busy) if busy else 0.0
 
 
 def rest_ratio(notes: np.ndarray, start: float, end: float) -> float:
-    """Share of the time in which nothing sounds."""
-    return 1 - _covered(*_sounding(notes, start, end)) / (end - start)
+    """Share of the time without notes."""
+    return 1 - _covered(*_clipped(notes, start, end)) / (end - start)
 
 
 def pitch_count(notes: np.ndarray, start: float, end: float) -> float:
@@ -55,7 +54,7 @@ def pitch_range(notes: np.ndarray, start: float, end: float) -> float:
 
 
 def pitch_interval(notes: np.ndarray, start: float, end: float) -> float:
-    """Mean semitones between the highest notes of successive attacks ("PI", along the top line)."""
+    """Mean semitones between the highest notes of successive attacks ("PI", of the top line)."""
     struck = _struck(notes, start, end)
     first = attacks(struck)
     if len(first) < 2:
@@ -71,9 +70,9 @@ def pitch_class_entropy(notes: np.ndarray, start: float, end: float) -> float:
 
 
 def scale_consistency(notes: np.ndarray, start: float, end: float) -> float:
-    """Share of onsets that lie in the best of the 12 major scales, chosen anew every 10 s.
+    """Share of onsets that lie in the best of the 12 major scales, chosen for each window of 10 s.
 
-    Mogren (2016), "C-RNN-GAN", in windows: a piece may modulate. Windows count by their onsets.
+    After Mogren (2016), "C-RNN-GAN"; windows allow for modulation, and are weighted by their onsets.
     """
     struck = _struck(notes, start, end)
     if not len(struck):
@@ -108,9 +107,9 @@ def pitch_classes(notes: np.ndarray, start: float, end: float) -> Float[np.ndarr
 
 
 def pitch_class_transitions(notes: np.ndarray, start: float, end: float) -> Float[np.ndarray, "12 12"]:
-    """How often a pitch class (row) is followed by another (column) in the next attack, sum 1 ("PCTM").
+    """Share of transitions from a pitch class (row) to one in the next attack (column), sum 1 ("PCTM").
 
-    Each pair of successive attacks counts the same; within it, each pair of their notes does.
+    Each pair of successive attacks has the same weight, divided equally over the pairs of their notes.
     """
     struck = _struck(notes, start, end)
     first = attacks(struck)
@@ -157,31 +156,31 @@ VECTORS: tuple[Callable[[np.ndarray, float, float], np.ndarray], ...] = (
 
 
 def style(notes: np.ndarray, start: float = 0.0, end: float | None = None) -> dict[str, float | np.ndarray]:
-    """Every measure of a stretch by name, scalars first; to the end of the last note unless `end` is given."""
+    """Every measure of an excerpt by name, scalars first; `end` is the end of the last note by default."""
     if end is None:
         end = float(notes["end"].max()) if len(notes) else start + 1
     if end <= start:
-        raise ValueError(f"a stretch from {start} to {end} s has no length; pass an end after the start")
+        raise ValueError(f"an excerpt from {start} to {end} s has no length; pass an end after the start")
     return {measure.__name__: measure(notes, start, end) for measure in (*SCALARS, *VECTORS)}
 
 
 def _struck(notes: np.ndarray, start: float, end: float) -> np.ndarray:
-    """The notes that start in the stretch, by onset, then pitch."""
+    """The notes that start in the excerpt, by onset, then pitch."""
     inside = notes[(notes["onset"] >= start) & (notes["onset"] < end)]
     return inside[np.lexsort((inside["pitch"], inside["onset"]))]
 
 
-def _sounding(
+def _clipped(
     notes: np.ndarray, start: float, end: float
 ) -> tuple[Float[np.ndarray, " note"], Float[np.ndarray, " note"]]:
-    """Starts and ends, within the stretch, of the notes that sound in it, by start."""
+    """Starts and ends of all notes, clipped to the excerpt, by start."""
     inside = notes[(notes["onset"] < end) & (notes["end"] > start)]
     inside = inside[np.argsort(inside["onset"])]
     return np.maximum(inside["onset"], start), np.minimum(inside["end"], end)
 
 
 def _covered(onset: Float[np.ndarray, " note"], stop: Float[np.ndarray, " note"]) -> float:
-    """Seconds in which at least one of the notes, sorted by onset, sounds."""
+    """Seconds covered by at least one of the notes, sorted by onset."""
     if not len(onset):
         return 0.0
     latest = np.maximum.accumulate(stop)
@@ -190,7 +189,7 @@ def _covered(onset: Float[np.ndarray, " note"], stop: Float[np.ndarray, " note"]
 
 
 def attacks(struck: np.ndarray) -> Int[np.ndarray, " attack"]:
-    """The index at which each attack begins, of notes sorted by onset."""
+    """The index of the first note of each attack, of notes sorted by onset."""
     return np.flatnonzero(np.diff(struck["onset"], prepend=-np.inf) >= ATTACK_SECONDS)
 
 
@@ -204,6 +203,7 @@ def _histogram(seconds: np.ndarray, edges: np.ndarray) -> Float[np.ndarray, " bi
 
 
 def bins(seconds: np.ndarray, edges: np.ndarray) -> Int[np.ndarray, " value"]:
+    """The bin of each value; the first and the last bin are open."""
     return np.searchsorted(edges[1:-1], seconds, side="right")
 
 
@@ -214,29 +214,28 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a set of pieces lies against a reference set under one measure (Yang and Lerch 2020, section 3.3).
+    """A set of pieces against a reference set under one measure (Yang and Lerch 2020, section 3.3).
 
-    Distances within the reference set are compared with distances between the sets, both as densities.
+    The density of distances within the reference set is compared with that of distances between the sets.
     """
 
-    overlapping_area: float  # integral of the lower density: 1 where the sets cannot be told apart, 0 where they can
+    overlapping_area: float  # integral of the lower density: 1 where the two are equal, 0 where they are disjoint
     kl_divergence: float  # of the distances between the sets from those within, in nats: 0 or more, finite
 
 
 def compare(reference: Float[np.ndarray, "piece ..."], other: Float[np.ndarray, "other ..."]) -> Comparison:
     """Compares two sets of pieces by one measure's values, a number or an array a piece (Euclidean distances).
 
-    Within the reference set every piece is compared with every other (exhaustive cross-validation), each pair
-    once: the reference must have two pieces at least, the other set one. Of a set of more than MAX_PIECES so many,
-    evenly chosen, are compared, as time grows with the square of their number. A Gaussian kernel density estimate
-    with Scott's bandwidth stands for each set of distances; the bandwidth is kept above a hundredth of the
-    distances' range, so that equal distances are a narrow peak.
+    Each pair of pieces within the reference set is compared once (exhaustive cross-validation). Of a set of more than
+    MAX_PIECES so many, evenly chosen, are used, as the time grows with the square of their number. The density of
+    distances is a Gaussian kernel estimate with Scott's bandwidth, at least a hundredth of the distances' range, so
+    that equal distances give a narrow peak. ValueError for a reference of fewer than two pieces or an empty other set.
     """
     if len(reference) < 2 or len(other) < 1:
-        raise ValueError(f"sets of {len(reference)} and {len(other)} pieces; two and one are the least to compare")
+        raise ValueError(f"sets of {len(reference)} and {len(other)} pieces; give at least two and one")
     reference, other = (values[:: -(-len(values) // MAX_PIECES)] for values in (reference, other))
-    every = _distances(reference, reference)
-    within, between = every[np.triu_indices(len(reference), 1)], _distances(reference, other).ravel()
+    all_within = _distances(reference, reference)
+    within, between = all_within[np.triu_indices(len(reference), 1)], _distances(reference, other).ravel()
     low, high = min(within.min(), between.min()), max(within.max(), between.max())
     floor = max((high - low) / 100, 1e-9 * max(1.0, high))
     margin = 4 * max(floor, scott_bandwidth(within), scott_bandwidth(between))
@@ -258,9 +257,9 @@ def scott_bandwidth(samples: Float[np.ndarray, " sample"]) -> float:
 def log_density(
     samples: Float[np.ndarray, " sample"], at: Float[np.ndarray, " point"], floor: float = 1e-9
 ) -> Float[np.ndarray, " point"]:
-    """Logarithm of a Gaussian kernel density estimate, with Scott's bandwidth or `floor`, the larger.
+    """Logarithm of a Gaussian kernel density estimate, with the larger of Scott's bandwidth and `floor`.
 
-    In logarithms, so that it is finite however far a point lies from the samples.
+    It is computed in logarithms, so that it is finite at any distance from the samples.
     """
     bandwidth = max(scott_bandwidth(samples), floor)
 

@@ -1,7 +1,7 @@
-"""The decoder: a latent and a time within its cell to the block of steps that begins there.
+"""The decoder: from a cell's latent and a time within the cell to the block of steps that begins at that time.
 
-Behind two functions, `init` and `decode`, which take one query; map them with `jax.vmap`. Where they take a `decoder`,
-it may be any Flax Linen module that is made from a Config and called as Decoder is.
+Its interface is two functions, `init` and `decode`. `decode` answers one query; map it with `jax.vmap`. The argument
+`decoder` may be any Flax Linen module that is made from a Config and called as Decoder is.
 """
 
 import math
@@ -19,14 +19,15 @@ from nemui_jax.errors import UsageError
 from nemui_jax.model.heads import head_shape, heads_of
 
 Params = dict[str, Any]
-Block = dict[str, Float[Any, "..."]]  # outputs by head, [step pitch] or [step]; `heads` says what they mean
+Block = dict[str, Float[Any, "..."]]  # outputs by head, [step pitch] or [step]; see `heads`
 DecoderClass = Callable[[Config], nn.Module]
 
 
 def time_features(time: Float[Array, ""], config: ModelConfig) -> Float[Array, " feature"]:
-    """Sinusoids of a time from 0 to 1 within the cell.
+    """Sine and cosine features of a time from 0 to 1 within the cell.
 
-    Its harmonics up to half the step rate; or random Fourier features (Tancik et al., 2020), from a fixed key.
+    Harmonics of the cell up to half the step rate; or, if `fourier_features` is set, random Fourier features (Tancik
+    et al., 2020), drawn from a fixed key.
     """
     if config.fourier_features:
         frequency = jax.random.normal(jax.random.key(2021), (config.fourier_features,)) * config.fourier_sigma
@@ -37,7 +38,7 @@ def time_features(time: Float[Array, ""], config: ModelConfig) -> Float[Array, "
 
 
 class Decoder(nn.Module):
-    """An MLP with LeakyReLU; one matrix product serves all heads."""
+    """An MLP with LeakyReLU and one output layer for all heads."""
 
     config: Config
 
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
 
 
 def init(key: Array, config: Config, decoder: DecoderClass = Decoder) -> Params:
-    """Weights of a decoder before training."""
+    """The weights of a decoder before training."""
     latent, time = jnp.zeros(config.model.latent_size), jnp.zeros(())
     return jax.jit(decoder(config).init)(key, latent, time)
 
@@ -74,14 +75,14 @@ def decode(
 ) -> Block:
     """The block of `block_steps` steps that begins at `time`, 0 to 1, within the cell whose row is `latent`."""
     block = decoder(config).apply(params, latent, time)
-    assert isinstance(block, dict)  # and not, as Flax allows, a pair with changed variables
+    assert isinstance(block, dict)  # for the type checker: Flax may return changed variables too
     return block
 
 
 def widen(params: Params, old: Config, new: Config) -> Params:
-    """The weights of a decoder for a grid with more pitches; what it says of the old ones stays as it is.
+    """The weights of a decoder for a grid with more pitches; its outputs for the old pitches stay the same.
 
-    UsageError for a decoder of another kind, without the layer `heads` of Decoder.
+    UsageError for a decoder without an output layer `heads` like Decoder's.
     """
     if old.roll == new.roll:
         return params
@@ -105,5 +106,5 @@ def widen(params: Params, old: Config, new: Config) -> Params:
             found.append(part.reshape(*weights.shape[:-1], -1))
         return jnp.concatenate(found, axis=-1)
 
-    grown = {name: widened(weights, name == "bias") for name, weights in layer.items()}
-    return {**params, "params": {**params["params"], "heads": grown}}
+    wider = {name: widened(weights, name == "bias") for name, weights in layer.items()}
+    return {**params, "params": {**params["params"], "heads": wider}}

@@ -1,7 +1,8 @@
-"""The heads of the decoder: one table of what each predicts, what its errors cost and how its target is read.
+"""The heads of the decoder: one table with the loss, weight, first bias and target of each.
 
-To add a head, add its entry to HEADS, whatever it reads that is not on the device yet to `dataset.Rolls`, and its name
-to `ModelConfig.heads`. Its errors are summed over all steps and pitches, or over notes where `at_onsets` is set.
+To add a head, add its entry to HEADS and its name to `ModelConfig.heads`; data that its target needs and that is not on
+the device yet goes into `dataset.Rolls`. A head's loss is summed over all steps and pitches, or over notes where
+`at_onsets` is set.
 """
 
 import dataclasses
@@ -18,11 +19,11 @@ from nemui_jax.data.dataset import Rolls
 
 
 class Excerpt(NamedTuple):
-    """Blocks of the music on the device: its rolls, and where the steps and notes of each block stand in them."""
+    """Blocks of music on the device: the rolls, and the indices of each block's steps and notes in them."""
 
     rolls: Rolls
     step: Int[Array, "query step"]
-    note: Int[Array, "query note"]  # notes that begin in the block, and others up to the largest number of them
+    note: Int[Array, "query note"]  # notes that begin in the block, then others as padding
     pitches: int
 
 
@@ -31,18 +32,18 @@ class Head:
     """One output of the decoder for each step, and each pitch if `per_pitch`."""
 
     loss: Callable[[Array, Array], Array]  # of outputs and targets, element by element
-    read: Callable[[Excerpt], Array]  # targets [query step pitch], [query step], or [query note] if `at_onsets`
+    read: Callable[[Excerpt], Array]  # the targets: [query step pitch], [query step], or [query note] if `at_onsets`
     activation: Callable[[Array], Array] = lambda output: output
     per_pitch: bool = True
-    at_onsets: bool = False  # it means something only where a note begins
-    weight: float = 1.0  # of its loss, such that no head is learned late
+    at_onsets: bool = False  # trained and used only where a note begins
+    weight: float = 1.0  # of its loss; chosen so that all heads are learned at about the same rate
     first_bias: float = 0.0  # before training
-    default: float = 0.0  # for a decoder that does not have this head
+    default: float = 0.0  # value where the decoder does not have this head
 
 
 def cross_entropy(logits: Float[Array, "..."], target: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Nats to say whether each is on, given its logit."""
-    # As jnp.logaddexp(logits, 0) - logits * target, and 5 % faster a whole update.
+    """The binary cross-entropy of targets 0 to 1 given logits, in nats, element by element."""
+    # Equal to jnp.logaddexp(logits, 0) - logits * target, but a whole update is 5 % faster.
     size = jnp.abs(logits)
     return 0.5 * (logits + size) - logits * target + jnp.log(1 + jnp.exp(-size))
 
@@ -59,7 +60,7 @@ def read_bits(music: Excerpt, channel: int) -> Float[Array, "query step pitch"]:
 
 
 HEADS: dict[str, Head] = {
-    # Onsets and frames are rare: their biases save training from unlearning half of all cells.
+    # Onsets and frames are rare: with these biases training does not begin with half of them predicted.
     "onset": Head(cross_entropy, lambda music: read_bits(music, 0), jax.nn.sigmoid, first_bias=-5.0),
     "frame": Head(cross_entropy, lambda music: read_bits(music, 1), jax.nn.sigmoid, first_bias=-3.5),
     "velocity": Head(  # share of 127
@@ -81,7 +82,7 @@ HEADS: dict[str, Head] = {
 def heads_of(config: Config) -> dict[str, Head]:
     """The heads of a configuration by name, in the order of the decoder's outputs.
 
-    With the `squared` loss of the original they are trained on the mean squared error, and are no logits.
+    With the original's loss, "squared", all are trained on squared error, and outputs are not logits.
     """
     heads = {name: HEADS[name] for name in config.model.heads}
     if config.train.loss != "squared":
@@ -94,7 +95,7 @@ def heads_of(config: Config) -> dict[str, Head]:
 
 
 def count_pitches(config: Config) -> int:
-    """Pitches of the grid."""
+    """The number of pitches of the grid."""
     return config.roll.high - config.roll.low + 1
 
 

@@ -1,4 +1,4 @@
-"""Latents: reading rows, and ways between them. Arrays may be NumPy's or JAX's."""
+"""Latents: reading a song's rows, and interpolating between them. Arrays may be NumPy's or JAX's."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from jaxtyping import Float
 from nemui_jax.config import ModelConfig
 from nemui_jax.data import layout
 
-PATHS = ("line", "norm", "sphere")  # ways from one latent to another
+PATHS = ("line", "norm", "sphere")  # kinds of interpolation
 
 
 def read_track(
     track: Float[Any, "row latent"], steps: int, count: int, config: ModelConfig
 ) -> Float[Any, "query latent"]:
-    """The latents of the first `count` queries of a song of `steps` steps, which starts again when it ends.
+    """The latents of `count` queries of a song of `steps` steps, from its first; the song starts again when it ends.
 
-    A song is whole cells, so that all songs stand at the same time within their cells.
+    As songs are padded to whole cells, queries at one index have the same time within the cell in all songs.
     """
     rows = layout.song_queries(steps, config).row
     return track[rows[np.arange(count) % len(rows)]]
@@ -25,11 +25,12 @@ def read_track(
 def mix_latents(
     stretches: Float[Any, "song query latent"], weights: Float[Any, "song query"], path: str = "line"
 ) -> Float[Any, "query latent"]:
-    """Latents between those of songs, query by query; weights sum to 1.
+    """Interpolates between songs' latents, query by query, with weights that sum to 1.
 
-    `line` is linear interpolation. `norm` gives each sum the weighted mean of its parts' norms, where a plain one falls
-    towards the origin between unlike latents. `sphere` goes along the great circle between two songs' directions and
-    evenly from one's norm to the other's (Shoemake, 1985). ValueError for another path, or a sphere not between two.
+    `line` is linear. `norm` is linear, then scaled to the weighted mean of the songs' norms, because the linear sum of
+    unlike latents is closer to the origin than they are. `sphere` interpolates the direction on the great circle
+    between two songs (Shoemake, 1985) and the norm linearly. ValueError for another path, or for `sphere` with other
+    than two songs.
     """
     mixed = (weights[..., None] * stretches).sum(0)
     if path == "line":
@@ -38,7 +39,7 @@ def mix_latents(
     norm = (weights * norms).sum(0)
     if path == "sphere":
         if len(stretches) != 2:
-            raise ValueError(f"a sphere's path is one between two songs, and there are {len(stretches)}")
+            raise ValueError(f"path 'sphere' is between two songs, and there are {len(stretches)}")
         first, second = stretches / norms[..., None]
         angle = np.arccos(np.clip((first * second).sum(-1), -1 + 1e-6, 1 - 1e-6))
         share = np.sin(weights * angle) / np.sin(angle)
@@ -49,5 +50,5 @@ def mix_latents(
 
 
 def spread(table: Float[Any, "row latent"]) -> Float[Any, " latent"]:
-    """The standard deviation of each number of a latent over the table: the unit of noise."""
+    """The standard deviation of each latent dimension over the table: the unit of noise."""
     return table.std(0)

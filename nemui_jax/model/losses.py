@@ -1,4 +1,4 @@
-"""How far predicted blocks are from the music: outputs and targets to one number."""
+"""The loss: the decoder's outputs against the music of their blocks, as one number."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from nemui_jax.model.heads import heads_of
 
 
 class Target(NamedTuple):
-    """The music of a batch of blocks, and where in each block its notes begin, padded to one number of notes."""
+    """The music of a batch of blocks; notes are padded to the same number for every block."""
 
     values: dict[str, Float[Array, "query ..."]]  # by head: [query step pitch], [query step] or [query note]
     note_step: Int[Array, "query note"]  # within the block
@@ -20,7 +20,7 @@ class Target(NamedTuple):
 
 
 def loss(blocks: Block, target: Target, config: Config) -> Float[Array, ""]:
-    """The weighted errors of all heads, summed over a batch of blocks, a step of music."""
+    """The weighted losses of all heads, summed over a batch of blocks and divided by its steps of music."""
     queries, total = len(target.note_mask), jnp.zeros(())
     for name, head in heads_of(config).items():
         output, mask = blocks[name], 1.0

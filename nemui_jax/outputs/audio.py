@@ -1,12 +1,12 @@
 """Songs rendered as sound: with a soundfont where there is one, else with built-in piano tones.
 
 Conventions: a tone is `[channel, sample]` in float32 (left, right), the sound of one key held down; rendered samples
-are `[sample, channel]`, within -1 to 1. A tone generator makes the tones: `generator(program, pitch, seconds)` gives a
-function from velocity to tone, and a tone may be shorter than `seconds` where it has died away. All else is the same
-for every generator: level by velocity, dampers, pedal, room, loudness.
+are `[sample, channel]`, within -1 to 1. A tone generator makes the tones: `generator(program, pitch, seconds)` returns
+a function from velocity to tone, and a tone may be shorter than `seconds` if it has died away. The rest is the same for
+every generator: level by velocity, dampers, pedal, room, loudness.
 
-The pedal is heard because notes are lengthened by it (`sustained`). symusic 0.5.9 plays a soundfont's samples but
-has neither velocity levels nor releases nor the pedal, so it renders single tones only.
+The pedal lengthens notes (`sustained`). symusic 0.5.9 plays a soundfont's samples without velocity levels, releases and
+the pedal, so it only renders single tones.
 """
 
 import importlib.util
@@ -36,7 +36,7 @@ RATES = (8000, 192_000)
 LOUDNESS_DB = -20.0  # level of every rendered song, dB below full scale; see `loudness`
 PEAK = 0.98  # no sample is further from 0
 TAIL_SECONDS = 2.0  # of damping and room after the last end
-RING_SECONDS = 6.0  # how long a pedal that is never lifted lasts after the last key is released
+RING_SECONDS = 6.0  # after the last key is released, of a pedal that is never lifted
 ENDINGS = (".sf2", ".sf3")
 FOLDERS = tuple(
     Path(folder)
@@ -55,28 +55,28 @@ FOLDERS = tuple(
     )
 )
 LIMIT_SECONDS = 60.0  # for a soundfont to load
-LIMIT_NOTE_SECONDS = 0.1  # for each note with it: ten times what a slow machine needs
-DAMAGED = 3  # exit status of the process that plays a soundfont: symusic refuses it
+LIMIT_NOTE_SECONDS = 0.1  # and for each note: ten times what a slow machine needs
+DAMAGED = 3  # exit status of the process that plays a soundfont if symusic refuses it
 CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 _LAYER = 8  # velocities that share a tone
 _DAMPER_SECONDS = 0.25  # from the release of a key to silence
-_KNEE = 0.7  # samples beyond it are bent towards PEAK
+_KNEE = 0.7  # samples beyond it are compressed towards PEAK
 _GATE_SECONDS = 0.4
-_FAVOURITES = ("default", "musescore_general", "generaluser", "fluidr3", "timgm")  # pianos and all other instruments
+_PREFERRED = ("default", "musescore_general", "generaluser", "fluidr3", "timgm")  # fonts with all instruments
 Tone = Float[np.ndarray, "2 sample"]
 VelocityToTone = Callable[[int], Tone]
 ToneGenerator = Callable[[int, int, float], VelocityToTone]  # of program, pitch, seconds
 
 
 def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float[np.ndarray, "sample 2"]:
-    """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its notes sound.
+    """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its sustained notes.
 
-    Played with `soundfont`, else with what `find_soundfont` finds, else with built-in tones, which are a piano's
-    whatever the program. The level is LOUDNESS_DB whatever the velocities; peaks are bent towards PEAK and never reach
-    1. The same song, font and rate give the same samples.
+    It is played with `soundfont`, else with the one that `find_soundfont` returns, else with built-in tones, a piano's
+    for any program. The loudness is LOUDNESS_DB, whatever the velocities; peaks are compressed and never exceed PEAK.
+    The same song, font and rate give the same samples.
 
-    Raises SoundfontError for a soundfont that is none or is damaged, ValueError for a rate out of RATES, MissingExtra
-    if a soundfont is named but symusic is not installed.
+    Raises SoundfontError for a file that is not a soundfont or is damaged, ValueError for a rate out of RATES,
+    MissingExtra if a soundfont is named but symusic is not installed.
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f"a rate of {rate} samples a second; choose {RATES[0]} to {RATES[1]}")
@@ -89,10 +89,10 @@ def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float
 
 
 def find_soundfont() -> Path | None:
-    """The soundfont that `render` plays when none is named; None if there is none, or no symusic to play it.
+    """The soundfont that `render` uses by default; None if there is none, or if symusic is not installed.
 
-    The file that the variable SOUNDFONT names, else the best known, then the first by name, of those in the first of
-    FOLDERS that holds any. Raises SoundfontError where SOUNDFONT names no file.
+    It is the file named by the environment variable SOUNDFONT, else one from the first of FOLDERS that has any: a
+    preferred one, or the first by name. Raises SoundfontError if the file named by SOUNDFONT does not exist.
     """
     if importlib.util.find_spec("symusic") is None:
         return None
@@ -108,19 +108,19 @@ def find_soundfont() -> Path | None:
 
 
 def sustained(song: Song) -> np.ndarray:
-    """The notes of a song as they sound: `end` is where the damper falls, not where the key is released.
+    """The notes of a song with `end` where the damper falls instead of where the key is released.
 
-    A note whose key is released while the pedal is down lasts until the pedal is up, or to the next onset on its
-    channel and pitch, where the same key is played again.
+    A note whose key is released while the pedal is down lasts until the pedal is up, or until the next onset on its
+    channel and pitch.
     """
     notes = song.notes.copy()
     if not len(notes):
         return notes
     down = np.concatenate([[False], song.pedal["value"] >= pianoroll.PEDAL_DOWN])
-    moves = np.searchsorted(song.pedal["time"], notes["end"], side="right")  # before the key is released
+    events_before = np.searchsorted(song.pedal["time"], notes["end"], side="right")
     ups = np.append(song.pedal["time"][~down[1:]], song.seconds + RING_SECONDS)
     lifted = ups[np.searchsorted(ups[:-1], notes["end"], side="right")]
-    notes["end"] = np.where(down[moves], np.minimum(lifted, song.seconds + RING_SECONDS), notes["end"])
+    notes["end"] = np.where(down[events_before], np.minimum(lifted, song.seconds + RING_SECONDS), notes["end"])
 
     order = np.lexsort((notes["onset"], notes["pitch"], notes["channel"]))
     before, after = order[:-1], order[1:]
@@ -135,7 +135,7 @@ def loudness(samples: Float[np.ndarray, "2 sample"], rate: int) -> float:
     """Level in dB relative to full scale: the root mean square of both channels over blocks of 0.4 s, gated.
 
     As in ITU-R BS.1770, blocks below -70 dB, and then those 10 dB below the mean of the rest, do not count, so that
-    rests do not make a song louder; unlike there, blocks do not overlap and no frequency is weighted. -inf for silence.
+    rests have no effect; unlike there, blocks do not overlap and frequencies are not weighted. -inf for silence.
     """
     size = round(_GATE_SECONDS * rate)
     starts = np.arange(0, samples.shape[1], size)
@@ -147,10 +147,7 @@ def loudness(samples: Float[np.ndarray, "2 sample"], rate: int) -> float:
 
 
 def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channel"], rate: int = RATE) -> None:
-    """Writes samples as a 16-bit PCM WAV file, which appears whole or not at all. Raises OSError.
-
-    Samples beyond -1 to 1 are clipped.
-    """
+    """Writes samples as a 16-bit PCM WAV file, atomically; those beyond -1 to 1 are clipped. Raises OSError."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(samples.shape[1])
@@ -161,7 +158,7 @@ def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channe
 
 
 def play_notes(notes: np.ndarray, generator: ToneGenerator, rate: int) -> Tone:
-    """The sum of all notes' tones, each as loud as its velocity says and damped at its end."""
+    """The sum of all notes' tones, each at the level of its velocity and damped at its end."""
     last = notes["end"].max() if len(notes) else 0.0
     samples = np.zeros((2, round((last + TAIL_SECONDS) * rate)), np.float32)
     damper = _damper(rate)
@@ -172,7 +169,7 @@ def play_notes(notes: np.ndarray, generator: ToneGenerator, rate: int) -> Tone:
             tone = velocity_to_tone(min(int(layer) * _LAYER + _LAYER // 2, 127))
             for note in same[same["velocity"] // _LAYER == layer]:
                 start, stop = round(note["onset"] * rate), round(note["end"] * rate)
-                gain = np.float32((note["velocity"] / 127) ** 2)  # as soundfonts have it: 40 dB a decade
+                gain = np.float32((note["velocity"] / 127) ** 2)  # as in soundfonts: 40 dB a decade
                 body, rest = tone[:, : stop - start], tone[:, stop - start : stop - start + len(damper)]
                 samples[:, start : start + body.shape[1]] += gain * body
                 samples[:, stop : stop + rest.shape[1]] += rest * (gain * damper[: rest.shape[1]])
@@ -187,19 +184,19 @@ def _groups(notes: np.ndarray, *fields: str) -> Iterator[np.ndarray]:
 
 
 def _damper(rate: int) -> Float[np.ndarray, " sample"]:
-    """Gain after a key is released: by half each 40 ms, and smoothly to 0 at the end."""
+    """Gain after a key is released: halved every 40 ms, and smoothly to 0 at the end."""
     time = np.arange(round(_DAMPER_SECONDS * rate)) / rate
     return (0.5 ** (time / 0.04) * np.cos(np.pi / 2 * time / _DAMPER_SECONDS) ** 2).astype(np.float32)
 
 
 def _add_room(samples: Tone, rate: int) -> None:
-    """Adds, in place, the echo of a small hall: noise that dies away in a second, differently on each side.
+    """Adds, in place, the reverberation of a small hall: decaying noise of a second, different on each side.
 
-    Convolved by FFT, block by block from the last to the first, so that no echo is echoed again.
+    Convolved by FFT, block by block from the last to the first, so that the reverberation is not convolved again.
     """
     time = np.arange(round(1.0 * rate)) / rate
     noise = np.random.default_rng(0).standard_normal((2, len(time)))
-    noise = (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 2, axis=1)) / 3  # walls take the highs
+    noise = (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 2, axis=1)) / 3  # walls absorb high frequencies
     echo = noise * np.exp(-time / 0.16) * np.clip(time / 0.012, 0, 1) * np.clip((1.0 - time) / 0.1, 0, 1)
     echo *= 0.16 / np.sqrt((echo**2).sum(axis=1, keepdims=True))
     size = 1 << (2 * len(time) - 1).bit_length()
@@ -211,11 +208,11 @@ def _add_room(samples: Tone, rate: int) -> None:
 
 
 def _level(samples: Tone, rate: int) -> None:
-    """Brings samples, in place, to LOUDNESS_DB, and bends what is beyond the knee towards PEAK."""
+    """Scales samples, in place, to LOUDNESS_DB, and compresses those beyond the knee towards PEAK."""
     peak = np.abs(samples).max(initial=0)
     if peak == 0:
         return
-    samples /= peak  # so that the gate of the loudness is below the music, however soft
+    samples /= peak  # so that the gate of `loudness` is below even the softest music
     samples *= np.float32(10 ** ((LOUDNESS_DB - loudness(samples, rate)) / 20))
     beyond = np.abs(samples) > _KNEE
     excess = (np.abs(samples[beyond]) - _KNEE) / (PEAK - _KNEE)
@@ -223,10 +220,10 @@ def _level(samples: Tone, rate: int) -> None:
 
 
 def _piano(rate: int) -> ToneGenerator:
-    """Stiff strings, two a partial: one loud and soon gone, one softer that rings on a little out of tune.
+    """Piano tones: each partial is a loud sine that decays fast and a softer, slightly detuned one that decays slowly.
 
-    Partials are sharp by the string's stiffness (Fletcher and Rossing, "The Physics of Musical Instruments", chapter
-    12). High strings and high partials die sooner; a harder stroke has more of the high partials.
+    Partials are sharp because strings are stiff (Fletcher and Rossing, "The Physics of Musical Instruments", chapter
+    12). High strings and high partials decay faster; a harder stroke has stronger high partials.
     """
 
     def press(program: int, pitch: int, seconds: float) -> VelocityToTone:
@@ -239,7 +236,7 @@ def _piano(rate: int) -> ToneGenerator:
         die_seconds = 18 * 2 ** (min(33 - pitch, 0) / 18)  # until the first partial is down by 60 dB
         decay = 6.9 / die_seconds * (1 + 0.15 * (number - 1))
         count = round(min(seconds, 1.2 * die_seconds) * rate)
-        phase = 2.4 * number  # spread, so that the partials' peaks do not coincide
+        phase = 2.4 * number  # so that the partials' peaks do not coincide
         partials = _ringing(frequency, 2 * decay, phase, count, rate)
         partials *= 0.6
         partials += 0.4 * _ringing(frequency * 1.0004, decay, phase, count, rate)
@@ -250,7 +247,7 @@ def _piano(rate: int) -> ToneGenerator:
         def strike(velocity: int) -> Tone:
             reach = 300 + 25 * velocity  # hertz above the first over which partials fall to 1 / e
             strength = np.exp((frequency[:1] - frequency) / reach) * np.abs(np.sin(np.pi * number / 7.3)) / number
-            strength *= frequency / (frequency + 120)  # a soundboard is too small for the lowest
+            strength *= frequency / (frequency + 120)  # a soundboard radiates low frequencies badly
             strength /= np.sqrt((strength**2).sum())
             return sides * (strength.astype(np.float32) @ partials)
 
@@ -266,9 +263,9 @@ def _ringing(
     count: int,
     rate: int,
 ) -> Float[np.ndarray, "partial sample"]:
-    """Sines that die away by `exp(-decay * seconds)`.
+    """Sines that decay by `exp(-decay * seconds)`.
 
-    The powers of a complex number, as products of coarse and fine ones: far cheaper than a sine for every sample.
+    They are powers of complex numbers, computed as products of coarse and fine ones: far cheaper than a sine a sample.
     """
     fine_count = 512
     power = (2j * np.pi * frequency - decay)[:, None] / rate
@@ -280,16 +277,16 @@ def _ringing(
 
 def _rank(path: Path) -> int:
     name = path.name.lower()
-    return next((rank for rank, favourite in enumerate(_FAVOURITES) if name.startswith(favourite)), len(_FAVOURITES))
+    return next((rank for rank, font in enumerate(_PREFERRED) if name.startswith(font)), len(_PREFERRED))
 
 
 def _play_soundfont(notes: np.ndarray, path: Path, rate: int) -> Tone:
-    """`play_notes` with a soundfont, in a process of its own: a damaged soundfont can crash symusic, or hang it."""
+    """`play_notes` with a soundfont, in a separate process, because a damaged soundfont can crash or hang symusic."""
     _check_soundfont(path)
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "notes.npy", Path(folder) / "samples.npy"
-        np.save(given, notes)
-        command = [sys.executable, "-m", "nemui_jax.outputs.soundfont", path, str(rate), given, made]
+        notes_path, samples_path = Path(folder) / "notes.npy", Path(folder) / "samples.npy"
+        np.save(notes_path, notes)
+        command = [sys.executable, "-m", "nemui_jax.outputs.soundfont", path, str(rate), notes_path, samples_path]
         limit = LIMIT_SECONDS + len(notes) * LIMIT_NOTE_SECONDS
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         try:
@@ -298,7 +295,7 @@ def _play_soundfont(notes: np.ndarray, path: Path, rate: int) -> Tone:
             reason = f"no sound after {limit:.0f} s"
             raise SoundfontError(f"{escape(path)}: is a damaged soundfont ({reason}); use another") from error
         if done.returncode == 0:
-            return np.load(made)
+            return np.load(samples_path)
     reason = escape((done.stderr.splitlines() or [b"no reason given"])[-1])
     if done.returncode < 0:
         reason = f"symusic crashed with {signal.Signals(-done.returncode).name}"
@@ -307,9 +304,9 @@ def _play_soundfont(notes: np.ndarray, path: Path, rate: int) -> Tone:
 
 
 def _check_soundfont(path: Path) -> None:
-    """Raises SoundfontError for what is no soundfont, and MissingExtra if there is nothing to play one."""
+    """Raises SoundfontError for a file that is not a soundfont, and MissingExtra if symusic is not installed."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for whoever writes to it
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
             raise SoundfontError(f"{escape(path)}: is not a file; name a soundfont (.sf2 or .sf3)")
         with open(path, "rb") as file:
             head = file.read(12)

@@ -1,10 +1,10 @@
-"""A run in files that programs without this package can read.
+"""A run as files that other programs can read, without this package.
 
 weights.safetensors   the decoder's weights, by names such as `hidden_0.kernel`
 rows.safetensors      `rows`, [row latent]: the latent rows of all songs, one song after another
 decoder.jaxexport     a function of weights (as in the file), latents [query latent] and times [query], for any number
                       of queries on CPU, CUDA and TPU, to a dictionary of heads [query step pitch]
-export.json           configuration and songs; the metadata of both .safetensors have the same, each part as JSON text
+export.json           configuration and songs; also in the metadata of both .safetensors, each part as JSON text
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write(
     folder: Path, params: Params, rows: Any, config: Config, entries: Sequence[SongEntry], fingerprint: str
 ) -> list[Path]:
-    """Writes all four files, each whole or not at all; returns their paths. UsageError without the extra `export`."""
+    """Writes the four files, each atomically, and returns their paths. UsageError without the extra `export`."""
     save = import_safetensors().save
     import jax
     import numpy as np
 
     params, rows = jax.device_get((params, rows))
-    about = describe(config, entries, fingerprint)
-    metadata = {name: json.dumps(part) for name, part in about.items()}
+    information = run_information(config, entries, fingerprint)
+    metadata = {name: json.dumps(part) for name, part in information.items()}
     contents = {
         "weights.safetensors": save(flatten(params), metadata),
         "rows.safetensors": save({"rows": np.asarray(rows)}, metadata),
         "decoder.jaxexport": decoder(params, config),
-        "export.json": json.dumps(about, indent=1).encode(),
+        "export.json": json.dumps(information, indent=1).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
@@ -62,8 +62,8 @@ def import_safetensors() -> Any:
     return safetensors.numpy
 
 
-def describe(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> dict[str, Any]:
-    """The configuration, and the songs with their rows (`first_row`, `rows`), as plain data for JSON."""
+def run_information(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> dict[str, Any]:
+    """The configuration, and the songs with their first row and number of rows, as plain data for JSON."""
     starts = layout.row_starts([entry.steps for entry in entries], config)
     songs = [
         dataclasses.asdict(entry)
@@ -74,14 +74,14 @@ def describe(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> 
 
 
 def flatten(params: Params) -> dict[str, Any]:
-    """Weights by names such as `hidden_0.kernel`."""
+    """The weights by names such as `hidden_0.kernel`."""
     from flax.traverse_util import flatten_dict
 
     return flatten_dict(params["params"], sep=".")
 
 
 def decoder(params: Params, settings: Config) -> bytes:
-    """The decoder, mapped over queries, as `jax.export.deserialize` reads it; it has a gradient too."""
+    """The decoder, mapped over queries and with its gradient, serialized for `jax.export.deserialize`."""
     import jax
     import jax.numpy as jnp
     from flax.traverse_util import unflatten_dict
@@ -89,8 +89,8 @@ def decoder(params: Params, settings: Config) -> bytes:
     from nemui_jax.model import decoder
 
     def decode(weights, latent, time):
-        one = partial(decoder.decode, {"params": unflatten_dict(weights, sep=".")}, config=settings)
-        return jax.vmap(one)(latent, time)
+        decode_one = partial(decoder.decode, {"params": unflatten_dict(weights, sep=".")}, config=settings)
+        return jax.vmap(decode_one)(latent, time)
 
     (query,) = jax.export.symbolic_shape("query")
     latent = jax.ShapeDtypeStruct((query, settings.model.latent_size), jnp.float32)

@@ -1,13 +1,13 @@
-"""Pictures of songs, of latents and of training.
+"""Pictures of songs and of training.
 
-Every function returns a matplotlib Figure, WIDTH pixels wide once saved; nothing is shown and no global state is used,
-so that it works without a display and in any thread. The background is dark, which is readable on light and dark pages
-alike. Times are seconds from the start of the song, pitches MIDI numbers (60 is C4).
+Every function returns a matplotlib Figure, WIDTH pixels wide once saved. Nothing is displayed and no global state is
+used, so that it works without a display and in any thread. The background is dark, to be readable on light and dark
+pages. Times are seconds from the start of the song, pitches MIDI numbers (60 is C4).
 """
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,42 +18,47 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
-from scipy.optimize import linear_sum_assignment
 
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.files import write_bytes
 from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, Song
+from nemui_jax.outputs.figures import (
+    CARD,
+    DPI,
+    INK,
+    LINE,
+    MUTED,
+    NORMAL,
+    PANEL,
+    SMALL,
+    WIDTH,
+    new_figure,
+    printable,
+    style_axes,
+)
 
-WIDTH = 1600  # pixels
-MAX_LABELS = 40  # songs that a latent map names
-MAX_DOTS = 60_000  # rows that a latent map shows
-_DPI = 160
-_CARD, _PANEL, _INK, _MUTED, _LINE = "#1c2128", "#13171d", "#e6edf3", "#9aa4af", "#373e47"
 _FIRST, _SECOND = "#56b4e9", "#f5a623"  # sky blue and orange, distinct with any colour vision
-_VELOCITY = ListedColormap(colormaps["plasma"](np.linspace(0.2, 1, 128)), "velocity")  # its darkest would not show
+_VELOCITY = ListedColormap(colormaps["plasma"](np.linspace(0.2, 1, 128)), "velocity")  # without the darkest
 _PATH = LinearSegmentedColormap.from_list("path", ["#5cc8ff", "#9b8cff", "#ff6fb5", "#ffb347"])
-_SMALL, _NORMAL = 7.5, 8.5
 _NOTE_HEIGHT = 0.84  # semitones
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure as a PNG file, which appears whole or not at all: the same bytes each time. Raises OSError."""
+    """Writes a figure as a PNG file, atomically and reproducibly. Raises OSError."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=_CARD, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor=CARD, metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
 
 
 def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None, title: str = "") -> Figure:
-    """A piano roll with, above it, smaller ones of the songs it comes from, on one time axis.
+    """A piano roll with the sustain pedal below it, and smaller rolls of its parents above it, on one time axis.
 
-    A note is a bar from onset to end with a mark at its onset; its colour is its velocity. Below is the sustain pedal.
-    Songs with a tempo map of their own have bars (beats, where no meter is known) on a second axis. Shows the first
-    `seconds`, without them all of the song.
+    A note is a bar from onset to end with a mark at its onset; its colour is its velocity. For songs with a tempo map
+    there is a second axis of bars (beats, if there is no meter). Shows the first `seconds`, by default the whole song.
     """
     end = seconds or max(song.seconds, 1.0)
-    figure = _figure(3.2 + 1.3 * len(parents))
+    figure = new_figure(3.2 + 1.3 * len(parents))
     heights = [1.15] * len(parents) + [2.4, 0.18]
     rows = figure.subplots(len(heights), 2, gridspec_kw={"height_ratios": heights, "width_ratios": [1, 0.011]})
     for other in rows[:, 1]:
@@ -62,11 +67,11 @@ def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None,
     for axes, parent in zip(above, parents, strict=True):
         _roll_axes(axes, parent, end)
         _draw_notes(axes, parent.notes, _VELOCITY(parent.notes["velocity"]), end)
-        _caption(axes, parent.name or "without a name", _MUTED)
+        _caption(axes, parent.name or "without a name", MUTED)
         axes.tick_params(labelbottom=False)
     _roll_axes(main, song, end)
     _draw_notes(main, song.notes, _VELOCITY(song.notes["velocity"]), end)
-    _caption(main, title or song.name, _INK)
+    _caption(main, title or song.name, INK)
     main.tick_params(labelbottom=False)
     _draw_bars(main, song, end)
     _draw_pedal(pedal, song, end)
@@ -75,22 +80,22 @@ def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None,
     bar = rows[len(parents), 1]
     bar.set_visible(True)
     figure.colorbar(ScalarMappable(Normalize(0, 127), _VELOCITY), cax=bar, ticks=[0, 32, 64, 96, 127])
-    _style(bar)
-    bar.set_ylabel("velocity", color=_MUTED, fontsize=_SMALL)
+    style_axes(bar)
+    bar.set_ylabel("velocity", color=MUTED, fontsize=SMALL)
     return figure
 
 
 def recall(source: Song, recalled: Song, seconds: float | None = None, title: str = "") -> Figure:
-    """A song played back, with the differences marked: missed and extra notes, counted in the title.
+    """A song played back, with missed and extra notes marked, and their numbers in the title.
 
-    A note is matched by one of its pitch whose onset is within 50 ms, as in `note_metrics.note_scores`. The strip below
-    shows where the differences are, which in a long song are too small to see. `seconds` as in `roll`; counts are of
-    the whole song.
+    Notes match if they have the same pitch and onsets within 50 ms, as in `note_metrics.note_scores`. The strip below
+    shows the times of the differences, which are too small to see in the roll of a long song. `seconds` is as in
+    `roll`; the numbers are those of the whole song.
     """
     end = seconds or max(source.seconds, recalled.seconds, 1.0)
     found, right = _match(source.notes, recalled.notes)
     missed, extra = source.notes[~found], recalled.notes[~right]
-    figure = _figure(3.2)
+    figure = new_figure(3.2)
     main, rug = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2.2, 0.3]})
     _roll_axes(main, source, end, recalled)
     matched = recalled.notes[right]
@@ -100,17 +105,17 @@ def recall(source: Song, recalled: Song, seconds: float | None = None, title: st
         boxes = PolyCollection(list(_boxes(notes)), facecolors=style, edgecolors=colour, linewidths=0.9)
         main.add_collection(boxes, autolim=False)
     main.tick_params(labelbottom=False)
-    _caption(main, title or f"Recall of {source.name or 'a song'}", _INK)
+    _caption(main, title or f"Recall of {source.name or 'a song'}", INK)
     counts = {
         f"{len(matched):,} matched": "#b3b3b3",
         f"{len(missed):,} missed": _SECOND,
         f"{len(extra):,} extra": _FIRST,
     }
-    place = {"y": 1.025, "transform": main.transAxes, "fontsize": _NORMAL, "ha": "right"}
+    place = {"y": 1.025, "transform": main.transAxes, "fontsize": NORMAL, "ha": "right"}
     for right_end, (text, colour) in zip((0.78, 0.89, 1.0), counts.items(), strict=True):
         main.text(x=right_end, s=text, color=colour, **place)
 
-    _style(rug)
+    style_axes(rug)
     rug.vlines(extra["onset"], 0.1, 0.9, colors=_FIRST, linewidths=1.2)
     rug.vlines(missed["onset"], 1.1, 1.9, colors=_SECOND, linewidths=1.2)
     rug.set(xlim=(0, end), ylim=(0, 2), xlabel="seconds")
@@ -119,7 +124,7 @@ def recall(source: Song, recalled: Song, seconds: float | None = None, title: st
 
 
 def morph(song: Song, names: Sequence[str], times: Sequence[float]) -> Figure:
-    """A morph as one wide strip: `names[i]` is reached at `times[i]` seconds, and notes take on its colour.
+    """A piano roll of a morph, whose notes have the colour of song `names[i]` at `times[i]` seconds and blends between.
 
     Softer notes are fainter. Raises ValueError unless there is one time for each name, in rising order.
     """
@@ -127,56 +132,35 @@ def morph(song: Song, names: Sequence[str], times: Sequence[float]) -> Figure:
         raise ValueError(f"{len(names)} names at the times {list(times)}; give one time for each name, in rising order")
     end = max(song.seconds, float(times[-1]), 1.0)
     where = np.linspace(0, 1, len(names)) if len(names) > 1 else np.array([0.5])
-    figure = _figure(2.7)
+    figure = new_figure(2.7)
     main, strip = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2.2, 0.2]})
     _roll_axes(main, song, end)
     colours = _PATH(np.interp(song.notes["onset"], times, where))
     strength = 0.35 + 0.65 * song.notes["velocity"][:, None] / 127
-    colours[:, :3] = strength * colours[:, :3] + (1 - strength) * to_rgb(_PANEL)
+    colours[:, :3] = strength * colours[:, :3] + (1 - strength) * to_rgb(PANEL)
     _draw_notes(main, song.notes, colours, end)
     main.tick_params(labelbottom=False)
 
     gradient = np.interp(np.linspace(0, end, 1024), times, where)[None]
     strip.imshow(gradient, cmap=_PATH, vmin=0, vmax=1, extent=(0, end, 0, 1), aspect="auto")
-    _style(strip)
+    style_axes(strip)
     strip.set(xlim=(0, end), yticks=[], xlabel="seconds")
     sides = ["left", *["center"] * (len(names) - 2), "right"]
     for name, time, place, side in zip(names, times, where, sides, strict=False):
         main.axvline(time, color=_PATH(place), linewidth=0.8, alpha=0.6)
         edge = "left" if time < 0.1 * end else "right" if time > 0.9 * end else side
-        label = {"color": _PATH(place), "fontsize": _NORMAL, "ha": edge, "parse_math": False}
-        main.text(time, 1.03, _printable(name, 90 // len(names)), transform=main.get_xaxis_transform(), **label)
+        label = {"color": _PATH(place), "fontsize": NORMAL, "ha": edge, "parse_math": False}
+        main.text(time, 1.03, printable(name, 90 // len(names)), transform=main.get_xaxis_transform(), **label)
     return figure
 
 
-def _figure(height: float) -> Figure:
-    """An empty figure, so many inches high."""
-    return Figure(figsize=(WIDTH / _DPI, height), dpi=_DPI, facecolor=_CARD, layout="constrained")
-
-
-def _style(axes: Axes) -> None:
-    axes.set_facecolor(_PANEL)
-    axes.tick_params(colors=_MUTED, labelsize=_SMALL, length=2.5)
-    axes.xaxis.label.set(color=_MUTED, fontsize=_SMALL)
-    axes.yaxis.label.set(color=_MUTED, fontsize=_SMALL)
-    for spine in axes.spines.values():
-        spine.set_color(_LINE)
-
-
 def _caption(axes: Axes, text: str, colour: str) -> None:
-    axes.set_title(_printable(text), loc="left", color=colour, fontsize=_NORMAL, pad=4, parse_math=False)
-
-
-def _printable(text: str, max_letters: int = 80) -> str:
-    """A name in letters that the font has, not too long."""
-    font = get_font(findfont("DejaVu Sans"))
-    text = "".join(letter if letter.isprintable() and font.get_char_index(ord(letter)) else "·" for letter in text)
-    return text if len(text) <= max_letters else text[: max_letters - 1] + "…"
+    axes.set_title(printable(text), loc="left", color=colour, fontsize=NORMAL, pad=4, parse_math=False)
 
 
 def _roll_axes(axes: Axes, song: Song, end: float, other: Song | None = None) -> None:
-    """Axes of pitch, labelled by the octaves' Cs, over the first `end` seconds."""
-    _style(axes)
+    """Prepares axes for a piano roll of the first `end` seconds, with every C labelled."""
+    style_axes(axes)
     shown = np.concatenate([song.notes, other.notes if other else song.notes])
     pitch = shown["pitch"][shown["onset"] < end].astype(int)
     low, high = (pitch.min(), pitch.max()) if len(pitch) else (60, 60)
@@ -184,7 +168,7 @@ def _roll_axes(axes: Axes, song: Song, end: float, other: Song | None = None) ->
     axes.set(xlim=(0, end), ylim=((low + high) / 2 - middle, (low + high) / 2 + middle), axisbelow=True)
     axes.yaxis.set_major_locator(MultipleLocator(12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda pitch, _: f"C{round(pitch) // 12 - 1}"))
-    axes.grid(axis="y", color=_LINE, linewidth=0.6)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
 
 
 def _boxes(notes: np.ndarray) -> Float[np.ndarray, "note 4 2"]:
@@ -196,7 +180,7 @@ def _boxes(notes: np.ndarray) -> Float[np.ndarray, "note 4 2"]:
 
 def _draw_notes(axes: Axes, notes: np.ndarray, colours: Float[np.ndarray, "note 4"], end: float) -> None:
     boxes = _boxes(notes)
-    # Edges of their own colour show the shortest notes too.
+    # Edges keep the shortest notes visible.
     bars = PolyCollection(list(boxes), facecolors=colours, edgecolors="face", linewidths=0.5)
     axes.add_collection(bars, autolim=False)
     dots_a_second = WIDTH / end
@@ -208,7 +192,7 @@ def _draw_notes(axes: Axes, notes: np.ndarray, colours: Float[np.ndarray, "note 
 
 
 def _draw_pedal(axes: Axes, song: Song, end: float) -> None:
-    _style(axes)
+    style_axes(axes)
     time = np.concatenate([[0.0], song.pedal["time"], [end]])
     value = np.concatenate([[0], song.pedal["value"], song.pedal["value"][-1:] if len(song.pedal) else [0]])
     axes.fill_between(time, value, step="post", color=_FIRST, linewidth=0, alpha=0.85)
@@ -217,36 +201,36 @@ def _draw_pedal(axes: Axes, song: Song, end: float) -> None:
 
 
 def _draw_bars(axes: Axes, song: Song, end: float) -> None:
-    """Bars or beats on a second time axis, for a song with a tempo map of its own."""
+    """Bars or beats on a second time axis, for a song with a tempo map."""
     if not _has_tempos(song):
         return
     unit, number, time = _bars(song, end)
     step = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 10**9) if len(time) / step <= 24)
     chosen = (number - 1) % step == 0
-    chosen &= np.diff(time, append=np.inf) > 0.015 * end  # a bar cut short has no room for its number
+    chosen &= np.diff(time, append=np.inf) > 0.015 * end  # no room for the number of a bar that is cut short
     labels = [f"{unit} {value}" if value == 1 else f"{value}" for value in number[chosen]]
     _second_axis(axes, time[chosen], labels)
-    axes.vlines(time[chosen], *axes.get_ylim(), color=_LINE, linewidth=0.6, zorder=0.5)
+    axes.vlines(time[chosen], *axes.get_ylim(), color=LINE, linewidth=0.6, zorder=0.5)
 
 
 def _second_axis(axes: Axes, places: Float[np.ndarray, " tick"], labels: list[str]) -> None:
     second = axes.secondary_xaxis("top")
     second.set_ticks(places.tolist(), labels)
-    second.tick_params(colors=_MUTED, labelsize=_SMALL, length=2.5, pad=1)
-    second.spines["top"].set_color(_LINE)
+    second.tick_params(colors=MUTED, labelsize=SMALL, length=2.5, pad=1)
+    second.spines["top"].set_color(LINE)
 
 
 def _has_tempos(song: Song) -> bool:
-    """Whether the tempos differ from the 120 quarters a minute of a file without any."""
+    """Whether any tempo differs from 120 quarter notes a minute, the default of a file without tempos."""
     return bool((np.abs(song.tempo_map.beat_seconds - DEFAULT_QUARTER_SECONDS) > 1e-6).any())
 
 
 def _bars(song: Song, end: float) -> tuple[str, Int[np.ndarray, " bar"], Float[np.ndarray, " bar"]]:
-    """Bars, or beats without a meter, up to `end`: which of the two, numbers from 1 on, and their starts in seconds."""
+    """ "bar", or "beat" if there is no meter; the numbers of those up to `end`, from 1; and their starts in seconds."""
     if len(song.meters):
         change = song.tempo_map.beats_at(song.meters["time"])
         length = np.maximum(4 * song.meters["numerator"] / song.meters["denominator"].astype(float), 0.25)
-        if change[0] > 0:  # until then 4/4, as the format has it
+        if change[0] > 0:  # 4/4 until then, the default of MIDI
             change, length = np.append(0.0, change), np.append(4.0, length)
     else:
         change, length = np.zeros(1), np.ones(1)
@@ -260,39 +244,39 @@ def _bars(song: Song, end: float) -> tuple[str, Int[np.ndarray, " bar"], Float[n
 def _match(
     source: np.ndarray, recalled: np.ndarray
 ) -> tuple[Bool[np.ndarray, " source"], Bool[np.ndarray, " recalled"]]:
-    """Which notes of each side have a partner on the other; as many as can have.
+    """Which notes of each side are matched in a largest matching.
 
-    On one pitch the first notes of each side that are near enough are matched: no other matching is larger.
+    On each pitch the earliest notes that are close enough are matched first, which gives a largest matching.
     """
     found, right = np.zeros(len(source), bool), np.zeros(len(recalled), bool)
     first, second = (np.lexsort((notes["onset"], notes["pitch"])) for notes in (source, recalled))
     i = j = 0
     while i < len(first) and j < len(second):
         one, other = source[first[i]], recalled[second[j]]
-        apart = round(float(one["onset"] - other["onset"]), note_metrics.DECIMALS)
-        if one["pitch"] == other["pitch"] and abs(apart) <= note_metrics.ONSET_SECONDS:
+        difference = round(float(one["onset"] - other["onset"]), note_metrics.DECIMALS)
+        if one["pitch"] == other["pitch"] and abs(difference) <= note_metrics.ONSET_SECONDS:
             found[first[i]] = right[second[j]] = True
             i, j = i + 1, j + 1
-        elif (one["pitch"], apart) < (other["pitch"], 0):
+        elif (one["pitch"], difference) < (other["pitch"], 0):
             i += 1
         else:
             j += 1
     return found, right
 
 
-def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
+def curve(log: Sequence[dict[str, Any]]) -> Figure:
     """The training curve from rows of metrics.jsonl: loss (logarithmic, left) and note F1 (right, 0 to 1) by update.
 
-    Rows have `step` and `loss`, some `recall`; where all have `seconds`, time is on a second axis. Raises ValueError if
-    no row has a step and a loss.
+    Rows have `step` and `loss`, some `note_f1`; where all have `seconds`, time is on a second axis. Raises ValueError
+    if no row has a step and a loss.
     """
-    rows = [row for row in metrics if "step" in row and row.get("loss") is not None]
+    rows = [row for row in log if "step" in row and row.get("loss") is not None]
     if not rows:
         raise ValueError("no row of the log has a step and a loss; nothing to draw")
     step = np.array([row["step"] for row in rows])
-    figure = _figure(3.4)
+    figure = new_figure(3.4)
     axes = figure.subplots()
-    _style(axes)
+    style_axes(axes)
     loss = np.array([row["loss"] for row in rows], float)
     axes.plot(step, loss, color=_FIRST, linewidth=1.4, marker="o" if len(rows) == 1 else "")
     axes.set(yscale="log", xlabel="update", xlim=(0, max(step[-1], 1)))
@@ -301,24 +285,24 @@ def curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(color=_LINE, linewidth=0.6)
+    axes.grid(color=LINE, linewidth=0.6)
 
-    scores = [(row["step"], row["note_f1"]) for row in metrics if row.get("note_f1") is not None]
+    scores = [(row["step"], row["note_f1"]) for row in log if row.get("note_f1") is not None]
     if scores:
         right = axes.twinx()
-        _style(right)
+        style_axes(right)
         right.plot(*zip(*scores, strict=True), color=_SECOND, linewidth=1.4, marker="o", markersize=3.5, clip_on=False)
         right.set(ylim=(0, 1.04), yticks=np.arange(6) / 5)
         right.set_ylabel("note F1", color=_SECOND)
         last = f"note F1 {scores[-1][1]:.3f}"
-        axes.set_title(last, loc="right", color=_SECOND, fontsize=_NORMAL)
-    axes.set_title(f"{step[-1]:,} updates, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=_NORMAL)
-    _draw_clock(axes, rows)
+        axes.set_title(last, loc="right", color=_SECOND, fontsize=NORMAL)
+    axes.set_title(f"{step[-1]:,} updates, loss {loss[-1]:.3g}", loc="left", color=_FIRST, fontsize=NORMAL)
+    _draw_time(axes, rows)
     return figure
 
 
-def _draw_clock(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Seconds, minutes or hours of training above the steps, if the rows' seconds rise throughout."""
+def _draw_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """The time of training on a second axis, if the rows' seconds increase throughout."""
     seconds = np.array([row.get("seconds", np.nan) for row in rows], float)
     if len(rows) < 2 or not (np.diff(seconds) > 0).all():
         return
@@ -328,92 +312,5 @@ def _draw_clock(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     ticks = np.array(MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, seconds[-1] / size))
     ticks = ticks[(ticks * size >= seconds[0]) & (ticks * size <= seconds[-1])]
     places = np.interp(ticks * size, seconds, [row["step"] for row in rows])
-    apart = np.diff(places, prepend=-np.inf) > 0.04 * rows[-1]["step"]  # room for a label
-    _second_axis(axes, places[apart], [f"{tick:g} {unit}" for tick in ticks[apart]])
-
-
-def latent_map(
-    table: Float[np.ndarray, "row latent"], song_of_row: Int[np.ndarray, " row"], names: Sequence[str]
-) -> Figure:
-    """The latent table in its two directions of largest variance: a dot a row, and each song's mean by name.
-
-    A song's rows have its colour. With more than MAX_LABELS songs only that many, spread over the list, are
-    named; with more than MAX_DOTS rows only that many, evenly chosen, are drawn.
-    """
-    places, share = _principal(table)
-    count = np.bincount(song_of_row, minlength=len(names))
-    means = [np.bincount(song_of_row, part, minlength=len(names)) / np.maximum(count, 1) for part in places.T]
-    means = np.stack(means, axis=1)
-
-    figure = _figure(6.4)
-    axes = figure.subplots()
-    _style(axes)
-    colours = 0.2 + 0.8 * colormaps["turbo"](np.linspace(0.1, 0.92, len(names)))  # none so dark that it cannot be seen
-    shown = np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_DOTS)).astype(int))
-    many = len(names) > MAX_LABELS
-    faint = float(np.clip(0.6 - 0.08 * np.log10(len(table) / 100), 0.2, 0.5))
-    axes.scatter(*places[shown].T, s=4, c=colours[song_of_row[shown]], alpha=faint, linewidths=0)
-    axes.scatter(*means.T, s=18 if many else 46, c=colours, edgecolors=_INK, linewidths=0.5 if many else 0.9, zorder=3)
-    inner = np.quantile(places, [0.01, 0.99], axis=0)  # a few rows far out must not make the map small
-    low, high = np.minimum(inner[0], means.min(axis=0)), np.maximum(inner[1], means.max(axis=0))
-    margin = 0.05 * (high - low) + 1e-9
-    axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
-    axes.set(xticks=[], yticks=[], xlabel=f"{share[0]:.0%} of the variance across, {share[1]:.0%} upwards")
-    title = f"{len(names):,} songs, {len(table):,} rows" + (f"; {MAX_LABELS} songs named" if many else "")
-    axes.set_title(title, loc="left", color=_INK, fontsize=_NORMAL)
-    named = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LABELS)).astype(int))
-    corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
-    size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
-    for index, side, height in _beside((means - corner) / size, named):
-        axes.annotate(
-            _shortened(_printable(names[index], 10**6), 30),
-            means[index],
-            (side, height),
-            textcoords="axes fraction",
-            ha="left" if side > 0 else "right",
-            va="center",
-            color=_INK,
-            fontsize=_SMALL,
-            parse_math=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colours[index],
-                "linewidth": 0.7,
-                "shrinkB": 3,
-                "relpos": (side < 0, 0.5),
-            },
-        )
-    return figure
-
-
-def _principal(table: Float[np.ndarray, "row latent"]) -> tuple[Float[np.ndarray, "row 2"], Float[np.ndarray, " 2"]]:
-    """Rows in the two directions in which they vary most, and the share of the variance that each direction has."""
-    rows = np.pad(table.astype(float), ((0, 2), (0, 2)))  # two columns more, so that there are two directions
-    rows[: len(table)] -= rows[: len(table)].mean(axis=0)
-    _, spread, directions = np.linalg.svd(rows, full_matrices=False)
-    directions = directions[:2].T
-    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), [0, 1]])  # SVD picks any sign
-    return rows[: len(table)] @ directions, spread[:2] ** 2 / max((spread**2).sum(), 1e-30)
-
-
-def _shortened(text: str, max_letters: int) -> str:
-    """A text cut in its middle, as names in a folder often begin alike."""
-    if len(text) <= max_letters:
-        return text
-    return f"{text[: max_letters // 2]}…{text[len(text) - (max_letters - 1) // 2 :]}"
-
-
-def _beside(
-    places: Float[np.ndarray, "song 2"], named: Int[np.ndarray, " label"]
-) -> Iterator[tuple[int, float, float]]:
-    """Labels in a column on either side of the map, joined to their songs by lines of the least length in all.
-
-    Such lines do not cross within a column. Yields the song and the place of its label; places are shares of the axes.
-    """
-    by_side = named[np.argsort(places[named, 0], kind="stable")]
-    for side, column in ((-0.012, by_side[: len(named) // 2]), (1.012, by_side[len(named) // 2 :])):
-        heights = (np.arange(len(column)) + 0.5) / max(len(column), 1)
-        across, up = places[column, 0] - side, places[column, 1]
-        chosen = linear_sum_assignment(np.hypot(across[:, None], up[:, None] - heights))[1]
-        for index, height in zip(column, heights[chosen], strict=True):
-            yield int(index), side, float(height)
+    shown = np.diff(places, prepend=-np.inf) > 0.04 * rows[-1]["step"]  # those with room for a label
+    _second_axis(axes, places[shown], [f"{tick:g} {unit}" for tick in ticks[shown]])

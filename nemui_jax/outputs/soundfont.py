@@ -1,8 +1,8 @@
-"""A soundfont's tones, from symusic, which a damaged soundfont can crash: so this module runs as a program.
+"""A soundfont's tones, rendered by symusic. A damaged soundfont can crash it, so this module runs as a program:
 
     python -m nemui_jax.outputs.soundfont FONT RATE NOTES.npy SAMPLES.npy
 
-It writes the samples of the notes, and exits with DAMAGED and one line on stderr if symusic refuses the soundfont.
+It writes the samples of the notes. It exits with DAMAGED and one line on stderr if symusic refuses the soundfont.
 """
 
 import importlib
@@ -14,11 +14,11 @@ import numpy as np
 
 from nemui_jax.outputs.audio import DAMAGED, Tone, ToneGenerator, VelocityToTone, play_notes
 
-symusic: Any = importlib.import_module("symusic")  # by name: its annotations leave out what its factories make
+symusic: Any = importlib.import_module("symusic")  # by name: its type annotations are incomplete
 
 
 def tone_generator(font: Path, rate: int) -> ToneGenerator:
-    """The tones of a soundfont; a program that it does not have sounds like its program 0. Raises RuntimeError."""
+    """The tones of a soundfont; programs that it does not have are replaced by program 0. Raises RuntimeError."""
     synthesizer = symusic.Synthesizer(font, rate, 4)
 
     def render(program: int, pitch: int, velocity: int, seconds: float) -> Tone:

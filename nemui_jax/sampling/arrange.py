@@ -1,4 +1,4 @@
-"""Grid notes to a song: clock, key, program, tempo and meter."""
+"""Grid notes to a song: its clock, key, program, tempo and meter."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,40 +27,42 @@ def arrange_song(
 ) -> Song:
     """GRID notes and pedal shares as a song in seconds.
 
-    Key, program and meter are those of the heaviest track; its beats and bars fall where the mixed clock has them.
+    The song has the meter of the track with the largest total weight and, unless `program` is given, its program; the
+    beats have the times of `mixed_clock`. `shift` is as in `shift_per_block`.
     """
-    leader, shifts = tracks[int(weights.sum(1).argmax())], shift_per_block(tracks, weights, shift)
+    heaviest, shifts = tracks[int(weights.sum(1).argmax())], shift_per_block(tracks, weights, shift)
     clock = mixed_clock(tracks, weights, config)
     note_shifts = shifts[np.minimum(grid["step"] // config.model.block_steps, len(shifts) - 1)]
     part = Part(
         notes=pianoroll.to_notes(grid, clock, note_shifts),
-        program=leader.source.program if program is None else program,
+        program=heaviest.source.program if program is None else program,
         controls=pedal_controls(pianoroll.to_pedal(pedal, clock)),
     )
-    end = float(pianoroll.seconds_at(len(pedal), leader.clock))
-    frame = retime(cut_song(replace(leader.source, parts=()), end), leader.clock, clock)
-    return replace(frame, parts=(part,), texts=(), name=leader.source.name or leader.name, warnings=())
+    end = float(pianoroll.seconds_at(len(pedal), heaviest.clock))
+    without_notes = retime(cut_song(replace(heaviest.source, parts=()), end), heaviest.clock, clock)
+    return replace(without_notes, parts=(part,), texts=(), name=heaviest.source.name or heaviest.name, warnings=())
 
 
 def mixed_clock(tracks: Sequence[LatentTrack], weights: Float[np.ndarray, "song block"], config: Config) -> TempoMap:
-    """The clock of tracks played together: a step lasts the weighted geometric mean of what it lasts in each song.
+    """The clock of a mix: a step lasts the weighted geometric mean of its lengths in the songs.
 
-    A song that ends starts again. Where one song has all the weight, the clock is its own.
+    A song that ends starts again. Where one song has all the weight, its beats keep their lengths.
     """
-    if len(tracks) == 1 and weights.shape[1] * config.model.block_steps <= _steps_until_repeat(tracks[0], config):
+    if len(tracks) == 1 and weights.shape[1] * config.model.block_steps <= _padded_steps(tracks[0], config):
         return tracks[0].clock
     block = config.model.block_steps
     steps = weights.shape[1] * block
     log_seconds = np.zeros(steps)
     for track, weight in zip(tracks, weights, strict=True):
-        period = _steps_until_repeat(track, config)
+        period = _padded_steps(track, config)
         step_seconds = np.diff(pianoroll.seconds_at(np.arange(period + 1), track.clock))
         log_seconds += np.repeat(weight, block) * np.log(step_seconds)[np.arange(steps) % period]
     seconds = np.concatenate([[0.0], np.cumsum(np.exp(log_seconds))])
     return TempoMap.through(np.arange(steps + 1) / STEPS_PER_BEAT, seconds)
 
 
-def _steps_until_repeat(track: LatentTrack, config: Config) -> int:
+def _padded_steps(track: LatentTrack, config: Config) -> int:
+    """Steps in all blocks of a track, after which it starts again."""
     return layout.count_blocks(track.steps, config.model) * config.model.block_steps
 
 
@@ -70,7 +72,7 @@ def count_blocks_in(
     weigh: Callable[[int], Float[np.ndarray, "song block"]],
     config: Config,
 ) -> int:
-    """The blocks that tracks play in so many seconds, where `weigh` gives their weights in a number of blocks."""
+    """The number of blocks that last so many seconds in a mix; `weigh` gives the weights for a number of blocks."""
     block = config.model.block_steps
     blocks = max(math.ceil(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT / block), 1)
     while True:

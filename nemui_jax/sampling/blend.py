@@ -1,4 +1,4 @@
-"""What comes from which song: weights block by block, and the latents between songs."""
+"""The songs' weights in each block of a mix, and the mixed latents."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from nemui_jax.data import layout
 from nemui_jax.model import latents
 from nemui_jax.sampling.decode import LatentTrack
 
-HOLD_SHARE = 0.1  # the share of a leg of a morph, at each of its ends, that is one song alone
+HOLD_SHARE = 0.1  # of each section of a morph, at its beginning and at its end: one song alone
 
 
 def blend_latents(
@@ -23,7 +23,10 @@ def blend_latents(
     unit: Float[Any, " latent"] | float = 1.0,
     seed: int = 0,
 ) -> Float[np.ndarray, "block latent"]:
-    """The latents that `play` decodes."""
+    """The mixed latents, with Gaussian noise of variance `noise` times the square of `unit` on the rows.
+
+    `path` is as in `latents.mix_latents`.
+    """
     blocks = weights.shape[1]
     stretches = np.stack([latents.read_track(track.rows, track.steps, blocks, config.model) for track in tracks])
     stretch = latents.mix_latents(stretches, latent_weights(weights), path)
@@ -36,14 +39,14 @@ def blend_latents(
 
 
 def is_single(weights: Float[np.ndarray, "song block"]) -> Bool[np.ndarray, " block"]:
-    """Where one song has all the weight."""
+    """The blocks in which one song has all the weight."""
     return (weights == 1).any(0) & (np.count_nonzero(weights, 0) == 1)
 
 
 def shift_per_block(
     tracks: Sequence[LatentTrack], weights: Float[np.ndarray, "song block"], shift: int | None = None
 ) -> Int[np.ndarray, " block"]:
-    """The shift in each block: this one, or the heaviest track's."""
+    """The semitones to the common key in each block: `shift`, or by default the heaviest track's."""
     if shift is not None:
         return np.full(weights.shape[1], shift)
     return np.array([track.shift for track in tracks])[weights.argmax(0)]
@@ -55,21 +58,21 @@ def mix_weights(weights: Sequence[float], blocks: int) -> Float[np.ndarray, "son
 
 
 def morph_weights(songs: int, blocks: int) -> Float[np.ndarray, "song block"]:
-    """Weights that go from the first song to the last, and stay with each for a while before they go on."""
+    """Weights that move from the first song to the last, with each song alone for a while (HOLD_SHARE)."""
     place = np.linspace(0, songs - 1, blocks) if blocks > 1 else np.zeros(1)
-    leg = np.minimum(place.astype(int), songs - 2)
-    gone = np.clip((place - leg - HOLD_SHARE) / (1 - 2 * HOLD_SHARE), 0, 1)
+    section = np.minimum(place.astype(int), songs - 2)  # the index of its first song
+    progress = np.clip((place - section - HOLD_SHARE) / (1 - 2 * HOLD_SHARE), 0, 1)
     weights = np.zeros((songs, blocks))
-    weights[leg, np.arange(blocks)] = 1 - gone
-    weights[leg + 1, np.arange(blocks)] = gone
+    weights[section, np.arange(blocks)] = 1 - progress
+    weights[section + 1, np.arange(blocks)] = progress
     return weights
 
 
 def latent_weights(weights: Float[np.ndarray, "song block"]) -> Float[np.ndarray, "song block"]:
-    """Weights of latents for weights as they are heard.
+    """The weights of latents for the songs' weights: square roots, scaled to a sum of 1; negative ones unchanged.
 
-    Near a song its latent can move far before a note changes, half-way a little changes many: square roots, scaled to
-    a sum of 1, even that out. Negative weights stay as they are.
+    Near a song notes change little as its latent moves, half-way between songs they change much. The square root makes
+    the change in notes more even.
     """
     if (weights < 0).any():
         return weights

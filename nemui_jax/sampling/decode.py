@@ -1,7 +1,7 @@
 """Latents to probabilities, in batches of one shape."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,25 +13,25 @@ from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode
 from nemui_jax.model.heads import HEADS, heads_of
-from nemui_jax.music.song import Song, TempoMap
+from nemui_jax.music.song import Song, TempoMap, retime
 
-QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: the least that holds all, so few programs are compiled
+QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: few sizes, so that few programs are compiled
 
 
 @dataclass(frozen=True)
 class LatentTrack:
-    """A song as the decoder knows it: its rows, and what is taken from its file as it stands."""
+    """A learned song: its latent rows, and its file's song, from which meter, program and clock are taken."""
 
     name: str
     rows: Float[np.ndarray, "row latent"]
     steps: int
-    shift: int  # semitones from its own key to the common key
-    source: Song  # meter and program come from here; recall does not look at its notes
-    clock: TempoMap  # whose beats the steps count
+    shift: int  # semitones from its key to the common key
+    source: Song  # its notes are not used for playing
+    clock: TempoMap  # its steps divide the beats of this clock
 
 
 class Decoded(NamedTuple):
-    """What the decoder says of a stretch. Probabilities, but for velocity (share of 127) and timing (in steps)."""
+    """The decoder's outputs for consecutive steps: probabilities, except velocity (share of 127) and timing (steps)."""
 
     onset: Float[Any, "step pitch"]
     frame: Float[Any, "step pitch"]
@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
 
 
 def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], config: Config) -> list[LatentTrack]:
-    """The tracks of all songs, in order."""
+    """The latent tracks of all songs, in order."""
     table, spans = np.asarray(table), itertools.pairwise(layout.row_starts(corpus.lengths, config))
     return [
         latent_track(entry, song, table[start:end])
@@ -50,8 +50,13 @@ def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], confi
 
 
 def latent_track(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row latent"]) -> LatentTrack:
-    """The track of a song whose rows these are."""
+    """The latent track of a song with these rows."""
     return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, song, dataset.entry_clock(song, entry))
+
+
+def retime_track(track: LatentTrack, clock: TempoMap) -> LatentTrack:
+    """The same track with its beats at the times of another clock."""
+    return replace(track, source=retime(track.source, track.clock, clock), clock=clock)
 
 
 def decode_latents(
@@ -61,15 +66,15 @@ def decode_latents(
     config: Config,
     decoder: DecoderClass = Decoder,
 ) -> Decoded:
-    """What notes are selected from: these heads of a stretch, and the defaults of those that the decoder lacks."""
-    found = decode_heads(params, stretch, time, config, decoder)
-    like = next(values for values in found.values() if values.ndim == 2)
+    """The heads that notes are selected from, with the default value of those that the decoder does not have."""
+    outputs = decode_heads(params, stretch, time, config, decoder)
+    per_pitch = next(values for values in outputs.values() if values.ndim == 2)
 
     def default(name: str) -> np.ndarray:
         head = HEADS[name]
-        return np.full_like(like if head.per_pitch else like[:, 0], head.default)
+        return np.full_like(per_pitch if head.per_pitch else per_pitch[:, 0], head.default)
 
-    return Decoded(*(found[name] if name in found else default(name) for name in Decoded._fields))
+    return Decoded(*(outputs[name] if name in outputs else default(name) for name in Decoded._fields))
 
 
 def decode_heads(
@@ -79,7 +84,7 @@ def decode_heads(
     config: Config,
     decoder: DecoderClass = Decoder,
 ) -> dict[str, Float[np.ndarray, "step ..."]]:
-    """All heads of a stretch, [step pitch] or [step], logits as probabilities; decoded in batches of one shape."""
+    """All heads, [step pitch] or [step], with logits turned into probabilities; decoded in batches of one shape."""
     count = len(stretch)
     batch = next((size for size in QUERY_BATCHES if size >= count), QUERY_BATCHES[-1])
     padding = -count % batch
@@ -89,10 +94,10 @@ def decode_heads(
         for start in range(0, len(stretch), batch)
     ]
     parts = jax.device_get(parts)
-    wholes = {
-        name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts]) for name in parts[0]
+    heads = {
+        name: parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts]) for name in parts[0]
     }
-    return {name: whole[:count].reshape(-1, *whole.shape[2:]) for name, whole in wholes.items()}
+    return {name: values[:count].reshape(-1, *values.shape[2:]) for name, values in heads.items()}
 
 
 @partial(jax.jit, static_argnames=("config", "decoder"))

@@ -1,4 +1,4 @@
-"""Tracks to a song: blend, decode, select, arrange."""
+"""Latent tracks to a song: blend, decode, select, arrange."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,14 +40,14 @@ def play(
     voices: Sequence[DecodedSong] | None = None,
     decoder: DecoderClass = Decoder,
 ) -> Song:
-    """Tracks played together, weighted block by block; a track that ends early starts again.
+    """A mix of latent tracks, weighted block by block; a track that ends early starts again.
 
-    The song lasts as many blocks as there are weights, which sum to 1 in each. `shift` is the key it comes out in
-    (semitones to the common key; by default the heaviest track's at each moment) and `program` its program (by default
-    the heaviest's); `path` is the way between latents (`latents.mix`). Gaussian noise is added to the rows, with
-    `noise` times the variance of the table, whose spread is `unit`: likeness to the song falls evenly with it.
-    With a `temperature` onsets are drawn, at the same density, in place of taking the likeliest. `voices` are what
-    `voice` gives for each track and as many blocks, where they are kept from another time.
+    The song has as many blocks as `weights`, which sum to 1 in each block. `shift` sets its key, as semitones to the
+    common key (by default the heaviest track's in each block), `program` its MIDI program (by default the heaviest
+    track's), `path` the interpolation (see `latents.mix_latents`). Gaussian noise with `noise` times the variance of
+    the table is added to the rows; `unit` is the table's standard deviation. With a `temperature` above 0 onsets are
+    drawn at random, at the same density, instead of taking the likeliest. `voices` are the results of
+    `select.decode_song` for each track and as many blocks, if they are there already.
     """
     blocks = weights.shape[1]
     stretch = blend_latents(tracks, weights, config, path, noise, unit, seed)
