@@ -1,9 +1,11 @@
-# make demo: learn the built-in tunes and write mixes.  make test: every test but the slow ones.  make lint: linters and types.
+# make demo: learn the built-in tunes and write mixes.
+# make test: every test but the slow ones.  make test-fast: those of them that train nothing.
+# make lint: linters and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-fast test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python run.py demo
@@ -11,6 +13,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/test_studio_browser.py
 	$(BIN)/python -m pytest tests/test_studio_browser.py  # alone: it listens for notes that are late
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 -m "not trains" --ignore tests/test_studio_browser.py
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/slow

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import nemui_jax as nemui
 from nemui_jax.cli.main import main
 from nemui_jax.config import Config, ModelConfig, RollConfig, TrainConfig
 from nemui_jax.music import midi_writer
@@ -31,6 +32,23 @@ SMALLEST = dataclasses.replace(  # for tests of what happens around a training, 
     model=ModelConfig(block_steps=4, knot_steps=8, latent_size=4, hidden_size=8),
     train=TrainConfig(batch_windows=8, passes=1.0, least_steps=100),
 )
+
+
+TRAINING_FIXTURES = {"trained", "trained_waltzes", "finished", "watched"}  # and those that take one of them
+TRAINING_MODULES = {"test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "trains: trains a model, or starts a process that does; not in `make test-fast`")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that are given a trained run and those of modules about training; others that train are marked
+    where they stand."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if TRAINING_FIXTURES & fixtures or item.path.stem in TRAINING_MODULES:
+            item.add_marker(pytest.mark.trains)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -130,6 +148,22 @@ def songs_folder(tmp_path_factory) -> Path:
     return write_songs(tmp_path_factory.mktemp("songs"))
 
 
+def waltz(quarter_seconds: float, pitches: Sequence[int]) -> Song:
+    """Twelve bars of quarters in three, at a tempo that slows down by half in the last four bars."""
+    slow = quarter_seconds * 24
+    lasts = np.repeat([quarter_seconds, 2 * quarter_seconds], [24, 12])
+    onset = np.concatenate([[0.0], np.cumsum(lasts)[:-1]])
+    rows = [(on, on + 0.9 * long, pitch, 70) for on, long, pitch in zip(onset, lasts, pitches, strict=False)]
+    tempos = [(0.0, quarter_seconds), (slow, 2 * quarter_seconds)]
+    return make_song(rows, tempos=tempos, meters=[(0.0, 3, 4), (slow, 3, 4)])
+
+
+def waltzes() -> dict[str, Song]:
+    """Two waltzes of one rhythm, the first at 1.4 times the tempo of the second."""
+    tune = [60, 64, 67, 62, 65, 69, 59, 62, 67] * 4
+    return {"fast": waltz(0.35, tune), "slow": waltz(0.5, [pitch - 12 for pitch in tune[3:] + tune[:3]])}
+
+
 # The command line
 
 
@@ -189,3 +223,12 @@ def trained(songs_folder, tmp_path_factory) -> Trained:
     answer = call("train", "--dir", songs_folder, "--run", path)
     assert answer.code == 0, answer.err
     return Trained(path, answer)
+
+
+@pytest.fixture(scope="session")
+def trained_waltzes(tmp_path_factory) -> Path:
+    """A run that knows the two waltzes, each on its file's clock; read only."""
+    path = tmp_path_factory.mktemp("runs") / "waltzes"
+    named = [dataclasses.replace(song, name=name) for name, song in waltzes().items()]
+    nemui.train(named, path, overrides=[*settings_flags(TINY)[1::2], "roll.grid=beats"])
+    return path

@@ -234,6 +234,7 @@ def test_nothing_usable(kind, tmp_path):
         assert f"not used  {songs / 'drums.mid'}: has only drums" in answer.out
 
 
+@pytest.mark.trains
 def test_files_not_used_are_named(folder, tmp_path):
     (folder / "bad\n.mid").write_bytes(b"")
     (folder / "both.mid").write_bytes(file_of(track(note_bytes(36, channel=9), note_bytes(60, 64))))
@@ -244,11 +245,22 @@ def test_files_not_used_are_named(folder, tmp_path):
     assert "4 of 5 files used" in answer.out
 
 
+@pytest.mark.trains
+def test_a_performance_that_ignores_its_tempo_is_named(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [(float(onset), float(onset) + 0.2, 60 + index % 12) for index, onset in enumerate(rng.uniform(0, 20, 60))]
+    midi_writer.write(make_song(rows), tmp_path / "free.mid")
+    arguments = ("train", "--dir", tmp_path, "--run", tmp_path / "run", "--grid", "beats", "--steps", 1)
+    answer = call(*arguments, settings=SMALLEST)
+    assert f"used      {tmp_path}/free.mid: its notes do not follow its tempo" in answer.out
+
+
 def test_a_run_that_is_a_file(folder, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     refused(call("train", "--dir", folder, "--run", tmp_path / "file"))
 
 
+@pytest.mark.trains
 def test_minutes_become_steps(folder, tmp_path, monkeypatch):
     """As many as the time that is left holds."""
     asked = []
@@ -260,6 +272,7 @@ def test_minutes_become_steps(folder, tmp_path, monkeypatch):
     assert checkpoint.saved_steps(tmp_path / "run") == [100]
 
 
+@pytest.mark.trains
 def test_original_preset(folder, tmp_path):
     smaller = ("--set", "model.hidden_size=16", "--set", "train.window_blocks=50")
     flags = ("--run", tmp_path / "run", "--steps", 50, "--preset", "original")
@@ -272,6 +285,9 @@ def test_original_preset(folder, tmp_path):
     before = init_state(jax.random.key(0), 3, run.config).latents[:3]
     assert (np.asarray(table) != np.asarray(before)).any(axis=1).all()  # and it is learned
     refused(call("train", "--dir", folder, "--run", tmp_path / "run"), "preset: original, now default")
+    answer = call("sample", "--run", tmp_path / "run", "--mix", "0:0.5,1:0.5", "--out", tmp_path / "mix.mid")
+    assert answer.code == 0, answer
+    assert f"{tmp_path}/mix.mid: mix of a chorale 0.50, repeats 0.50; " in answer.out
 
 
 @pytest.mark.parametrize(
@@ -291,6 +307,7 @@ def test_a_wrong_setting_is_refused(folder, tmp_path, setting, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.trains
 def test_settings_win_over_what_is_fitted_to_the_songs(folder, tmp_path):
     flags = ("--run", tmp_path / "run", "--steps", 1, "--set", "roll.high=120")
     assert call("train", "--dir", folder, *flags, settings=SMALLEST).code == 0
@@ -425,7 +442,10 @@ def test_minutes_of_a_run_that_exists_are_not_used_and_that_is_said(songs_folder
 
 
 def test_the_same_songs_elsewhere_are_the_same(folder, run):
-    assert call("train", "--dir", folder, "--run", run, settings=SMALLEST).code == 0
+    before = contents(run)
+    answer = call("train", "--dir", folder, "--run", run, settings=SMALLEST)
+    assert (answer.code, answer.err, contents(run)) == (0, "", before)
+    assert "training is finished: all 200 steps are done" in answer.out
 
 
 def test_fresh_keeps_what_there_was(songs_folder, run):
@@ -446,6 +466,7 @@ def test_a_run_in_use_is_refused(songs_folder, run):
     assert contents(run) == before
 
 
+@pytest.mark.trains
 def test_a_process_is_stopped_and_another_one_refused(songs_folder, tmp_path):
     """As it is: two processes, and a real signal."""
     path = tmp_path / "run"
@@ -472,6 +493,7 @@ def test_a_process_is_stopped_and_another_one_refused(songs_folder, tmp_path):
     assert int(checkpoint.restore(run, step).step) == step
 
 
+@pytest.mark.trains
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_diverging_training_stops(songs_folder, tmp_path):
     wild = dataclasses.replace(SMALLEST, train=dataclasses.replace(SMALLEST.train, weight_rate=1e30, row_rate=1e30))
@@ -564,6 +586,64 @@ def test_program_key_and_length(trained, tmp_path):
     assert played.pedal["time"].max() < 2
 
 
+def test_variations_are_as_many_files_and_can_be_made_again(trained, tmp_path):
+    for name in ("first", "again"):
+        flags = ("--perturb", "rubato:1", "--count", 3, "--out", tmp_path / name)
+        assert call("sample", "--run", trained.path, *flags).code == 0
+    first, again = contents(tmp_path / "first"), contents(tmp_path / "again")
+    assert sorted(first) == [f"{number:03d}-perturb-rubato.mid" for number in range(3)]
+    assert first == again
+    assert len(set(first.values())) == 3
+
+
+def test_new_songs_are_written_with_what_is_nearest(trained, tmp_path):
+    flags = ("--random", "--count", 4, "--best", 2, "--seconds", 8, "--out", tmp_path / "new")
+    answer = call("sample", "--run", trained.path, *flags)
+    assert answer.code == 0, answer
+    assert sorted(contents(tmp_path / "new")) == ["000-random.mid", "001-random.mid"]
+    for path, line in zip(sorted((tmp_path / "new").iterdir()), answer.out.splitlines()[-2:], strict=True):
+        assert re.fullmatch(rf"{path}: .*; nearest song \d .*, likeness 0\.\d\d", line)
+
+
+def test_a_mix_beyond_its_songs_is_said_to_be_one(trained, tmp_path):
+    answer = call("sample", "--run", trained.path, "--mix", "0:1.5,1:-0.5", "--out", tmp_path / "out.mid")
+    assert answer.code == 0
+    assert "below 0 or above 1" in answer.out
+
+
+def test_sound_and_picture_stand_beside_the_song(trained, tmp_path):
+    flags = ("--mix", "0:0.5,1:0.5", "--wav", "--png", "--out", tmp_path / "out.mid")
+    assert call("sample", "--run", trained.path, *flags).code == 0
+    written = contents(tmp_path)
+    heads = {name: data[:4] for name, data in written.items()}
+    assert heads == {"out.mid": b"MThd", "out.wav": b"RIFF", "out.png": b"\x89PNG"}
+    song = midi_reader.read(tmp_path / "out.mid")
+    assert len(written["out.wav"]) > 44_100 * 4 * song.seconds  # stereo, 16 bits
+
+
+def test_a_song_that_is_added_is_listed_and_not_added_twice(run, tmp_path):
+    tune = [(0.3 * beat, 0.3 * beat + 0.25, 65 + (5 * beat) % 12) for beat in range(16)]
+    midi_writer.write(make_song(tune), tmp_path / "stranger.mid")
+    answer = call("add", "--file", tmp_path / "stranger.mid", "--run", run)
+    assert answer.code == 0, answer
+    assert f"{run}: has 4 songs now" in answer.out
+    songs = json.loads(call("songs", "--json", "--run", run).out)
+    assert [song["name"] for song in songs] == ["a chorale", "repeats", "rubato", "stranger"]
+    again = call("add", "--file", tmp_path / "stranger.mid", "--run", run)
+    refused(again, "stranger.mid: in the run already, as song 3 stranger")
+
+
+def test_evaluate_measures_what_was_written(trained, tmp_path):
+    answer = call("evaluate", "--run", trained.path, "--json", tmp_path / "figures.json")
+    assert answer.code == 0, answer.err
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["name"] for row in figures["recall"]] == ["a chorale", "repeats", "rubato"]
+    assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["recall"])
+    assert figures["mixes"]["0.5"]["onset_density"] == pytest.approx(1, abs=0.1)
+    assert figures["path"]["worst_end"] == 1
+    assert {"mix", "cross-fade", "cross-fade, common key", "nearest learned song"} < set(figures["sets"])
+
+
 def test_longer_than_the_song_it_starts_again(trained, tmp_path):
     out = tmp_path / "a.mid"
     assert call("sample", "--run", trained.path, "--song", "chorale", "--out", out, "--seconds", 9).code == 0
@@ -600,6 +680,7 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--perturb", "0:-1"], "must be 0 to 1000"),
         (["--song", "0", "--count", "2"], "--count goes with"),
         (["--mix", "0:1", "--best", "2"], "--best with --random"),
+        (["--random", "--best", "3"], "--best 3 of --count 1"),
     ],
 )
 def test_wrong_recipes_write_nothing(trained, tmp_path, recipe, part, monkeypatch):
@@ -634,10 +715,9 @@ def test_a_run_that_has_learned_nothing(run, tmp_path):
 
 
 def test_what_cannot_be_drawn_or_heard_is_told_before_anything_is_written(trained, tmp_path):
-    for flags in (["--wav", "--soundfont", tmp_path / "none.sf2"], ["--soundfont", tmp_path / "none.sf2"]):
-        answer = call("sample", "--run", trained.path, "--song", 0, *flags, "--out", tmp_path / "out.mid")
-        assert answer.code == 2
-        assert "none.sf2: cannot be read" in answer.err or "goes with --wav" in answer.err
+    font = ("--soundfont", tmp_path / "none.sf2")
+    for flags, part in ((("--wav", *font), "none.sf2: cannot be read"), (font, "--soundfont goes with --wav")):
+        refused(call("sample", "--run", trained.path, "--song", 0, *flags, "--out", tmp_path / "out.mid"), part)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ from nemui_jax.music.song import MAX_SECONDS
 from nemui_jax.runs.run import read_run
 
 FAR = "ff ff ff 7f "  # the longest gap between two events: 77 hours
-MUTATIONS = 1000
+MUTATIONS = 510  # thirty of each tune; tests/slow/fuzz_midi.py has more
 HOSTILE = {  # what a name stands for -> how it is printed
     b"line\nbreak.mid": r"line\nbreak.mid",
     b"\x1b[2J\x1b]0;title\x07.mid": r"\x1b[2J\x1b]0;title\x07.mid",
@@ -62,6 +62,7 @@ def hostile(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.trains
 def test_a_hostile_folder_is_learned(tmp_path):
     """As a process of its own, with a bound on its memory, because it could block or eat all there is."""
     folder = hostile(tmp_path / "songs")
@@ -142,6 +143,7 @@ def test_one_byte_changed_in_good_files(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
 
 
+@pytest.mark.trains
 def test_a_folder_of_mutants_is_learned(tmp_path):
     tunes.write_all(tmp_path / "tunes")
     rng = random.Random(1)
@@ -260,6 +262,7 @@ def test_a_path_to_a_run_may_lead_up(trained, songs_folder, tmp_path, monkeypatc
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.trains
 def test_fresh_leaves_a_person_s_own_files(songs_folder, tmp_path):
     """`train --dir music --run music`."""
     music = shutil.copytree(songs_folder, tmp_path / "music")

@@ -178,6 +178,7 @@ def test_an_image_of_nothing_and_of_one_side():
 # Profiles
 
 
+@pytest.mark.trains
 def test_a_profile_of_steps(songs_folder, tmp_path):
     answer = call(
         "train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 150, "--profile", settings=SMALLEST
@@ -189,6 +190,7 @@ def test_a_profile_of_steps(songs_folder, tmp_path):
     assert any("steps" in name for name in names)  # train.steps, as jitted
 
 
+@pytest.mark.trains
 def test_a_profile_of_too_few_steps(songs_folder, tmp_path):
     flags = ("--dir", songs_folder, "--run", tmp_path / "run", "--steps", 50, "--profile", tmp_path / "profile")
     answer = call("train", *flags, "--tensorboard", tmp_path / "board", settings=SMALLEST)

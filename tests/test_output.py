@@ -23,6 +23,7 @@ from nemui_jax.music import midi_reader
 from nemui_jax.runs.run import read_log, read_run, read_scores, write_manifest
 
 
+@pytest.mark.trains
 def test_a_quiet_training_prints_where_the_run_is(songs_folder, tmp_path):
     flags = ("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 50)
     answer = call(*flags, "--quiet", settings=SMALLEST)
@@ -30,6 +31,7 @@ def test_a_quiet_training_prints_where_the_run_is(songs_folder, tmp_path):
     assert call(*flags, "--seed", 1, "--quiet", settings=SMALLEST).err.startswith("nemui: ")
 
 
+@pytest.mark.trains
 def test_training_as_json(songs_folder, tmp_path):
     flags = ("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 100, "--json")
     answer = call(*flags, settings=SMALLEST)

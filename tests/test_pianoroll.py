@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import SONGS, make_song
+from conftest import SONGS, make_song, waltzes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemui_jax.data import pianoroll
 from nemui_jax.evaluation import note_metrics
+from nemui_jax.music.clock import choose_clock, clock_of
 from nemui_jax.music.key import TONICS, estimate_key, shift_to_common
 from nemui_jax.music.song import NOTE, PEDAL, TempoMap
 
@@ -58,6 +59,31 @@ def test_notes_return(rows):
 @pytest.mark.parametrize("make", SONGS.values(), ids=SONGS)
 def test_songs_return(make):
     assert_kept(make().notes, through_roll(make().notes))
+
+
+@pytest.mark.parametrize("shift", [0, -4])
+@pytest.mark.parametrize("make", [*SONGS.values(), lambda: waltzes()["fast"]], ids=[*SONGS, "a waltz that slows down"])
+def test_songs_return_on_their_files_clocks(make, shift):
+    """Where the tempo changes steps are longer or shorter; onsets are as exact, ends to half a step that is there."""
+    song = make()
+    clock = clock_of(song, choose_clock(song, "beats"))
+    again = pianoroll.to_notes(pianoroll.quantize(song.notes, clock, shift), clock, shift)
+    assert len(again) == len(song.notes)
+    np.testing.assert_array_equal(again["pitch"], song.notes["pitch"])
+    np.testing.assert_array_equal(again["velocity"], song.notes["velocity"])
+    np.testing.assert_allclose(again["onset"], song.notes["onset"], atol=1e-6)
+    ends = [pianoroll.steps_at(notes["end"], clock) for notes in (song.notes, again)]
+    np.testing.assert_allclose(*ends, atol=0.5 + 1e-6)
+
+
+def test_steps_of_a_song_that_slows_down_are_those_of_its_beats():
+    song = waltzes()["fast"]
+    clock = clock_of(song, choose_clock(song))
+    grid = pianoroll.quantize(song.notes, clock)
+    assert grid["step"].tolist() == [12 * beat for beat in range(36)]
+    np.testing.assert_allclose(grid["timing"], 0, atol=1e-4)
+    # The same notes lie elsewhere on a grid that does not slow down.
+    assert pianoroll.quantize(song.notes, TempoMap.steady(0.35))["step"].tolist()[24:27] == [288, 312, 336]
 
 
 def test_a_note_shorter_than_a_step_lasts_one():
@@ -182,6 +208,15 @@ def test_a_second_round_trip_changes_nothing(rows):
 
 def pedal_through_shares(moves: list[tuple], steps: int) -> np.ndarray:
     return pianoroll.to_pedal(pianoroll.quantize_pedal(np.array(moves, PEDAL), steps, CLOCK), CLOCK)
+
+
+def test_the_pedal_returns_on_a_clock_that_changes():
+    clock = TempoMap.of_changes([0, 4, 8], [0.4, 0.9, 0.6])
+    moves = np.array([(0.31, 127), (1.55, 0), (2.2, 127), (4.9, 0), (5.5, 127), (7.0, 0)], PEDAL)
+    steps = pianoroll.count_steps(8.0, clock)
+    again = pianoroll.to_pedal(pianoroll.quantize_pedal(moves, steps, clock), clock)
+    assert again["value"].tolist() == moves["value"].tolist()
+    np.testing.assert_allclose(again["time"], moves["time"], atol=1e-6)
 
 
 def test_share_of_a_step():

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import waltzes
 
 pytest.importorskip("starlette", reason="needs the extra studio")
 pytest.importorskip("uvicorn", reason="needs the extra studio")
@@ -26,6 +27,7 @@ from websockets.sync.client import connect
 
 from nemui_jax.errors import StudioError
 from nemui_jax.music import midi_reader
+from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.sampling.select import WINDOW_BLOCKS
 from nemui_jax.studio import guard, routes, server
 from nemui_jax.studio.guard import MAX_BODY
@@ -107,6 +109,27 @@ def test_stretches_are_the_whole(place, noise):
         assert got["pitch"].tolist() == whole["pitch"].tolist()
         assert np.allclose(got["onset"], whole["onset"])
         assert (np.abs(got["end"] - whole["end"]) < 0.3).mean() > 0.95
+
+
+def test_songs_on_their_files_clocks_are_played_at_one_tempo(trained_waltzes):
+    """The waltzes have two tempos, and each slows down by half: here all their quarters last as long."""
+    player = server.load(trained_waltzes).player
+    # The quarters of the first last 0.35 s, then 0.7 s, on average 0.467 s, those of the second 0.667 s.
+    quarter = player.block_seconds / player.config.model.block_steps * STEPS_PER_BEAT
+    assert quarter == pytest.approx((0.467 + 0.667) / 2, abs=0.01)
+    beats = quarter * np.arange(36)
+    for index, source in enumerate(waltzes().values()):
+        own, played = player.tracks[index], player.recall(index)
+        np.testing.assert_allclose(own.source.notes["onset"], beats, atol=1e-6)
+        np.testing.assert_allclose(played.notes["onset"], beats, atol=0.01)
+        np.testing.assert_array_equal(played.notes["pitch"], source.notes["pitch"] + own.shift)
+    recipe = Recipe((0, 1), ((0.5, 0.5),), 36 * quarter)
+    piece = player.piece(recipe)
+    found = [player.stretch(piece, *span)[0] for span in sorted(player.order(piece.weights.shape[1], 0))]
+    onset = np.concatenate(found)["onset"]
+    assert len(onset) >= 30
+    assert (np.abs(onset / quarter - np.round(onset / quarter)) < 0.05).mean() >= 0.9
+    np.testing.assert_allclose(np.sort(onset), np.sort(player.whole(recipe).notes["onset"]), atol=1e-6)
 
 
 def test_order_covers_every_block_once_and_begins_where_it_is_heard(place):
