@@ -48,7 +48,7 @@ else:  # what they come from takes seconds to import
 
 MEASUREMENTS = 10  # of note F1 in the course of a training
 MEASURED_SONGS = 4  # that stand for all until the last measurement
-Scores = Mapping[str, Any]  # of a song, as `note_metrics.recall` gives them; empty where it was not measured
+Scores = Mapping[str, Any]  # of a song, as `note_metrics.playback_scores` gives them; empty where it was not measured
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def measure(
     tracks = latent_tracks(corpus, table, config)
     chosen = range(len(tracks)) if songs is None else {*np.linspace(0, len(tracks) - 1, songs).astype(int).tolist()}
     return tuple(
-        note_metrics.recall(source, play_back(params, track, config)) if index in chosen else {}
+        note_metrics.playback_scores(source, play_back(params, track, config)) if index in chosen else {}
         for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True))
     )
 

@@ -637,8 +637,8 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     answer = call("evaluate", "--run", trained.path, "--json", tmp_path / "figures.json")
     assert answer.code == 0, answer.err
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert [row["name"] for row in figures["recall"]] == ["a chorale", "repeats", "rubato"]
-    assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["recall"])
+    assert [row["name"] for row in figures["playback"]] == ["a chorale", "repeats", "rubato"]
+    assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["playback"])
     assert figures["mixes"]["0.5"]["onset_density"] == pytest.approx(1, abs=0.1)
     assert figures["path"]["worst_end"] == 1
     assert {"mix", "cross-fade", "cross-fade, common key", "nearest learned song"} < set(figures["sets"])

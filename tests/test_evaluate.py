@@ -79,7 +79,7 @@ def test_songs_of_a_moment_are_measured(params):
     tracks = [track(song, index) for index, song in enumerate((blip, blip, chorale()))]
     result = report.evaluate(params, tracks, [one.source for one in tracks], SMALLEST)
     json.dumps(result, allow_nan=False)
-    assert [row["ceiling"]["onset"] for row in result["recall"]] == [1, 1, 1]
+    assert [row["ceiling"]["onset"] for row in result["playback"]] == [1, 1, 1]
 
 
 def test_another_runs_mixes_are_one_more_set(params):
@@ -114,7 +114,7 @@ def test_songs_on_their_files_clocks_are_recalled_in_seconds_and_mixed_at_one_te
         return pair[0].source
 
     result = report.evaluate(params, tracks, songs, SMALLEST, original)
-    for row in result["recall"]:
+    for row in result["playback"]:
         assert row["ceiling"]["onset"] == row["ceiling"]["offset"] == 1
         assert row["ceiling"]["onset_error_seconds"] == pytest.approx(0, abs=1e-6)
     for name in ("song 0", "song 1"):

@@ -232,7 +232,7 @@ def _seed(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
     if not 0 <= value <= config.MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; it is 0 to {config.MAX_SEED}")
+        raise argparse.ArgumentTypeError(f"{text} is out of range; choose 0 to {config.MAX_SEED:,}")
     return value
 
 
@@ -245,7 +245,9 @@ def _positive(kind: type, zero: bool = False, most: float | int = 1e12) -> Calla
                 f"{text!r} is not a {'whole number' if kind is int else 'number'}"
             ) from error
         if not (0 < value <= most or (zero and value == 0)):
-            raise argparse.ArgumentTypeError(f"{text} is out of range; it is {'0' if zero else 'above 0'}, to {most:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is out of range; choose {'0' if zero else 'more than 0'} to {most:,.15g}"
+            )
         return value
 
     return convert

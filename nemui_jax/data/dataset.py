@@ -44,6 +44,11 @@ class SongEntry:
     beats_per_quarter: float  # beats for each quarter note of its file's tempo map
     merged: int = 0  # notes that share a grid cell with a louder one
 
+    @property
+    def possible_note_f1(self) -> float:
+        """The note F1 of onsets that the grid allows: merged notes cannot be played back."""
+        return 2 * (self.notes - self.merged) / (2 * self.notes - self.merged)
+
 
 @dataclass(frozen=True)
 class FileReport:
@@ -161,7 +166,7 @@ def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple
         remarks += ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
     entry = SongEntry(
         name=escape(path.stem),
-        path=escape(path.absolute()),
+        path=escape(os.path.abspath(path)),
         sha256=sha256,
         seconds=song.seconds,
         steps=pianoroll.count_steps(song.seconds, beats),

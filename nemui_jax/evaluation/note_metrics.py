@@ -10,8 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from nemui_jax.data import pianoroll
 from nemui_jax.music.song import Song
@@ -126,6 +124,9 @@ def _matching(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "matched 2"]:
     """A largest set of pairs in which no note occurs twice, sorted by reference."""
     if not len(pairs):
         return pairs
+    from scipy.sparse import csr_array  # here, because it takes a quarter of a second
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     references, estimates = pairs.T
     graph = csr_array((np.ones(len(pairs), bool), (references, estimates)))
     partner = maximum_bipartite_matching(graph, perm_type="column")  # of each reference, -1 for none

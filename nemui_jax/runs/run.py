@@ -276,7 +276,7 @@ def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.Son
 
 
 def write_scores(run: Run, scores: Sequence[Mapping[str, float | None]]) -> None:
-    """Keeps how well each song is played back, in the figures of `note_metrics.recall`."""
+    """Keeps how well each song is played back, in the figures of `note_metrics.playback_scores`."""
     write_text(run.path / "scores.json", integrity.seal({"songs": scores}))
 
 
