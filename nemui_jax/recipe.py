@@ -103,7 +103,7 @@ def find_shift(key: SupportsIndex | str, entries: Sequence[dataset.SongEntry]) -
     try:
         looks_like_a_key = re.fullmatch(r"[A-Za-z][#b]?m?", str(key).strip())
         if looks_like_a_key and str(key).strip() not in (entry.name for entry in entries):
-            raise RecipeError("nor is that the whole name of one")
+            raise RecipeError("no song has that name")
         song = find_song(key, entries)
     except RecipeError as error:
         raise RecipeError(f"no key {escape(str(key))!r}; give one such as C, Eb or F#m, or a song ({error})") from error
