@@ -15,7 +15,7 @@ MAX_DOTS = 60_000  # rows that are drawn
 
 
 def draw(table: Float[np.ndarray, "row latent"], song_of_row: Int[np.ndarray, " row"], names: Sequence[str]) -> Figure:
-    """The latent table in its two directions of largest variance: a dot for each row, and each song's mean with its name.
+    """The latent table in its two directions of largest variance: a dot for each row, and named means of songs.
 
     A song's rows have its colour. With more than MAX_LABELS songs only that many, evenly chosen, are named; with more
     than MAX_DOTS rows only that many, evenly chosen, are drawn.
