@@ -1,12 +1,12 @@
-"""Reading a folder of MIDI files: with nothing cached, and cached, against pretty_midi on the same files.
+"""Reading a folder of MIDI files, with and without a cache, compared with pretty_midi on the same files.
 
     python benchmarks/load.py [--dir midis/] [--copies 8] [--json FILE]
 
-All three read in turns, with all cores: pretty_midi in a pool of processes that is started, with its imports, before
-the clock; ours starts its own where it finds that worth while, within the clock. pretty_midi parses and no more (it
-hands back a count of notes); ours hashes, parses, finds the key, counts clashes on the grid and, where nothing is
-cached, writes the cache. `--copies` reads every song so many times, as files of different bytes in a temporary folder.
-Times are the least of several repeats, ratios the median of each round's. Needs the extra `benchmark`.
+All three take turns and use all cores. pretty_midi runs in a pool of processes that have started and imported it before
+timing begins, and only parses (it returns the number of notes). Ours starts processes, if it does, while it is timed;
+it hashes and parses files, estimates keys, lays notes on the grid and, without a cache, writes one. `--copies` makes so
+many copies of every song, files of different bytes in a temporary folder. Times are the minimum of several rounds,
+ratios the median over rounds. Needs the extra `benchmark`.
 """
 
 import argparse
@@ -29,20 +29,20 @@ from nemui_jax.music import midi_files, midi_reader, midi_writer
 
 
 def count_notes(path: Path) -> int:
-    """Notes of a file as pretty_midi reads it; -1 where it cannot."""
+    """The number of notes that pretty_midi reads from a file; -1 if it cannot read it."""
     import pretty_midi
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return sum(len(part.notes) for part in pretty_midi.PrettyMIDI(str(path)).instruments)
-        except Exception:  # whatever a file makes it raise
+        except Exception:  # damaged files raise all kinds of errors
             return -1
 
 
 @contextlib.contextmanager
 def copied(folder: Path, copies: int) -> Iterator[Path]:
-    """The folder, or one with every song this many times."""
+    """The folder, or a temporary one with this many copies of every song."""
     if copies == 1:
         yield folder
         return
@@ -56,7 +56,7 @@ def copied(folder: Path, copies: int) -> Iterator[Path]:
 
 
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
-    """All three on one folder."""
+    """Times all three on one folder."""
     paths, _ = midi_files.find(folder)
     roll = config.preset("default").roll
     corpus, _ = dataset.load(folder, roll)
@@ -67,7 +67,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     def cached() -> None:
         dataset.load(folder, roll)
 
-    def uncached() -> None:  # to forget takes a millisecond or so
+    def uncached() -> None:  # deleting the cache takes about a millisecond
         shutil.rmtree(songs)
         dataset.load(folder, roll)
 

@@ -1,4 +1,4 @@
-"""How well a run knows a folder: sampled files against source files, scored by mir_eval.
+"""How well a run plays back a folder: sampled files against source files, scored by mir_eval.
 
     python benchmarks/recall.py --dir midis/ --run runs/default [--json recall.json]
 
@@ -39,7 +39,7 @@ def pedal_down(path: Path, times: np.ndarray) -> np.ndarray:
 
 
 def compare(source: Path, played: Path) -> dict[str, float]:
-    """mir_eval's note F1 in three strictnesses, median onset error in seconds, share of equal pedal."""
+    """mir_eval's note F1 at three levels of strictness, median onset error in seconds, share of equal pedal."""
     reference, estimate = notes(source), notes(played)
     score = mir_eval.transcription.precision_recall_f1_overlap
     matched = mir_eval.transcription.match_notes(*reference[:2], *estimate[:2], offset_ratio=None)  # pyright: ignore[reportArgumentType]

@@ -1,8 +1,8 @@
-"""What the benchmarks share: arguments, songs, timing in turns, and the table and the JSON of what was found.
+"""Shared by the benchmarks: arguments, songs, timing, and the results as a table and as JSON.
 
-Other programs share the machine, so contenders are timed in turns: noise that lasts hits all of them. Times are the
-least of several repeats; ratios are the median of each round's ratio. JAX is imported where it is first needed, since
-processes that a benchmark starts may do without.
+Contenders are timed in turns, so that a load on the machine affects all of them. Times are the minimum of several
+rounds; ratios are the median of the rounds' ratios. JAX is imported only when it is needed, because some processes that
+benchmarks start do not use it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def songs(folder: Path | None) -> Iterator[Path]:
-    """A folder of MIDI files: this one, or the built-in tunes in a temporary one."""
+    """A folder of MIDI files: this one, or a temporary one with the built-in tunes."""
     if folder is not None:
         yield folder
         return
@@ -51,7 +51,7 @@ def songs(folder: Path | None) -> Iterator[Path]:
 
 
 def load(folder: Path, preset: str = "default") -> tuple[Config, dataset.Corpus]:
-    """A folder's songs and the configuration that `train` gives them."""
+    """A folder's songs and the configuration with which `train` would train them."""
     settings = config.preset(preset)
     corpus, _ = dataset.load(folder, settings.roll)
     if not corpus.entries:
@@ -60,9 +60,9 @@ def load(folder: Path, preset: str = "default") -> tuple[Config, dataset.Corpus]
 
 
 def in_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, `repeats` of each, in turns, forwards and backwards; JAX arrays returned are waited for.
+    """The seconds of `repeats` calls of each contender, which take turns in alternating order.
 
-    Each is called once before, unmeasured.
+    JAX arrays that they return are waited for. Each is called once before, untimed.
     """
     import jax
 
@@ -77,12 +77,12 @@ def in_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The median of each round's ratio."""
+    """The median of the rounds' ratios."""
     return float(np.median(np.divide(over, under)))
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table; numbers with three figures."""
+    """Prints a table, with numbers to three significant digits."""
     table = Table(title=title, title_justify="left", box=None)
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index else "left")
@@ -98,11 +98,11 @@ def _text(cell: object) -> str:
 
 
 def write(args: argparse.Namespace, figures: Any) -> None:
-    """Writes the figures, and all that they depend on, where `--json` says."""
+    """Writes the figures, with arguments, machine, versions and commit, to the file of `--json`, if it is given."""
     if args.json is None:
         return
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    what = {
+    content = {
         "arguments": arguments,
         "machine": _machine(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
@@ -111,7 +111,7 @@ def write(args: argparse.Namespace, figures: Any) -> None:
         "figures": figures,
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(what, indent=1) + "\n")
+    args.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _machine() -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit checked out, with a + where files differ from it; empty outside of a repository."""
+    """The current commit, with a + if files differ from it; empty outside a repository."""
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     try:
         commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL).strip()

@@ -1,13 +1,12 @@
-"""How long a user waits for a recall and for a mix: cold, with the compilation cache filled, and in a warm process.
+"""How long playing back a song and a mix take: at a first start, with a compilation cache, and in a warm process.
 
     python benchmarks/sample.py [--run runs/default] [--seconds 60 300 3600] [--json FILE]
 
-Each output is asked of `run.py sample` in a process of its own, first with an empty compilation cache, then again with
-the one that left behind, both wall times of the whole process. A third process, the cache still filled, runs the same
-command inside itself with a clock in its parts, and then again, warm: what the studio, or a second output, waits for.
-Without --run a small one is trained on the built-in tunes (few steps: what it plays matters little, how long it takes
-does not). Wall times are the least of `--repeats` rounds, the parts of a cold start those of the last, warm figures
-the least of three.
+Each output is made by `run.py sample` in two processes, the first with an empty compilation cache, the second with the
+cache that the first one filled; both are timed as a whole. A third process, also with the cache, runs the same command
+with its parts timed, and then again, warm, as for the studio or a second output. Without --run a run is trained on the
+built-in tunes for a few updates, as its quality does not matter. Times of processes are the minimum of `--repeats`
+rounds, the parts of a cold start those of the last round, warm times the minimum of three.
 """
 
 import argparse
@@ -31,7 +30,7 @@ PARTS = ("import", "restore", "compile", "decode", "write", "rest")
 
 
 def inside(arguments: list[str]) -> None:
-    """The command in this process: prints the seconds of its parts, the first time and warm, as JSON."""
+    """Runs the command in this process, and prints the seconds of its parts, cold and warm, as JSON."""
     began = time.perf_counter()
     from nemui_jax.cli import console
     from nemui_jax.cli.main import main
@@ -46,10 +45,10 @@ def inside(arguments: list[str]) -> None:
 
     imported = time.perf_counter() - began
     spent: dict[str, float] = {}
-    running: list[float] = []  # when the calls began that are under way
+    running: list[float] = []  # start times of the timed calls in progress
 
     def clock(part: str, module: Any, *names: str) -> None:
-        """Counts what these functions take; not what one of them takes inside another."""
+        """Adds up the time of these functions, without counting nested calls twice."""
 
         def clocked(call: Callable[..., Any]) -> Callable[..., Any]:
             def timed(*args: Any, **options: Any) -> Any:
@@ -77,13 +76,12 @@ def inside(arguments: list[str]) -> None:
             code = main(arguments)
         if code:
             raise SystemExit(code)
-        whole = time.perf_counter() - start
-        return {"whole": whole} | spent
+        return {"whole": time.perf_counter() - start} | spent
 
     first = command()
     warm = min((command() for _ in range(WARM)), key=lambda found: found["whole"])
     first |= {"import": imported, "whole": first["whole"] + imported}
-    first["compile"] = max(first["decode"] - warm["decode"], 0)  # and the weights' first way to the device
+    first["compile"] = max(first["decode"] - warm["decode"], 0)  # and moving the weights to the device
     first["decode"] -= first["compile"]
     for found in (first, warm):
         found["rest"] = found["whole"] - sum(found.get(part, 0) for part in PARTS if part != "rest")
@@ -91,10 +89,10 @@ def inside(arguments: list[str]) -> None:
 
 
 def measure(run: Path, recipe: str, seconds: float, folder: Path, repeats: int) -> dict[str, Any]:
-    """One output, three processes a round."""
+    """Times one output, with three processes a round."""
     arguments = ["sample", *RECIPES[recipe], "--seconds", str(seconds), "--run", str(run)]
     arguments += ["--out", str(folder / "out.mid")]
-    walls, told = [], ""
+    walls, printed = [], ""
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=folder) as cache:
             programs = str(Path(cache) / "programs")
@@ -104,14 +102,14 @@ def measure(run: Path, recipe: str, seconds: float, folder: Path, repeats: int) 
                 subprocess.run([*RUN_PY, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
                 walls.append(time.perf_counter() - began)
             program = [sys.executable, __file__, "--inside", *arguments]
-            told = subprocess.check_output(program, text=True, env=environment, stderr=subprocess.DEVNULL)
-    found = json.loads(told.splitlines()[-1])
+            printed = subprocess.check_output(program, text=True, env=environment, stderr=subprocess.DEVNULL)
+    found = json.loads(printed.splitlines()[-1])
     return {"recipe": recipe, "seconds": seconds, "first": min(walls[::2]), "second": min(walls[1::2]), "inside": found}
 
 
 @contextlib.contextmanager
 def a_run(path: Path | None, folder: Path, steps: int) -> Iterator[Path]:
-    """The run asked for, or one made for the occasion."""
+    """The given run, or one that is trained now."""
     if path is None:
         path = folder / "run"
         with report.songs(None) as midis:
@@ -124,10 +122,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--inside"]:
         return inside(sys.argv[2:])
     parser = report.parser(__doc__)
-    parser.add_argument("--run", type=Path, help="a run of two songs or more (default: one is made)")
+    parser.add_argument("--run", type=Path, help="a run of two songs or more (default: one is trained)")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 300.0, 3600.0], help="lengths of the output")
     parser.add_argument("--what", choices=tuple(RECIPES), nargs="+", default=list(RECIPES), help="recall, mix or both")
-    parser.add_argument("--steps", type=int, default=200, help="of the run that is made (default: 200)")
+    parser.add_argument("--steps", type=int, default=200, help="updates of the run that is trained (default: 200)")
     parser.add_argument("--repeats", type=int, default=2, help="rounds (default: 2)")
     args: argparse.Namespace = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, a_run(args.run, Path(temporary), args.steps) as run:

@@ -1,14 +1,14 @@
-"""What a training step costs, in time and memory, as songs grow from 16 to 100,000, and as devices grow.
+"""Time and memory of an update for 16 to 100,000 songs, and its time on several devices.
 
     python benchmarks/scale.py [--dir midis/] [--songs 16 100 1000 10000 100000] [--json FILE]
 
-A few real stretches of `--seconds` are reused for all songs: only the latent table, its moments and the list of queries
-grow, as they would. All sizes are held at once and timed in turns. A size that memory will not hold is left out with a
-line. Times are the least of several repeats, ratios to the smallest table the median of each round's; 1.15 at most is
-expected.
+The music of a few real excerpts of `--seconds` is reused for all songs; only the latent table, its moments and the list
+of queries grow with their number. All sizes are in memory at once and timed in turns; a size that does not fit is left
+out with a message. Times are the minimum of several rounds, ratios to the smallest table the median over rounds; at
+most 1.15 is expected.
 
-Where there are several devices, a step is also timed on 1, 2, 4, ... of them: with one batch that they share (the less
-time the better) and with a batch of its own for each (as long as on one device is best).
+With several devices an update is also timed on 1, 2, 4, ... of them: with one batch split over them (ideally in
+proportionally less time) and with a batch for each (ideally in the same time).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from nemui_jax.training import batches, distributed
 from nemui_jax.training.step import init_state, place_state, train_steps
 
 REAL = 16  # songs whose music is reused
-ROOM = 0.7  # the share of free memory that all tables together may take
+ROOM = 0.7  # share of free memory that all tables together may take
 
 
 def excerpts(folder: Path, seconds: float) -> tuple[Config, dataset.Corpus]:
@@ -45,7 +45,7 @@ def excerpts(folder: Path, seconds: float) -> tuple[Config, dataset.Corpus]:
 
 
 def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Queries:
-    """The queries of this many songs: rows of their own, music in rotation."""
+    """The queries of this many songs: each has its own rows, and they share the music in rotation."""
     one = layout.song_queries(corpus.entries[0].steps, settings.model)
     rows = layout.count_song_rows(corpus.entries[0].steps, settings.model)
     song = np.arange(count, dtype=np.int32)[:, None]
@@ -55,14 +55,14 @@ def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Quer
 
 
 def bytes_of(count: int, corpus: dataset.Corpus, settings: Config) -> int:
-    """Memory that this many songs take on the device: rows with two moments and a count each, and queries."""
+    """Bytes of this many songs on the device: rows, with two moments and a count each, and queries."""
     steps = corpus.entries[0].steps
     rows = count * layout.count_song_rows(steps, settings.model)
     return rows * (3 * settings.model.latent_size + 1) * 4 + count * layout.count_blocks(steps, settings.model) * 16
 
 
 def free_bytes() -> int:
-    """Memory free for arrays."""
+    """Bytes of memory that are free for arrays."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -75,13 +75,13 @@ def free_bytes() -> int:
 def over_songs(
     counts: list[int], settings: Config, corpus: dataset.Corpus, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """A step's time and memory at each size of the table."""
-    real, most = batches.load_data(corpus, settings)
+    """The time and memory of an update at each size of the table."""
+    real, max_notes = batches.load_data(corpus, settings)
     key, total, room = jax.random.key(0), jnp.int32(10**6), ROOM * free_bytes()
     runs, memory = {}, {}
     for count in sorted(counts):
         need = bytes_of(count, corpus, settings)
-        if 2 * need > room:  # while it is made it is there twice
+        if 2 * need > room:  # initialisation needs it twice
             print(f"{count:,} songs: about {need / 2**30:.1f} GiB would not fit; left out")
             continue
         room -= need
@@ -90,7 +90,7 @@ def over_songs(
         init = jax.jit(partial(init_state, rows=rows, config=settings))
         state = jax.block_until_ready(init(key))
         compiled = train_steps.lower(
-            state, data, key, total, config=settings, max_notes_per_block=most, length=args.steps
+            state, data, key, total, config=settings, max_notes_per_block=max_notes, length=args.steps
         ).compile()
         analysis = compiled.memory_analysis()
         held = sum(
@@ -116,7 +116,7 @@ def over_songs(
 
 
 def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A step's time on 1, 2, 4, ... devices, with the whole batch split over them and a batch of its own for each."""
+    """The time of an update on 1, 2, 4, ... devices, with one batch split over them and with a batch for each."""
     counts = [2**power for power in range(jax.device_count().bit_length()) if 2**power <= jax.device_count()]
     runs = {}
     for count in counts:
@@ -127,13 +127,13 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
                 distributed.make_mesh(count),
                 with_sizes(settings, batch=times * settings.train.batch_windows),
             )
-            data, most = batches.load_data(corpus, wanted, mesh)
+            data, max_notes = batches.load_data(corpus, wanted, mesh)
             key, total = distributed.place_tree((jax.random.key(0), jnp.int32(10**6)), mesh)
             rows = layout.count_corpus_rows(corpus.lengths, wanted)
             state = place_state(init_state(jax.random.key(0), rows, wanted), mesh)
             with distributed.mesh_scope(state.latents):
                 step = train_steps.lower(
-                    state, data, key, total, config=wanted, max_notes_per_block=most, length=args.steps
+                    state, data, key, total, config=wanted, max_notes_per_block=max_notes, length=args.steps
                 ).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
     seconds = report.in_turns(runs, args.repeats)
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
     parser.add_argument("--songs", type=int, nargs="+", default=[16, 100, 1_000, 10_000, 100_000])
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a song (default: 30)")
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps a dispatch (default: 5)")
+    parser.add_argument("--steps", type=int, default=5, help="updates a call (default: 5)")
     parser.add_argument("--repeats", type=int, default=21, help="rounds (default: 21)")
     args = parser.parse_args()
     with report.songs(args.dir) as folder:
@@ -171,12 +171,12 @@ def main() -> None:
         )
         for row in found
     ]
-    columns = ("songs", f"step, to {found[0]['songs']} songs", "ms a step", "rows", "MiB held", "MiB more in a step")
+    columns = ("songs", f"update, to {found[0]['songs']} songs", "ms an update", "rows", "MiB", "MiB more in an update")
     report.show(f"songs of {args.seconds:g} s", columns, rows)
     spread = over_devices(settings, corpus, args) if jax.device_count() > 1 else []
     if spread:
         rows = [(str(row["devices"]), row["batch"], row["ratio"], row["step_seconds"] * 1e3) for row in spread]
-        report.show("devices", ("devices", "batch", "step, to 1 device", "ms a step"), rows)
+        report.show("devices", ("devices", "batch", "update, to 1 device", "ms an update"), rows)
     report.write(args, {"songs": found, "devices": spread})
 
 

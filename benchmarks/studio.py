@@ -1,11 +1,11 @@
-"""The studio in a real browser: how soon it sounds, how soon the roll follows a drag, and whether any note is late.
+"""The studio in a real browser: time to the first sound, time from a drag to the new roll, and late notes.
 
     python benchmarks/studio.py --run runs/default [--length 300] [--drag 30] [--json FILE]
 
-Chromium opens the page of a real server and presses play at once, without a word to the server before: the first sound
-counts from the opening, until an AnalyserNode hears it. Then the point is dragged about for as long as asked while the
-music plays on; a change counts from the pointer's move to the first new roll drawn. A note is late if it was handed to
-the sound card after its time. Needs the extra studio, playwright and Debian's chromium (or CHROMIUM).
+Chromium opens the page of a real server and presses play at once. The first sound is timed from the opening of the page
+until an AnalyserNode detects it. Then the point is dragged for `--drag` seconds while the music plays; each change is
+timed from the pointer's move until the new roll is first drawn. A note is late if it was passed to the sound card after
+its time. Needs the extra studio, playwright and Debian's chromium (or CHROMIUM).
 """
 
 import os
@@ -48,20 +48,20 @@ WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...stud
 def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="a trained run (default: one made of the built-in tunes)"
+        "--run", type=Path, metavar="DIR", help="a trained run (default: one trained on the built-in tunes)"
     )
     parser.add_argument("--length", type=float, default=300.0, help="seconds of the mix (default: 300)")
     parser.add_argument("--drag", type=float, default=30.0, help="seconds of dragging (default: 30)")
     parser.add_argument("--opens", type=int, default=5, help="times that the page is opened (default: 5)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = args.run or learn(Path(folder))
+        run = args.run or train(Path(folder))
         command = [sys.executable, "run.py", "studio", "--run", str(run), "--port", "0", "--no-browser"]
         server = subprocess.Popen(command, cwd=report.ROOT, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
-        told = server.stdout.readline()
-        address = re.search(r"http://\S+", told)
-        assert address, told
+        line = server.stdout.readline()
+        address = re.search(r"http://\S+", line)
+        assert address, line
         try:
             found = measure(address[0], args.length, args.drag, args.opens)
         finally:
@@ -73,7 +73,8 @@ def main() -> None:
     report.write(args, found)
 
 
-def learn(folder: Path) -> Path:
+def train(folder: Path) -> Path:
+    """A run trained on the built-in tunes."""
     with report.songs(None) as songs:
         command = [sys.executable, "run.py", "train", "--dir", str(songs), "--run", str(folder / "run"), "--quiet"]
         subprocess.run(command, cwd=report.ROOT, check=True)
@@ -85,13 +86,13 @@ def measure(address: str, length: float, seconds: float, opens: int) -> dict[str
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    asked: list[str] = []
+    requests: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
 
         def open_page() -> Any:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
-            page.on("request", lambda request: asked.append(request.url) and None)
+            page.on("request", lambda request: requests.append(request.url) and None)
             page.add_init_script(f"({LISTEN})()")
             page.goto(f"{address}#seconds={length:g}")
             page.wait_for_function("() => globalThis.firstSound", timeout=20_000)
@@ -112,12 +113,12 @@ def measure(address: str, length: float, seconds: float, opens: int) -> dict[str
         "first sound, s (each opening)": " ".join(f"{sound:.2f}" for sound in sounds),
         **dragged,
         "page, kB": size / 1000,
-        "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in asked),
+        "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in requests),
     }
 
 
 def drag(page: Any, seconds: float) -> dict[str, Any]:
-    """Drags the point about for so long; how soon the roll followed, and what was played."""
+    """Drags the point for so many seconds; returns the times to a changed roll and the numbers of notes."""
     page.evaluate("() => { studio.stats.changes.length = 0; }")
     before = page.evaluate("() => ({...studio.voice.stats})")
     pad, point = page.locator("#pad").bounding_box(), page.locator(".point").bounding_box()

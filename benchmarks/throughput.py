@@ -1,15 +1,16 @@
-"""Speed of training against what this machine's matrix products can do at the same sizes: model FLOP utilisation.
+"""Speed of training compared with this machine's matrix products at the same sizes: model FLOP utilisation (MFU).
 
     python benchmarks/throughput.py [--dir midis/] [--batch 256 512 1024] [--block ...] [--hidden ...] [--json FILE]
 
-Model FLOPs of a step = 6 * weights * queries, where weights are the entries of the kernels: every layer has three
+Model FLOPs of an update = 6 * weights * queries, where weights are the entries of the kernels: every layer has three
 products (forward, gradient of its weights, gradient of its input), each of 2 * inputs * outputs * queries. The first
-layer's input gradient counts in full, as it is what moves the latents. All else in a step (drawing and unpacking music,
-losses, optimiser) counts as time and not as FLOPs.
+layer's input gradient counts in full, as it is the gradient of the latents. Everything else in an update (drawing and
+unpacking music, losses, optimiser) counts as time but not as FLOPs.
 
-The peak is these products of all layers in one jitted scan and nothing else, at the same sizes, in turns with the step.
-MFU is the step's FLOP/s over the peak's: 1 if a step were its products alone. Times are the least of several repeats,
-ratios medians of each round's. One of batch, block and hidden varies at a time; the first of each is the default's.
+The peak is measured with only these products of all layers in one jitted scan, at the same sizes, in turns with the
+update. MFU is the update's FLOP/s over the peak's: 1 if an update took no longer than its products. Times are the
+minimum of several rounds, ratios the median over rounds. One of batch, block and hidden varies at a time; the first
+value of each is the default.
 """
 
 import argparse
@@ -30,23 +31,23 @@ from nemui_jax.data import dataset
 from nemui_jax.training import batches
 from nemui_jax.training.step import TrainState, batch_loss, init_state, train_steps
 
-DTYPES = ("float32", "bfloat16")  # of the peak; the step's own is float32 until the configuration offers another
+DTYPES = ("float32", "bfloat16")  # of the peak; updates are in float32
 PARTS = ("data", "forward", "backward", "all")
 
 
 def kernels(params: Any) -> list[tuple[int, int]]:
-    """Inputs and outputs of every layer."""
+    """The numbers of inputs and outputs of every layer."""
     return [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
 
 
 def model_flops(sizes: list[tuple[int, int]], queries: int) -> int:
-    """Floating-point operations of the products of one step."""
+    """Floating-point operations of the products of one update."""
     return 6 * queries * sum(inputs * outputs for inputs, outputs in sizes)
 
 
 @partial(jax.jit, static_argnames="length")
 def products(inputs: list[jax.Array], weights: list[jax.Array], length: int) -> Any:
-    """`length` times the three products of every layer; each turn feeds on the one before, so that none is saved."""
+    """`length` times the three products of every layer; each uses the last one's results, so that XLA removes none."""
 
     def turn(carry, _):
         inputs, _ = carry
@@ -59,9 +60,9 @@ def products(inputs: list[jax.Array], weights: list[jax.Array], length: int) -> 
 
 
 def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) -> Callable[[], Any]:
-    """A call that does `length` steps' worth of products.
+    """A function that computes the products of `length` updates.
 
-    Weights have orthonormal rows or columns, so that numbers neither vanish nor grow however often they are multiplied.
+    Weights have orthonormal rows or columns, so that repeated products neither vanish nor overflow.
     """
     rng = np.random.default_rng(0)
 
@@ -77,7 +78,7 @@ def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) ->
 def first_parts(
     state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, max_notes_per_block: int, length: int
 ) -> Any:
-    """`length` steps that stop after one of PARTS; what is left of a whole step is the optimiser's."""
+    """`length` updates that end after one of PARTS; the rest of a whole update is the optimiser's."""
 
     def cost(params, latent, batch, target):
         return batch_loss(params, latent, batch.time, target, config)
@@ -99,7 +100,7 @@ def first_parts(
 
 
 def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callable[[], Any]:
-    """A call that goes on training."""
+    """A function that continues training at each call."""
 
     def call() -> Any:
         nonlocal state
@@ -110,15 +111,15 @@ def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callab
 
 
 def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
-    """One configuration."""
-    data, most = batches.load_data(corpus, settings)
+    """The figures of one configuration."""
+    data, max_notes = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state = init_state(key, rows, settings)
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
     began = time.perf_counter()
     run = train_steps.lower(
-        state, data, key, total, config=settings, max_notes_per_block=most, length=args.steps
+        state, data, key, total, config=settings, max_notes_per_block=max_notes, length=args.steps
     ).compile()
     compile_seconds = time.perf_counter() - began
     contenders = {"step": training(run, state, data, key, total)}
@@ -137,7 +138,7 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
         "step_seconds": best["step"],
         "music_steps_per_second": queries * settings.model.block_steps / best["step"],
         "model_flops": flops,
-        "xla_flops": (run.cost_analysis() or {}).get("flops"),  # of one step: XLA counts a loop's body once
+        "xla_flops": (run.cost_analysis() or {}).get("flops"),  # of one update: XLA counts the body of a loop once
         "flops_per_second": flops / best["step"],
         "peak_flops_per_second": {dtype: flops / best[dtype] for dtype in DTYPES},
         "mfu": report.ratio(seconds["float32"], seconds["step"]),
@@ -147,26 +148,26 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
 
 
 def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
-    """Where the time of a step goes."""
-    data, most = batches.load_data(corpus, settings)
+    """The time of the parts of an update."""
+    data, max_notes = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, length = init_state(key, rows, settings), args.steps
-    static = {"config": settings, "max_notes_per_block": most, "length": length}
+    static = {"config": settings, "max_notes_per_block": max_notes, "length": length}
     calls: dict[str, Callable[[], Any]] = {
         part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
     }
-    own = init_state(key, rows, settings)  # a step's state is donated
-    calls["all"] = training(partial(train_steps, **static), own, data, key, jnp.int32(10**6))
+    donated = init_state(key, rows, settings)  # `train_steps` donates its state
+    calls["all"] = training(partial(train_steps, **static), donated, data, key, jnp.int32(10**6))
     queries = settings.train.batch_windows * settings.train.window_blocks
     calls["products"] = peak(kernels(state.params), queries, "float32", length)
     seconds = report.in_turns(calls, args.repeats)
     until = np.array([np.array(seconds[part]) / length for part in PARTS])  # [part, round]
-    own_time = np.median(np.diff(until, axis=0, prepend=0), axis=1)
+    part_seconds = np.median(np.diff(until, axis=0, prepend=0), axis=1)
     names = ("draw and unpack", "forward", "backward", "rows and optimiser")
     return {
         "parts": {
             name: {"seconds": float(value), "share": float(value / np.median(until[-1]))}
-            for name, value in zip(names, own_time, strict=True)
+            for name, value in zip(names, part_seconds, strict=True)
         },
         "step_seconds": float(np.median(until[-1])),
         "products_share": report.ratio(seconds["products"], seconds["all"]),
@@ -190,7 +191,17 @@ def main() -> None:
     found += [measure(with_sizes(base, batch=batch), corpus, args) for batch in args.batch[1:]]
     found += [measure(with_sizes(base, block=block), corpus, args) for block in args.block[1:]]
     found += [measure(with_sizes(base, hidden=hidden), corpus, args) for hidden in args.hidden[1:]]
-    columns = ("batch", "block", "hidden", "MFU", "steps of music/s", "ms a step", "GFLOP/s", "peak", "bf16/f32 peak")
+    columns = (
+        "batch",
+        "block",
+        "hidden",
+        "MFU",
+        "steps of music/s",
+        "ms an update",
+        "GFLOP/s",
+        "peak",
+        "bf16/f32 peak",
+    )
     rows = [
         (
             *(str(row[name]) for name in ("batch", "block", "hidden")),
@@ -206,18 +217,18 @@ def main() -> None:
         )
         for row in found
     ]
-    report.show("training", (*columns, "GFLOP a step", "XLA says", "s to compile"), rows)
+    report.show("training", (*columns, "GFLOP an update", "XLA says", "s to compile"), rows)
     parts = split(base, corpus, args)
     rows = [(name, part["share"], part["seconds"] * 1e3) for name, part in parts["parts"].items()]
     rows.append(
         ("matrix products alone", parts["products_share"], parts["products_share"] * parts["step_seconds"] * 1e3)
     )
-    report.show("a step's time (medians)", ("part", "share", "ms"), rows)
+    report.show("the time of an update (medians)", ("part", "share", "ms"), rows)
     report.write(args, {"training": found, "step": parts})
 
 
 def with_sizes(settings: Config, batch: int = 0, block: int = 0, hidden: int = 0) -> Config:
-    """The configuration with other sizes, where they are not 0."""
+    """The configuration with these sizes; 0 keeps the size as it is."""
     return dataclasses.replace(
         settings,
         train=dataclasses.replace(settings.train, batch_windows=batch or settings.train.batch_windows),

@@ -1,12 +1,12 @@
-"""Seconds of training until songs are known this well: the default against `--preset original`, on the same songs.
+"""Seconds of training until a given quality: the default preset compared with `--preset original` on the same songs.
 
     python benchmarks/time_to_quality.py [--dir midis/] [--cap 300] [--json FILE]
 
-Two bars: F1 of sounding cells of the 50 ms grid over all songs (`--cells`), and the songs' mean note F1 of onsets
-(`--notes`). The contender that has trained for less goes next, a chunk at a time, so that noise hits both. Compilation
-is timed apart. Quality is measured outside the clock, whenever a clock has gone on by 5 %, though for no longer in all
-than there was training: so fine is a figure. Both learn whole songs. A contender stops when both bars are reached, at
-the cap, or where its schedule ends.
+There are two thresholds: the F1 of frames on the 50 ms grid over all songs (`--cells`), and the songs' mean note F1 of
+onsets (`--notes`). The contender with less training time goes next, CHUNK updates at a time, so that a load on the
+machine affects both. Compilation is timed separately. Quality is measured after every 5 % more training time, which is
+the resolution of the figures; this is not counted as training, and takes at most as long. Both train on whole songs. A
+contender stops when both thresholds are reached, at the cap, or at the end of its schedule.
 """
 
 import argparse
@@ -28,60 +28,60 @@ from nemui_jax.sampling.select import select_by_threshold
 from nemui_jax.training import batches
 from nemui_jax.training.step import default_steps, init_state, train_steps
 
-CHUNK = 10  # steps between looks at the clock
+CHUNK = 10  # updates between readings of the clock
 CHECK_GROWTH = 1.05
 
 
 class Contender:
-    """A training in progress, with its clock and the best quality seen."""
+    """Training in progress, with its time and the best quality so far."""
 
     def __init__(self, preset: str, folder: Path, bars: dict[str, float]):
         self.settings, self.corpus = report.load(folder, preset)
-        self.data, most = batches.load_data(self.corpus, self.settings)
+        self.data, max_notes = batches.load_data(self.corpus, self.settings)
         self.key = jax.random.key(0)
         self.state = init_state(self.key, layout.count_corpus_rows(self.corpus.lengths, self.settings), self.settings)
         schedule = default_steps(len(self.data.queries.step), self.settings.train)
-        self.total = 2**30 if self.settings.train.constant_rate else schedule  # a constant rate can go on
+        self.total = 2**30 if self.settings.train.constant_rate else schedule  # no end with a constant rate
         began = time.perf_counter()
-        static: dict[str, Any] = {"config": self.settings, "max_notes_per_block": most, "length": CHUNK}
+        static: dict[str, Any] = {"config": self.settings, "max_notes_per_block": max_notes, "length": CHUNK}
         lowered = train_steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
         self.run = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
-        self.seconds, self.steps, self.checked, self.looking_seconds = 0.0, 0, 0.0, 0.0
-        own = self.settings.roll
+        self.seconds, self.steps, self.checked, self.measuring_seconds = 0.0, 0, 0.0, 0.0
+        roll = self.settings.roll
         rolled = [
-            pianoroll.to_roll(dataset.grid_of(song, entry), entry.steps, own.low, own.high)[:, pianoroll.FRAME] > 0.5
+            pianoroll.to_roll(dataset.grid_of(song, entry), entry.steps, roll.low, roll.high)[:, pianoroll.FRAME] > 0.5
             for entry, song in zip(self.corpus.entries, self.corpus.songs, strict=True)
         ]
         self.cells = np.concatenate(rolled)
         self.bars, self.reached, self.best = bars, dict.fromkeys(bars), dict.fromkeys(bars, 0.0)
 
-    def going(self, cap: float) -> bool:
-        """Whether there is a bar left to reach, and time to."""
+    def is_running(self, cap: float) -> bool:
+        """Whether a threshold is not reached yet, and there is time left."""
         return None in self.reached.values() and self.seconds < cap and self.steps < self.total
 
-    def go_on(self, cap: float) -> None:
-        """One chunk; a look at the quality where it is time for one."""
+    def train_chunk(self, cap: float) -> None:
+        """Trains for CHUNK updates, and measures the quality if that is due."""
         began = time.perf_counter()
         self.state, losses = self.run(self.state, self.data, self.key, jnp.int32(self.total))
         jax.block_until_ready(losses)
         self.seconds += time.perf_counter() - began
         self.steps += CHUNK
-        due = self.seconds > self.checked * CHECK_GROWTH and self.looking_seconds < self.seconds
+        due = self.seconds > self.checked * CHECK_GROWTH and self.measuring_seconds < self.seconds
         if due or self.seconds >= cap or self.steps >= self.total:
-            self.look()
+            self.measure()
 
-    def look(self) -> None:
-        """Measures the quality, and notes which bars are reached."""
+    def measure(self) -> None:
+        """Measures the quality, and records which thresholds are reached."""
         began, self.checked = time.perf_counter(), self.seconds
         for name, value in self.quality().items():
             self.best[name] = max(self.best[name], value)
             if self.reached[name] is None and value >= self.bars[name]:
                 self.reached[name] = self.seconds
-        self.looking_seconds += time.perf_counter() - began
+        self.measuring_seconds += time.perf_counter() - began
 
     def quality(self) -> dict[str, float]:
-        """F1 of cells over all songs, and the mean of the songs' note F1."""
+        """F1 of frames over all songs, and the mean of the songs' note F1."""
         model = self.settings.model
         cells, notes = [], []
         for track in latent_tracks(self.corpus, self.state.latents, self.settings):
@@ -97,8 +97,8 @@ class Contender:
         return {"cells": note_metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
 
 
-def told(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:
-    """What became of one bar."""
+def result(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:
+    """The figures of one contender and threshold."""
     seconds, compiling = contender.reached[bar], contender.compile_seconds
     return {
         "bar": contender.bars[bar],
@@ -114,18 +114,18 @@ def told(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:
 def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
-    parser.add_argument("--cells", type=float, default=0.74, help="F1 of cells to reach (default: 0.74)")
+    parser.add_argument("--cells", type=float, default=0.74, help="F1 of frames to reach (default: 0.74)")
     parser.add_argument("--notes", type=float, default=0.99, help="note F1 to reach (default: 0.99)")
     parser.add_argument("--cap", type=float, default=300.0, help="most seconds of training each (default: 300)")
     args: argparse.Namespace = parser.parse_args()
     bars = {"cells": args.cells, "notes": args.notes}
     with report.songs(args.dir) as folder:
         contenders = {preset: Contender(preset, folder, bars) for preset in PRESETS}
-    while going := [contender for contender in contenders.values() if contender.going(args.cap)]:
-        min(going, key=lambda contender: contender.seconds).go_on(args.cap)
+    while running := [contender for contender in contenders.values() if contender.is_running(args.cap)]:
+        min(running, key=lambda contender: contender.seconds).train_chunk(args.cap)
     corpus = contenders["default"].corpus
     minutes = sum(entry.seconds for entry in corpus.entries) / 60
-    found = {preset: {bar: told(each, bar, minutes) for bar in bars} for preset, each in contenders.items()}
+    found = {preset: {bar: result(each, bar, minutes) for bar in bars} for preset, each in contenders.items()}
     rows = []
     for bar, value in bars.items():
         for preset, row in found.items():
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def faster(found: dict[str, Any], bar: str, preset: str) -> str:
-    """By what factor the default was there before this one, if it was; at least, if this one never was."""
+    """How many times as fast the default reached a threshold, as text; a lower bound if this one did not reach it."""
     first, other = found["default"][bar], found[preset][bar]
     if preset == "default" or not first["reached"]:
         return ""

@@ -195,6 +195,6 @@ def test_a_profile_of_too_few_steps(songs_folder, tmp_path):
     flags = ("--dir", songs_folder, "--run", tmp_path / "run", "--steps", 50, "--profile", tmp_path / "profile")
     answer = call("train", *flags, "--tensorboard", tmp_path / "board", settings=SMALLEST)
     assert answer.code == 0, answer
-    assert "too few steps for a profile" in answer.out
+    assert "too few updates for a profile" in answer.out
     assert scalars(read_events(tmp_path / "board"))["loss"].keys() == {50}  # both where they are told to be
     assert not {"profile", "tensorboard"} & {item.name for item in (tmp_path / "run").iterdir()}

@@ -374,8 +374,8 @@ def test_a_song_is_added(place, songs_folder):
     lines = [json.loads(line) for line in answer.body.splitlines()]
     assert lines[-1]["song"]["name"] == r"new\x1b"
     assert lines[-1]["song"]["index"] == before
-    assert lines[-1]["song"]["guest"]
-    assert lines[-1]["recall"] > 0.9
+    assert lines[-1]["song"]["added"]
+    assert lines[-1]["note_f1"] > 0.9
     assert any("done" in line for line in lines)
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": {"songs": [before], "weights": [[1]], "seconds": 5}, "from": 0}))

@@ -1,4 +1,4 @@
-"""What all commands share on a terminal: errors, results, tables, bars, lengths of time, reports."""
+"""Terminal output that commands share: results, tables, progress bars, durations, load reports."""
 
 import contextlib
 import glob
@@ -24,7 +24,7 @@ from nemui_jax.files import escape
 
 
 class _Output(NamedTuple):
-    """What stdout is, while what is printed goes elsewhere, and whether it is for JSON alone."""
+    """The real stdout while printing is redirected, and whether it is reserved for JSON."""
 
     stdout: TextIO
     json: bool
@@ -35,7 +35,7 @@ _output: ContextVar[_Output | None] = ContextVar("output", default=None)
 
 @contextlib.contextmanager
 def redirected(quiet: bool, json: bool) -> Iterator[None]:
-    """Keeps what is printed from stdout, but for results: `quiet` drops it, else `json` sends it to stderr."""
+    """Redirects what is printed, except results: `quiet` drops it, else `json` sends it to stderr."""
     if not quiet and not json:
         yield
         return
@@ -48,7 +48,7 @@ def redirected(quiet: bool, json: bool) -> Iterator[None]:
 
 
 def print_result(path: Path, text: str = "") -> None:
-    """Says in some words where a result is; with --quiet its path alone."""
+    """Prints a line about a result, by default its path; with --quiet only the path."""
     output = _output.get()
     if output is not None and not output.json:
         print(path, file=output.stdout, flush=True)
@@ -57,24 +57,25 @@ def print_result(path: Path, text: str = "") -> None:
 
 
 def print_json(result: Any) -> None:
-    """The result of a command as JSON."""
+    """Prints the result of a command as JSON."""
     output = _output.get()
     print(json.dumps(result, indent=1), file=output.stdout if output else sys.stdout, flush=True)
 
 
 def print_next(*commands: Sequence[object]) -> None:
-    """Commands that could come next, as they can be pasted into the shell."""
+    """Prints commands that the user may want next, quoted for the shell."""
     print("Next:")
     for words in commands:
         print(f"  {shell.command(*words)}", flush=True)
 
 
 def run_flag(path: Path) -> list[object]:
-    """The flag that names a run, if it is not the default one."""
+    """The flag that names a run; nothing for the default run."""
     return [] if path == DEFAULT_RUN else ["--run", path]
 
 
 def print_reports(reports: Sequence[dataset.FileReport]) -> None:
+    """Prints the load report: files with a reason or remarks, and totals."""
     for report in reports:
         if report.reason:
             print(f"not used  {escape(report.path)}: {report.reason}")
@@ -90,15 +91,15 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether what is printed is seen on a terminal as it comes."""
+    """Whether stdout is a terminal."""
     return Console().is_terminal
 
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, of unknown length until it is given; nothing elsewhere.
+    """A progress bar on a terminal, and nothing elsewhere. `total` may be given later.
 
-    What it yields is called as `show(done, total, text)`, where the text is optional and stands beside the bar.
+    It yields a function `show(done, total, text)`; the text is optional and is shown beside the bar.
     """
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
@@ -109,15 +110,15 @@ def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[...,
 
 
 def start_jax() -> None:
-    """Settings that JAX reads when it is imported: programs compiled once are kept in the user's cache."""
+    """Sets JAX's compilation cache to the user's cache folder; call it before JAX is imported."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.cache_folder() / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-    warnings.showwarning = partial(_mend_programs, warnings.showwarning)
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
 
 
-def _mend_programs(show: Callable[..., None], message: Warning | str, *others: Any, **named: Any) -> None:
-    """Shows a warning, but for those on JAX's cache: a program cut off there is deleted, to be compiled anew."""
+def _show_warning(show: Callable[..., None], message: Warning | str, *others: Any, **named: Any) -> None:
+    """Shows a warning, except about an unreadable program in JAX's cache: that is deleted, to be compiled again."""
     found = re.match(r"Error (?:reading|writing) persistent compilation cache entry for '([\w<>]+)'", str(message))
     if found is None:
         show(message, *others, **named)
@@ -127,12 +128,12 @@ def _mend_programs(show: Callable[..., None], message: Warning | str, *others: A
 
 
 def console() -> Console:
-    """Prints tables as wide as the terminal; names are printed as they are, with brackets and colons."""
+    """A console that prints tables as wide as the terminal, and names without interpreting brackets and colons."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
 
 
 def one_line(name: str) -> Text:
-    """A name in a table: cut where there is no room. Columns of numbers should be `no_wrap`, so that names give way."""
+    """A name in a table, cut if there is no room. Columns of numbers should be `no_wrap`, so that only names are."""
     return Text(name, no_wrap=True, overflow="ellipsis")
 
 

@@ -1,4 +1,4 @@
-"""`demo`: all of it on the built-in tunes."""
+"""`demo`: training and all kinds of output on the built-in tunes."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from nemui_jax.music import tunes
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Trains on the built-in tunes; writes recalls, mixes, a morph, variations and new songs."""
+    """Trains on the built-in tunes; plays them back; writes mixes, a morph, variations and new songs."""
     from nemui_jax.cli.parser import parse
 
     folder = args.out / "tunes"
@@ -30,5 +30,5 @@ def demo(args: argparse.Namespace) -> int:
             words = ["sample", *what, "--out", str(args.out / out), "--run", str(args.run)]
             print(f"\n{shell.command(*words)}")
             sample(parse(words))
-    console.print_result(args.out, f"\nall of it is in {escape(args.out)}")
+    console.print_result(args.out, f"\nall outputs are in {escape(args.out)}")
     return code

@@ -1,4 +1,4 @@
-"""`evaluate`: a run measured."""
+"""`evaluate`: measures a run."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from nemui_jax.runs.run import Run, read_run
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measures a run: its songs played back, mixes and their style, against the songs and against baselines."""
+    """Measures how well a run plays its songs back, and its mixes against the songs and simple baselines."""
     run = read_run(args.run)
     corpus = run.corpus()
     held_out = None
@@ -54,22 +54,23 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def _original_player(other: Run, run: Run) -> Any:
-    """How a run made with the original preset mixes this run's songs."""
+    """A function by which a run of the original preset mixes this run's songs."""
     from nemui_jax.evaluation import report
     from nemui_jax.runs import checkpoint
     from nemui_jax.sampling.decode import latent_tracks
 
     missing = [entry.name for entry in run.entries if entry.sha256 not in {theirs.sha256 for theirs in other.entries}]
     if missing:
-        raise UsageError(f"--original {other.path}: does not have {missing[0]}; train both on the same folder")
+        raise UsageError(f"--original {other.path}: does not have the song {missing[0]}; train both on the same folder")
     params, table = checkpoint.restore_model(other, checkpoint.usable_step(other))
     hashes = {entry.name: entry.sha256 for entry in run.entries}
     tracks = latent_tracks(other.corpus(), table, other.config)
     by_hash = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> Song:
-        own_blocks = int(np.ceil(blocks * report.block_seconds(run.config) / report.block_seconds(other.config)))
-        return report.mix(params, [by_hash[hashes[track.name]] for track in pair], weight, own_blocks, other.config)
+        ratio = report.block_seconds(run.config) / report.block_seconds(other.config)
+        pair = [by_hash[hashes[track.name]] for track in pair]
+        return report.mix(params, pair, weight, int(np.ceil(blocks * ratio)), other.config)
 
     return play
 
@@ -87,7 +88,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
 
     measured, every = result["songs"]
     if measured < every:
-        print(f"measured on {measured} of {every:,} songs, spread evenly over all")
+        print(f"measured on {measured} of {every:,} songs, evenly chosen")
     fields = ("onset", "offset", "velocity", "pedal")
     for part, title in (
         ("playback", "played back: note F1"),
@@ -104,7 +105,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     names = list(next(iter(result["mixes"].values())))
     rows = [[name, *(figures[name] for figures in result["mixes"].values())] for name in names]
     table("\nmixes of two songs, means over pairs, by weight of the second", ("", *result["mixes"]), rows)
-    table("\nalong a path", ("", ""), list(result["path"].items()))
+    table("\npaths from one song to another", ("", ""), list(result["path"].items()))
     heads = ("overlapping_area", "kl_divergence", "bits_a_note", "onset_density", "rest_ratio", "scale_consistency")
     rows = [[name, *(figures.get(head) for head in heads)] for name, figures in result["sets"].items()]
     table("\nsets of pieces against the songs", ("", *(head.replace("_", " ") for head in heads)), rows)

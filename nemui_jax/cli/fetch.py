@@ -1,4 +1,4 @@
-"""`fetch`: songs to learn."""
+"""`fetch`: gets songs to train on."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from nemui_jax.music import tunes
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Brings songs: MAESTRO, or the built-in tunes."""
+    """Writes MAESTRO or the built-in tunes to a folder."""
     if args.what == "demo":
         paths = tunes.write_all(args.out)
     else:

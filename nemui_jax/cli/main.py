@@ -1,21 +1,21 @@
 # PYTHON_ARGCOMPLETE_OK
-"""One command run, and its exit code.
+"""Runs one command and returns its exit code.
 
-Nothing is imported here but what the interpreter has loaded anyway: a signal is handled from the first line of `main`.
+This module imports only what the interpreter has loaded already, so that signals are handled from the start.
 """
 
 import os
 import sys
 
 DONE, FAILED, USAGE = 0, 1, 2
-COMMAND_MODULES = {"plots": "export"}  # where they are, if not in a module of their own
+COMMAND_MODULES = {"plots": "export"}  # of commands that are not in a module of their name
 
 
 def main(arguments: "list[str] | None" = None) -> int:
     """Runs one command and returns the exit code: 0 done, 1 failed while running, 2 wrong usage or unusable input.
 
-    130 or 143 where SIGINT or SIGTERM stopped it. `arguments` are by default those of the process, which then is about
-    to end.
+    130 or 143 if SIGINT or SIGTERM stopped it. `arguments` are by default those of the process, which is then expected
+    to exit.
     """
     last, received = arguments is None, []
     try:
@@ -26,7 +26,9 @@ def main(arguments: "list[str] | None" = None) -> int:
             try:
                 code = _run(arguments)
             except BaseException as error:
-                if not received and not isinstance(error, KeyboardInterrupt):  # else it is what a library made of it
+                if not received and not isinstance(
+                    error, KeyboardInterrupt
+                ):  # else a library turned it into another error
                     raise
                 code = None
     except KeyboardInterrupt:
@@ -56,7 +58,7 @@ def _run(arguments: "list[str] | None") -> int:
     except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("nemui_jax"):
             return _complain(_not_installed(error.name), USAGE)
-        if type(error).__module__.startswith("nemui_jax"):  # our own: a run, a recipe, a file that cannot be used
+        if type(error).__module__.startswith("nemui_jax"):  # an error with a message for the user
             return _complain(error, FAILED if isinstance(error, RuntimeError) else USAGE)
         if os.environ.get("NEMUI_TRACEBACK"):
             raise
@@ -71,7 +73,7 @@ def _not_installed(package: "str | None") -> str:
 
 
 def _command(name: str):
-    """The function behind a command, from the module that holds it, imported now."""
+    """The function of a command; its module is imported now."""
     import importlib
 
     return getattr(importlib.import_module(f"nemui_jax.cli.{COMMAND_MODULES.get(name, name)}"), name)
@@ -82,14 +84,14 @@ def _complain(message: object, code: int) -> int:
     try:
         print(f"nemui: {text}", file=sys.stderr, flush=True)
     except OSError:
-        _give_up(sys.stderr)
+        _discard(sys.stderr)
     return code
 
 
 def _open_streams() -> None:
-    """Where the process was started without stdin, stdout or stderr, what goes there is dropped.
+    """Opens the null device for stdin, stdout and stderr if the process was started without them.
 
-    Else the next files that are opened would take their numbers, and what is printed could end up in them.
+    Else the next files to be opened would get their file descriptors, and what is printed could end up in them.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -100,14 +102,14 @@ def _open_streams() -> None:
 
 
 def _flush() -> None:
-    """Writes out what was printed; a reader that has left is no error."""
+    """Flushes stdout and stderr; a closed pipe is not an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            _give_up(stream)
+            _discard(stream)
 
 
-def _give_up(stream) -> None:
-    """Sends what is still to be written to a stream nowhere, so that the interpreter does not complain at its end."""
+def _discard(stream) -> None:
+    """Redirects a stream to the null device, so that the interpreter does not fail to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,6 +1,6 @@
-"""Callbacks that show a training: a progress bar, figures and a piano roll in TensorBoard, a profile of its steps.
+"""Callbacks that show training: a progress bar, figures and a piano roll in TensorBoard, a profile of updates.
 
-Each is a context in which the callback can be used. tensorboardX is imported when it is needed.
+Each is a context manager that yields the callback. tensorboardX is imported only when it is needed.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import Song, TempoMap
 from nemui_jax.trainer import Event
 
-IMAGE_SECONDS = 60.0  # of the first song, in pictures
+IMAGE_SECONDS = 60.0  # of the first song, in the piano roll
 PIXEL_SECONDS = 0.05
 PITCH_PIXELS = 6
-LINE_SECONDS = 5.0  # between lines, where there is no terminal
+LINE_SECONDS = 5.0  # between lines of progress, without a terminal
 _PANEL, _MISSED, _EXTRA = (19, 23, 29), (245, 166, 35), (86, 180, 233)  # as in `plots`
 Callback = Callable[[Event], None]
 
@@ -40,7 +40,7 @@ def callbacks(args: argparse.Namespace) -> Iterator[AbstractContextManager[Callb
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callback]:
-    """Step, rate, note F1 so far, time left and what is saved: beside a bar on a terminal, else a line now and then."""
+    """Update, rate, newest note F1, time left and newest checkpoint, beside a progress bar or as lines."""
     steps, seconds, f1, saved, printed_at = 0, 0.0, "-", "", 0.0
     with console.progress_bar("training") as show:
 
@@ -67,14 +67,16 @@ def progress() -> Iterator[Callback]:
 
 @contextlib.contextmanager
 def tensorboard(folder: Path | None = None) -> Iterator[Callback]:
-    """Figures of each chunk, and where scores were measured a piano roll, in a folder, by default in the run."""
+    """Figures of each event, and a piano roll when scores were measured, in a folder, by default in the run."""
     writer_class, writer = import_tensorboard().SummaryWriter, None
 
     def callback(event: Event) -> None:
         nonlocal writer
         if writer is None:
             start, where = event.step - len(event.losses), folder or event.run.path / "tensorboard"
-            purge = start + 1 if start else None  # what a training that was cut off at `start` wrote after it
+            purge = (
+                start + 1 if start else None
+            )  # discards what was logged after `start` by training that was interrupted
             writer = writer_class(str(where), purge_step=purge, filename_suffix=f".{start}")
             view = "pip install tensorboard; tensorboard --logdir"
             print(f"figures are written to {where}; to see them: {view} {where}")
@@ -94,7 +96,7 @@ def tensorboard(folder: Path | None = None) -> Iterator[Callback]:
 
 @contextlib.contextmanager
 def profile(folder: Path | None = None) -> Iterator[Callback]:
-    """JAX's profiler records the second chunk of steps (the first compiles) to a folder, by default in the run."""
+    """A profile of the second chunk of updates (the first compiles) in a folder, by default in the run."""
     chunks = 0
     with contextlib.ExitStack() as recording:
 
@@ -109,15 +111,15 @@ def profile(folder: Path | None = None) -> Iterator[Callback]:
                 recording.enter_context(jax.profiler.trace(str(where), create_perfetto_trace=True))
             elif chunks == 2:
                 recording.close()
-                print(f"a profile of one chunk of steps is in {where}; to see it: {_how_to_see(where)}")
+                print(f"a profile of one chunk of updates is in {where}; to see it: {_how_to_see(where)}")
 
         yield callback
     if chunks < 2:
-        print("too few steps for a profile: the first chunk, which compiles, was the only one")
+        print("too few updates for a profile: the first chunk, which compiles, was the only one")
 
 
 def import_tensorboard() -> Any:
-    """tensorboardX, with what it needs for pictures."""
+    """The module tensorboardX; UsageError if it or Pillow, which it needs for pictures, is missing."""
     try:
         import PIL  # noqa: F401
         import tensorboardX
@@ -127,14 +129,14 @@ def import_tensorboard() -> Any:
     return tensorboardX
 
 
-def music_steps(event: Event, steps: int) -> int:
-    """Steps of music in so many steps of training."""
+def music_steps(event: Event, updates: int) -> int:
+    """Steps of music in the batches of so many updates."""
     settings = event.run.config
-    return steps * settings.train.batch_windows * settings.train.window_blocks * settings.model.block_steps
+    return updates * settings.train.batch_windows * settings.train.window_blocks * settings.model.block_steps
 
 
 def scalars(event: Event) -> dict[str, float]:
-    """What TensorBoard shows of a chunk."""
+    """The figures of an event, by the names that TensorBoard shows."""
     import jax.numpy as jnp
 
     from nemui_jax.training.optimizer import learning_rate_share
@@ -151,9 +153,9 @@ def scalars(event: Event) -> dict[str, float]:
 
 
 def image(source: Song, recalled: Song, seconds: float) -> UInt8[np.ndarray, "height width 3"]:
-    """A piano roll of the first seconds: grey what both songs have, orange what was missed, blue what is extra.
+    """A piano roll of the first seconds: grey where both songs have a note, orange if it is missed, blue if extra.
 
-    A column is PIXEL_SECONDS. Onsets are brighter, the louder the more so. One pixel where there are no notes.
+    A column is PIXEL_SECONDS. Onsets are brighter, by velocity. A single pixel if there are no notes.
     """
     notes = [song.notes[song.notes["onset"] < seconds] for song in (source, recalled)]
     clock = TempoMap.steady(PIXEL_SECONDS * STEPS_PER_BEAT)
@@ -163,12 +165,18 @@ def image(source: Song, recalled: Song, seconds: float) -> UInt8[np.ndarray, "he
         return np.array([[_PANEL]], np.uint8)
     low, high, steps = int(both["pitch"].min()), int(both["pitch"].max()), int(both["step"].max()) + 1
     steps = max(steps, min(int(both["end"].max()), round(seconds / PIXEL_SECONDS)))
-    want, found = (pianoroll.to_roll(grid, steps, low, high) for grid in grids)
-    velocity = np.maximum(want[:, pianoroll.VELOCITY], found[:, pianoroll.VELOCITY])  # 0 but at onsets
+    source_roll, recalled_roll = (pianoroll.to_roll(grid, steps, low, high) for grid in grids)
+    velocity = np.maximum(
+        source_roll[:, pianoroll.VELOCITY], recalled_roll[:, pianoroll.VELOCITY]
+    )  # 0 without an onset
     light = 0.6 + 0.4 * velocity
     colours = np.full((*light.shape, 3), _PANEL, float)
-    had, has = want[:, pianoroll.FRAME] > 0, found[:, pianoroll.FRAME] > 0
-    for where, colour in ((had & has, (200, 200, 200)), (had & ~has, _MISSED), (has & ~had, _EXTRA)):
+    wanted, found = source_roll[:, pianoroll.FRAME] > 0, recalled_roll[:, pianoroll.FRAME] > 0
+    for where, colour in (
+        (wanted & found, (200, 200, 200)),
+        (wanted & ~found, _MISSED),
+        (found & ~wanted, _EXTRA),
+    ):
         colours[where] = light[where][:, None] * colour
     return np.repeat(colours.transpose(1, 0, 2)[::-1], PITCH_PIXELS, 0).round().astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Arguments, as the commands take them. No NumPy and no JAX here, so that help and wrong usage answer at once."""
+"""The command-line arguments. No NumPy and no JAX are imported, so that help and errors appear at once."""
 
 import argparse
 import contextlib
@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 from nemui_jax import config, shell
 
 DEFAULT_RUN = Path("runs/default")
-LONGEST = 4 * 3600.0  # seconds
-MOST_MINUTES = 366 * 24 * 60.0
+MAX_SECONDS = 4 * 3600.0
+MAX_MINUTES = 366 * 24 * 60.0
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments as a command takes them. Where a shell asks for completions, answers these and ends."""
+    """The parsed arguments. If a shell asks for completions, prints them and exits instead."""
     parser = _parser()
-    if "_ARGCOMPLETE" in os.environ:  # set by the shell's completion, that of the extra
+    if "_ARGCOMPLETE" in os.environ:  # set by shells with completion (extra: completion)
         with contextlib.suppress(ImportError):
             import argcomplete
 
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run.py",
-        description="Neural Music Interpolation: your songs, and all that lies between them.",
+        description="Neural Music Interpolation: learns your songs and plays them, their mixes and new songs.",
         epilog=f"The tab key completes commands, flags and names of songs: {shell.install('completion')}, "
         'then eval "$(register-python-argcomplete nemui)"; for python run.py: activate-global-python-argcomplete',
     )
@@ -51,12 +51,16 @@ def _parser() -> argparse.ArgumentParser:
             "--run", type=_path, default=DEFAULT_RUN, metavar="DIR", help=f"the run (default: {DEFAULT_RUN})"
         )
         if quiet:
-            sub.add_argument("--quiet", action="store_true", help="print nothing but errors and where results are")
+            sub.add_argument("--quiet", action="store_true", help="print only errors and the paths of results")
         return sub
 
-    def longest(sub: argparse.ArgumentParser) -> None:
+    def max_seconds(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
-            "--max-seconds", type=_positive(float), default=LONGEST, metavar="L", help="longest song that is read"
+            "--max-seconds",
+            type=_positive(float),
+            default=MAX_SECONDS,
+            metavar="L",
+            help="skip longer songs (default: 14400)",
         )
 
     def seed(sub: argparse.ArgumentParser) -> None:
@@ -66,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--dir", type=_path, required=True, help="folder with MIDI files, read recursively")
     train.add_argument(
         "--steps",
-        type=_positive(int, most=config.MAX_STEPS),
+        type=_positive(int, maximum=config.MAX_STEPS),
         metavar="N",
-        help="optimiser steps (default: by the amount of music)",
+        help="updates (default: by the amount of music)",
     )
     train.add_argument(
-        "--minutes", type=_positive(float, most=MOST_MINUTES), metavar="M", help="train for about this long instead"
+        "--minutes", type=_positive(float, maximum=MAX_MINUTES), metavar="M", help="train for about this long instead"
     )
     seed(train)
     train.add_argument(
@@ -96,12 +100,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="time between checkpoints (default: 30)",
     )
-    longest(train)
+    max_seconds(train)
     train.add_argument(
         "--device-memory",
         type=_positive(float),
         metavar="GIB",
-        help="memory for music and latents (default: the device's); more music than that takes turns in it",
+        help="memory for music and latents (default: the device's); more music is trained on in shards",
     )
     hosts = train.add_argument_group("several processes, on one host or many, each with this command")
     hosts.add_argument(
@@ -120,33 +124,37 @@ def _parser() -> argparse.ArgumentParser:
         help="figures and pictures for TensorBoard (default: in the run; extra: tensorboard)",
     )
     train.add_argument(
-        "--profile", type=_path, nargs="?", const=True, metavar="DIR", help="profile some steps (default: in the run)"
+        "--profile", type=_path, nargs="?", const=True, metavar="DIR", help="profile some updates (default: in the run)"
     )
     train.add_argument("--json", action="store_true", help="print the result as a JSON object, and nothing else")
 
     songs = command("songs", "list the songs of a run", "songs", quiet=False)
     songs.add_argument("--json", action="store_true", help="as a JSON list")
 
-    sample = command("sample", "write songs and what lies between them as MIDI", "sample --mix 0:0.5,3:0.5")
+    sample = command(
+        "sample", "write songs, mixes, morphs, variations and new songs as MIDI", "sample --mix 0:0.5,3:0.5"
+    )
     what = sample.add_mutually_exclusive_group(required=True)
     for flag, metavar, text in (
         ("--song", "SONGS", "play learned songs back: 3, or 0,3, or all, or part of a name"),
         ("--mix", "WEIGHTS", "mix songs by weight: 0:0.5,3:0.5"),
-        ("--morph", "SONGS", "travel from song to song: 0,3 or 0,3,5"),
+        ("--morph", "SONGS", "move from song to song: 0,3 or 0,3,5"),
         ("--perturb", "SONG:NOISE", "variations of a song: 0:0.1"),
     ):
         what.add_argument(flag, metavar=metavar, help=text).completer = _song_names  # type: ignore[attr-defined]
     what.add_argument("--random", action="store_true", help="new songs in the manner of the run's")
-    count = _positive(int, most=config.MAX_COUNT)
+    count = _positive(int, maximum=config.MAX_COUNT)
     sample.add_argument("--count", type=count, metavar="N", help="variations or new songs (default: 1)")
     sample.add_argument("--best", type=count, metavar="N", help="write only the best of the new songs")
     sample.add_argument("--out", type=_path, metavar="PATH", help="a .mid file, or a folder (default: samples)")
-    longest(sample)
+    max_seconds(sample)
     seed(sample)
-    sample.add_argument("--seconds", type=_positive(float, most=LONGEST), metavar="L", help="length of the output")
+    sample.add_argument(
+        "--seconds", type=_positive(float, maximum=MAX_SECONDS), metavar="L", help="length of the output"
+    )
     sample.add_argument(
         "--temperature",
-        type=_positive(float, zero=True, most=config.MAX_TEMPERATURE),
+        type=_positive(float, zero=True, maximum=config.MAX_TEMPERATURE),
         default=0.0,
         metavar="T",
         help="draw onsets (0: take the likeliest)",
@@ -155,15 +163,15 @@ def _parser() -> argparse.ArgumentParser:
         "--path",
         choices=("line", "norm", "sphere"),
         default="line",
-        help="the way between latents (default: line; sphere: two songs only)",
+        help="interpolation of latents (default: line; sphere: two songs only)",
     )
     sample.add_argument("--key", help="key of the output: Eb, F#m, or a song (default: the heaviest song's)")
     sample.add_argument(
         "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
     )
 
-    sample.add_argument("--wav", action="store_true", help="write the sound too")
-    sample.add_argument("--png", action="store_true", help="write a picture too (extra: plots)")
+    sample.add_argument("--wav", action="store_true", help="also write the sound")
+    sample.add_argument("--png", action="store_true", help="also write a picture (extra: plots)")
     sample.add_argument("--soundfont", type=_path, metavar="FILE", help="for --wav (extra: audio; default: one found)")
 
     sample.add_argument("--json", action="store_true", help="print what was written as a JSON list, and nothing else")
@@ -174,11 +182,11 @@ def _parser() -> argparse.ArgumentParser:
     plots.add_argument("--out", type=_path, metavar="DIR", help="where pictures go (default: plots in the run)")
 
     evaluate = command(
-        "evaluate", "measure how well songs are played back, mixes and their style", "evaluate --json figures.json"
+        "evaluate", "measure how well songs are played back, and the quality of mixes", "evaluate --json figures.json"
     )
     evaluate.add_argument("--json", type=_path, metavar="FILE", help="write all figures to a file")
     evaluate.add_argument("--original", type=_path, metavar="DIR", help="a run of --preset original to compare with")
-    longest(evaluate)
+    max_seconds(evaluate)
     evaluate.add_argument("--held-out", type=_path, metavar="DIR", help="songs that the run has not seen")
 
     export = command(
@@ -186,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--out", type=_path, metavar="DIR", help="where the files go (default: export in the run)")
 
-    fetch = command("fetch", "bring songs to learn", "fetch maestro --out midis/ --composer Chopin")
+    fetch = command("fetch", "download or write songs to train on", "fetch maestro --out midis/ --composer Chopin")
     fetch.add_argument("what", choices=("maestro", "demo"), help="MAESTRO v3.0.0, or the built-in tunes")
     fetch.add_argument("--out", type=_path, required=True, metavar="DIR", help="where the files go")
     fetch.add_argument("--year", type=_years, metavar="YEARS", help="MAESTRO: only these, such as 2004,2006")
@@ -194,16 +202,16 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command("add", "add songs to a trained run", "add --file new.mid")
     add.add_argument(
-        "--file", type=_path, required=True, nargs="+", metavar="PATH", help="MIDI files, and folders of such"
+        "--file", type=_path, required=True, nargs="+", metavar="PATH", help="MIDI files or folders of them"
     )
-    longest(add)
+    max_seconds(add)
     seed(add)
 
-    studio = command("studio", "a page in the browser on which to play between songs", "studio", quiet=False)
+    studio = command("studio", "open a page in the browser for mixing songs live", "studio", quiet=False)
     studio.add_argument("--port", type=_port, default=8765, help="port on this machine (default: 8765; 0: any)")
     studio.add_argument("--no-browser", action="store_true", help="do not open the browser")
 
-    demo = command("demo", "all of it on the built-in tunes", "demo")
+    demo = command("demo", "train on the built-in tunes and write outputs of every kind", "demo")
     demo.set_defaults(run=Path("runs/demo"))
     demo.add_argument("--out", type=_path, default=Path("demo"), metavar="DIR", help="where outputs go (default: demo)")
     return parser
@@ -221,7 +229,7 @@ def _song_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[
 
 
 def _path(text: str) -> Path:
-    if not text:  # Path("") is the current folder, which nobody asked for
+    if not text:  # Path("") would be the current folder
         raise argparse.ArgumentTypeError("a path is missing")
     return Path(text)
 
@@ -236,7 +244,7 @@ def _seed(text: str) -> int:
     return value
 
 
-def _positive(kind: type, zero: bool = False, most: float | int = 1e12) -> Callable[[str], Any]:
+def _positive(kind: type, zero: bool = False, maximum: float | int = 1e12) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             value = kind(text)
@@ -244,9 +252,9 @@ def _positive(kind: type, zero: bool = False, most: float | int = 1e12) -> Calla
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a {'whole number' if kind is int else 'number'}"
             ) from error
-        if not (0 < value <= most or (zero and value == 0)):
+        if not (0 < value <= maximum or (zero and value == 0)):
             raise argparse.ArgumentTypeError(
-                f"{text} is out of range; choose {'0' if zero else 'more than 0'} to {most:,.15g}"
+                f"{text} is out of range; choose {'0' if zero else 'more than 0'} to {maximum:,.15g}"
             )
         return value
 

@@ -1,4 +1,4 @@
-"""`sample`: songs, and what lies between them, written."""
+"""`sample`: writes songs, mixes, morphs, variations and new songs."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from nemui_jax.runs.run import Run
 
 
 def sample(args: argparse.Namespace) -> None:
-    """Writes songs, and what lies between them."""
+    """Writes the outputs that the arguments ask for."""
     _check_outputs(args)
     run = api.load(args.run, partial(print, flush=True))
     run = dataclasses.replace(run, max_seconds=args.max_seconds)
@@ -41,7 +41,7 @@ def sample(args: argparse.Namespace) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Fails now, and not after the first piece, where pictures or sound cannot be made."""
+    """Raises now, instead of after the first piece, if pictures or sound cannot be made."""
     if args.png:
         api.import_plots()
     if args.wav:
@@ -53,7 +53,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _write(args: argparse.Namespace, path: Path, piece: api.Piece) -> dict[str, Any]:
-    """Writes an output, and its sound and its picture where they are wanted; returns what --json says of it."""
+    """Writes an output, with sound and picture if asked for; returns its entry for --json."""
     piece.write(path)
     console.print_result(path, f"{escape(path)}: {_in_words(piece)}")
     others = [path.with_suffix(ending) for ending in [".wav"] * args.wav + [".png"] * args.png]
@@ -78,17 +78,17 @@ def _write(args: argparse.Namespace, path: Path, piece: api.Piece) -> dict[str, 
 
 
 def _in_words(piece: api.Piece) -> str:
-    """What a piece is made of and how it sounds, in a line."""
+    """The songs, key, tempo, length and instruments of a piece, in one line."""
     names = [escape(name) for name in piece.songs]
     if len(piece.weights) > 1:
         names = [f"{name} {weight:.2f}" for name, weight in zip(names, piece.weights, strict=True)]
     made_of = {"recall": "", "morph": "morph of ", "new": "new, drawn from "}.get(piece.kind, "mix of ")
     made_of = "variation of " if piece.kind == "mix" and len(names) == 1 else made_of
     instruments = ", ".join(piece.instruments[:3]) + (", ..." if piece.instruments[3:] else "")
-    sound = f"{piece.key}, {piece.tempo:.0f} bpm, {console.duration(piece.seconds)}, {len(piece.notes):,} notes"
+    figures = f"{piece.key}, {piece.tempo:.0f} bpm, {console.duration(piece.seconds)}, {len(piece.notes):,} notes"
     parts = (
         made_of + (" to " if piece.kind == "morph" else ", ").join(names),
-        sound,
+        figures,
         instruments,
         escape(piece.remark),
     )
@@ -96,7 +96,7 @@ def _in_words(piece: api.Piece) -> str:
 
 
 def _plans(args: argparse.Namespace, run: Run) -> list[tuple[str, api.Plan]]:
-    """What is to be played, each with the name of its file."""
+    """The plans of all outputs, each with the name of its file."""
     if args.best or (args.count and not args.perturb):
         raise UsageError("--count goes with --perturb and --random, --best with --random")
 
@@ -129,9 +129,11 @@ def _plans(args: argparse.Namespace, run: Run) -> list[tuple[str, api.Plan]]:
 
 
 def _out_paths(out: Path | None, names: Sequence[str]) -> list[Path]:
-    """Where each output goes: `--out` itself for one output to a .mid, else files in that folder."""
+    """The path of each output: `--out` itself if it is a .mid and there is one output, else files in that folder."""
     if out is not None and (flag := {".wav": "--wav", ".png": "--png"}.get(out.suffix.lower())) and not out.is_dir():
-        raise UsageError(f"--out {escape(out)}: name a .mid file, and add {flag} for the {out.suffix[1:]} beside it")
+        raise UsageError(
+            f"--out {escape(out)}: name a .mid file, and add {flag} to write the {out.suffix[1:]} beside it"
+        )
     if out is not None and out.suffix.lower() in (".mid", ".midi"):
         if len(names) > 1:
             raise UsageError(f"--out {escape(out)}: {len(names)} outputs need a folder, not one file")

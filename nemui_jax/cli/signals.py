@@ -1,10 +1,10 @@
-"""What SIGINT (Ctrl-C) and SIGTERM do: they end a command within seconds, whatever it is at.
+"""Handling of SIGINT (Ctrl-C) and SIGTERM: a command ends within seconds, whatever it is doing.
 
-By default a signal raises Stopped in the main thread, again and again in case a library swallows it, but never within
-an import: C++ code that is initialised there aborts the process at a Python exception. It does not raise in a command
-that asks `should_stop`, inside `soft`: this stops by itself when the answer is True, and takes the time that it needs
-to save. What does not leave, such as a long compilation, is left by force: files appear whole or not at all, so nothing
-that was saved is harmed.
+By default a signal raises Stopped in the main thread, repeatedly, in case a library catches it, but never during an
+import, because C++ code that is being initialised aborts the process at a Python exception. It does not raise in a
+command that calls `should_stop` inside `soft`: such a command stops by itself when the answer is True, and takes the
+time that it needs to save. If the main thread does not return, for example from a long compilation, the process exits
+by force; files are written atomically, so nothing that was saved is damaged.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
 
-LEAVE_SECONDS = 8.0  # until a process is left by force
-AGAIN_SECONDS = 2.0  # from one raising to the next, so that what is cleaned up meanwhile can be
-POLL_SECONDS = 0.25  # from one look at whether it can be raised to the next
+LEAVE_SECONDS = 8.0  # until the process exits by force
+AGAIN_SECONDS = 2.0  # between exceptions, time for cleaning up
+POLL_SECONDS = 0.25  # between attempts to raise
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -29,32 +29,32 @@ class Stopped(KeyboardInterrupt):
 
 
 class Policy:
-    """What becomes of signals, and those that came."""
+    """The signals received, and whether a new one raises."""
 
     def __init__(self, last: bool = False) -> None:
         self.last = last
         self.received: list[int] = []
-        self.offered = False  # to a command that may ask whether it should stop
-        self.soft = False  # it has asked
-        self.heard = threading.Event()  # the command is leaving by itself
+        self.offered = False  # inside `soft`
+        self.soft = False  # the command has called `should_stop`
+        self.stopping = threading.Event()  # the command is stopping by itself
         self.acted_at = -AGAIN_SECONDS
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler of signals."""
         self.received.append(number)
-        waits = self.soft and not self.heard.is_set()
+        waits = self.soft and not self.stopping.is_set()
         if not waits and not _importing(frame) and time.monotonic() - self.acted_at > AGAIN_SECONDS:
             self.acted_at = time.monotonic()
             if self.last:
-                logging.disable()  # libraries log what an interruption leaves undone
+                logging.disable()  # libraries log errors that the interruption causes
             raise Stopped
 
     def should_stop(self) -> bool:
-        """Whether a signal came; the command is then given the time to save, unless another one comes."""
+        """Whether a signal was received; the command then has time to save, unless another one comes."""
         self.soft = self.offered
-        if self.received and not self.heard.is_set():
+        if self.received and not self.stopping.is_set():
             self.acted_at = time.monotonic()
-            self.heard.set()
+            self.stopping.set()
         return bool(self.received)
 
 
@@ -63,9 +63,9 @@ _policy: ContextVar[Policy | None] = ContextVar("policy", default=None)
 
 @contextlib.contextmanager
 def handled(last: bool = False) -> Iterator[list[int]]:
-    """Handles signals while it lasts; its list then holds those that came. Only the main thread can.
+    """Handles signals in its context, in the main thread only; it yields the list of those received.
 
-    With `last` the process is about to end: signals after this are too late to matter, and after one nothing is logged.
+    With `last` the process is about to exit: later signals are ignored, and nothing is logged once one was received.
     """
     policy = Policy(last)
     if threading.current_thread() is not threading.main_thread():
@@ -77,13 +77,13 @@ def handled(last: bool = False) -> Iterator[list[int]]:
     hook, thread_hook, token = sys.unraisablehook, threading.excepthook, _policy.set(policy)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     sys.unraisablehook = lambda what: None if what.exc_type is Stopped else hook(what)
-    # of pools whose processes are gone
+    # Threads of process pools fail when their processes are gone.
     threading.excepthook = lambda what: None if policy.received else thread_hook(what)
-    threading.Thread(target=_watch, args=(reading, policy.heard), daemon=True).start()
+    threading.Thread(target=_watch, args=(reading, policy.stopping), daemon=True).start()
     try:
         yield policy.received
     finally:
-        policy.heard.set()
+        policy.stopping.set()
         _policy.reset(token)
         signal.set_wakeup_fd(wakeup)
         os.close(writing)
@@ -96,7 +96,7 @@ def handled(last: bool = False) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def soft() -> Iterator[Policy]:
-    """While it lasts signals do not raise from the first time on that `should_stop` of what it yields is asked."""
+    """In its context signals no longer raise once `should_stop` of the yielded policy has been called."""
     policy = _policy.get() or Policy()
     policy.offered = True
     try:
@@ -106,7 +106,7 @@ def soft() -> Iterator[Policy]:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether a frame is below an import."""
+    """Whether a frame runs inside an import."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -120,14 +120,14 @@ def _leave(number: int) -> None:
     os._exit(128 + number)
 
 
-def _watch(reading: int, heard: threading.Event) -> None:
-    """Waits for a signal, which C code in the main thread may hide from Python, and sees to it that it is handled."""
+def _watch(reading: int, stopping: threading.Event) -> None:
+    """Waits for a signal and sends it to the main thread until it is handled, as C code there may delay that."""
     with open(reading, "rb", buffering=0) as pipe:
         number = next((byte[0] for byte in iter(lambda: pipe.read(1), b"") if byte[0] in SIGNALS), None)
         if number is None:
             return
         for _ in range(int(LEAVE_SECONDS / POLL_SECONDS)):
-            if heard.wait(POLL_SECONDS):
+            if stopping.wait(POLL_SECONDS):
                 return
             signal.pthread_kill(threading.main_thread().ident or 0, number)
     _leave(number)

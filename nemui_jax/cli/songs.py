@@ -1,4 +1,4 @@
-"""`songs`: the songs of a run."""
+"""`songs`: lists the songs of a run."""
 
 import argparse
 import dataclasses

@@ -1,4 +1,4 @@
-"""`studio`: the page on which to play between songs."""
+"""`studio`: serves the page for mixing songs live."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from nemui_jax.runs.run import read_run
 
 
 def studio(args: argparse.Namespace) -> None:
-    """Serves the page on which to play between songs, until interrupted."""
+    """Serves the page for mixing songs live, until interrupted."""
     run = read_run(args.run)
     console.start_jax()
     try:

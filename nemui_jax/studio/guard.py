@@ -1,4 +1,4 @@
-"""Limits on requests from the network: from which page, how large, how often and how slowly."""
+"""Limits on requests: their origin, size, rate and duration."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_BODY = 4 * 2**20
 TOO_LARGE = f"larger than {MAX_BODY // 2**20} MiB, the most that the studio takes"
-BODY_SECONDS = 20.0  # for a body to come in
-HEADER_SECONDS = 10.0  # for the head of a request to come in
+BODY_SECONDS = 20.0  # to receive the body of a request
+HEADER_SECONDS = 10.0  # to receive its header
 POSTS_A_SECOND, POST_BURST = 4.0, 40.0
 
 Scope = MutableMapping[str, Any]
@@ -28,7 +28,7 @@ class Bucket:
         self.left, self.checked = burst, time.monotonic()
 
     def take(self) -> bool:
-        """Whether one more may pass now."""
+        """Counts one more, if it may pass now; returns whether it may."""
         now = time.monotonic()
         self.left = min(self.left + (now - self.checked) * self.rate, self.burst)
         self.checked = now
@@ -39,7 +39,7 @@ class Bucket:
 
 
 class Guard:
-    """ASGI middleware: exact Host and Origin, a bounded body, a bounded rate, and the headers of every answer."""
+    """ASGI middleware that checks Host and Origin, limits body size and rate, and adds security headers."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], port: int):
         self.app, self.posts = app, Bucket(POSTS_A_SECOND, POST_BURST)
@@ -79,16 +79,19 @@ class Guard:
         await self.app(scope, _bounded(receive), send_with_headers)
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Why a request is not answered, if it is not. Browsers send an Origin with every POST and WebSocket."""
+        """The status and reason with which a request is refused, if it is.
+
+        Browsers send an Origin with every POST and WebSocket.
+        """
         fields: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             fields.setdefault(name.lower(), []).append(value.decode("latin-1"))
         host, origin = fields.get(b"host", []), fields.get(b"origin", [])
         if len(host) != 1 or host[0].lower() not in self.hosts:
-            return 421, "not the name of this server"
+            return 421, "the request is for another server"
         writes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if origin != [f"http://{host[0].lower()}"] and (origin or writes):
-            return 403, "not from this page"
+            return 403, "the request is from another page"
         length = (fields.get(b"content-length") or ["0"])[0]
         if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BODY:
             return 413, TOO_LARGE
@@ -104,12 +107,12 @@ class Guard:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A request's body, no larger than MAX_BODY and no slower than BODY_SECONDS: else the answer is 413 or 408."""
-    seen, whole, until = 0, False, time.monotonic() + BODY_SECONDS
+    """Receives a body of at most MAX_BODY bytes within BODY_SECONDS; else the answer is 413 or 408."""
+    seen, complete, until = 0, False, time.monotonic() + BODY_SECONDS
 
     async def bounded() -> Message:
-        nonlocal seen, whole
-        if whole:  # only the end of the connection can follow, however late
+        nonlocal seen, complete
+        if complete:  # only a disconnect can follow, at any time
             return await receive()
         try:
             async with asyncio.timeout(max(until - time.monotonic(), 0)):
@@ -118,7 +121,7 @@ def _bounded(receive: Receive) -> Receive:
             raise HTTPException(408, f"not received within {BODY_SECONDS:g} s", {"connection": "close"}) from error
         if message["type"] == "http.request":
             seen += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
+            complete = not message.get("more_body", False)
             if seen > MAX_BODY:
                 raise HTTPException(413, TOO_LARGE, {"connection": "close"})
         return message
@@ -127,7 +130,7 @@ def _bounded(receive: Receive) -> Receive:
 
 
 class Http(H11Protocol):
-    """HTTP that closes connections on which no request arrives, so that they do not pile up."""
+    """HTTP that closes connections without a request, so that they do not accumulate."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

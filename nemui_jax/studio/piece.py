@@ -1,11 +1,10 @@
-"""Recipes of the page, and music decoded a stretch at a time: sound can start before the whole is decoded.
+"""The page's requests for music, decoded one stretch at a time, so that playback can start early.
 
-A stretch that begins at a multiple of WINDOW_BLOCKS and is decoded with a window to either side has the same onsets as
-in the whole, because density and harmony are matched within that reach. A song decoded by itself does not depend on the
-weights: it is decoded once and kept.
+A stretch that begins at a multiple of WINDOW_BLOCKS and is decoded with one more window on either side has the same
+onsets as in the whole piece, because density and harmony depend on no more than that. A song decoded by itself does not
+depend on the weights, so it is decoded once and kept.
 """
 
-import dataclasses
 import itertools
 import math
 import threading
@@ -21,23 +20,23 @@ from nemui_jax.config import Config
 from nemui_jax.data import layout, pianoroll
 from nemui_jax.model import decoder
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import Song, TempoMap, cut_song, retime
+from nemui_jax.music.song import Song, TempoMap, cut_song
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.blend import blend_latents, is_single, shift_per_block
-from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents
+from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents, retime_track
 from nemui_jax.sampling.play import play
 from nemui_jax.sampling.select import WINDOW_BLOCKS, DecodedSong, decode_song, select_by_density, select_by_threshold
 
-MAX_SONGS = 8  # that one piece is made of
-MAX_MOMENTS = 256  # rows of weights
+MAX_SONGS = 8  # in one piece
+MAX_MOMENTS = 256  # at which weights are given
 MAX_SECONDS = 1200.0
-STRETCH_SECONDS = 12.0  # of the first answer; later ones are twice as long
-KEPT = 24  # songs decoded by themselves that are kept
+STRETCH_SECONDS = 12.0  # of the first stretch; later ones are twice as long
+MAX_KEPT = 24  # songs decoded by themselves
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A piece as the page describes it. Weights of moments spread evenly over the piece; one moment is a mix."""
+    """A piece as the page asks for it. Moments are evenly spaced over the piece; with one moment it is a mix."""
 
     songs: tuple[int, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()  # [moment, song], not negative, each sum 1
@@ -45,22 +44,22 @@ class Recipe:
     noise: float = 0.0
     seed: int = 0
     shift: int | None = None  # semitones to the common key; None: the heaviest song's
-    random: bool = False  # a song from the prior; songs and weights are ignored
+    random: bool = False  # a new song, drawn from the prior; songs and weights are ignored
 
 
 class Piece(NamedTuple):
-    """A recipe with its latents read: what is needed to decode any stretch of it."""
+    """What is needed to decode any stretch of a recipe's piece."""
 
     tracks: Sequence[LatentTrack]
     weights: Float[np.ndarray, "song block"]
     latent: Float[np.ndarray, "block latent"]
-    decoded_songs: Sequence[DecodedSong]  # each by itself
-    shifts: np.ndarray  # of each block
+    decoded_songs: Sequence[DecodedSong]  # each track decoded by itself
+    shifts: np.ndarray  # semitones to the common key in each block
     noise: float
 
 
 def read_recipe(data: Any, count: int) -> Recipe:
-    """The recipe in data from outside, for a studio of `count` songs; ValueError says what is wrong."""
+    """The recipe in JSON data from the page, for a studio of `count` songs; ValueError says what is wrong."""
     if not isinstance(data, dict):
         raise ValueError("a recipe is a JSON object")
     try:
@@ -94,25 +93,25 @@ def read_recipe(data: Any, count: int) -> Recipe:
 
 
 class Player:
-    """A run's decoder and songs, added ones included. Its methods may be called from several threads."""
+    """A run's decoder and songs, with those added on the page. Its methods may be called from several threads."""
 
     def __init__(self, params: decoder.Params, tracks: Sequence[LatentTrack], config: Config, unit: Any):
         self.params, self.unit, self.config = params, unit, config
-        # One tempo for all, so that every block is as long: the median of the songs'.
+        # All songs are played at their median tempo, so that all blocks have the same length.
         lengths = [float(pianoroll.seconds_at(track.steps, track.clock)) / track.steps for track in tracks]
         self.clock = TempoMap.steady(float(np.median(lengths)) * STEPS_PER_BEAT)
         self.step_seconds = float(self.clock.beat_seconds[0]) / STEPS_PER_BEAT
         self.block_seconds = config.model.block_steps * self.step_seconds
-        self.tracks = [self.steady(track) for track in tracks]
+        self.tracks = [self.at_common_tempo(track) for track in tracks]
         self._decoded_songs: OrderedDict[Any, DecodedSong] = OrderedDict()
         self._lock = threading.Lock()
 
-    def steady(self, track: LatentTrack) -> LatentTrack:
-        """A track as the studio plays it: at the tempo of all."""
-        return dataclasses.replace(track, source=retime(track.source, track.clock, self.clock), clock=self.clock)
+    def at_common_tempo(self, track: LatentTrack) -> LatentTrack:
+        """A track at the tempo at which the studio plays all songs."""
+        return retime_track(track, self.clock)
 
     def blocks(self, seconds: float) -> int:
-        """Blocks that cover so many seconds."""
+        """The number of blocks that cover so many seconds."""
         return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
 
     def parts(self, recipe: Recipe) -> tuple[Sequence[LatentTrack], Float[np.ndarray, "song block"]]:
@@ -128,7 +127,7 @@ class Player:
         return [self.tracks[song] for song, on in zip(recipe.songs, used.tolist(), strict=True) if on], weights[used]
 
     def piece(self, recipe: Recipe) -> Piece:
-        """A recipe with its latents read."""
+        """The piece of a recipe, with its latents mixed and its songs decoded."""
         tracks, weights = self.parts(recipe)
         blocks, noise = weights.shape[1], prior.NOISE if recipe.random else recipe.noise
         latent = blend_latents(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
@@ -144,7 +143,7 @@ class Player:
         decoded = decode_song(self.params, track, blocks, self.config)
         with self._lock:
             self._decoded_songs[key] = decoded
-            while len(self._decoded_songs) > KEPT:
+            while len(self._decoded_songs) > MAX_KEPT:
                 self._decoded_songs.popitem(last=False)
         return decoded
 
@@ -152,7 +151,10 @@ class Player:
         return decode_latents(self.params, latent, time, self.config)
 
     def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """NOTE and PEDAL events of blocks `first` (a multiple of WINDOW_BLOCKS) to `last`, in seconds of the piece."""
+        """NOTE and PEDAL events of the blocks from `first`, a multiple of WINDOW_BLOCKS, to before `last`.
+
+        Their times are seconds from the start of the piece.
+        """
         block = self.config.model.block_steps
         count = piece.weights.shape[1]
         start, stop = max(first - WINDOW_BLOCKS, 0), min(last + WINDOW_BLOCKS, count)
@@ -167,17 +169,17 @@ class Player:
         grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
         shifts = piece.shifts[start:stop][grid["step"] // block]
         notes = pianoroll.to_notes(grid, self.clock, shifts)
-        moves = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], self.clock)
-        for events, names in ((notes, ("onset", "end")), (moves, ("time",))):
+        pedal_events = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], self.clock)
+        for events, names in ((notes, ("onset", "end")), (pedal_events, ("time",))):
             for name in names:
                 events[name] += start * self.block_seconds
         begins = first * self.block_seconds
-        before = moves[moves["time"] < begins][-1:].copy()  # the pedal at the start
+        before = pedal_events[pedal_events["time"] < begins][-1:].copy()  # the pedal at the start
         before["time"] = begins
-        return notes, np.concatenate([before, moves[moves["time"] >= begins]])
+        return notes, np.concatenate([before, pedal_events[pedal_events["time"] >= begins]])
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
-        """Stretches that cover `count` blocks: from the one that holds `from_block` to the end, then from the start."""
+        """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
         windows = max(round(STRETCH_SECONDS / self.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
         first = min(max(from_block, 0), count - 1) // WINDOW_BLOCKS * WINDOW_BLOCKS
         edges = [first, *range(first + windows, count, 2 * windows), count]
@@ -186,7 +188,7 @@ class Player:
         return ahead + behind
 
     def whole(self, recipe: Recipe) -> Song:
-        """The piece as a song, as the command line would write it."""
+        """The whole piece as a song, as the command line would write it."""
         tracks, weights = self.parts(recipe)
         song = play(
             self.params,
@@ -201,7 +203,7 @@ class Player:
         return cut_song(song, recipe.seconds)
 
     def recall(self, index: int) -> Song:
-        """A song by itself, in the common key."""
+        """A song played back, in the common key."""
         track = self.tracks[index]
         blocks = layout.count_blocks(track.steps, self.config.model)
         return play(self.params, [track], np.ones((1, blocks)), self.config, shift=0)

@@ -34,23 +34,23 @@ from nemui_jax.training import finetune
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_SOCKETS = 16
-MAX_ADDED = 32  # songs that the page adds
+MAX_ADDED = 32  # songs that can be added on the page
 MESSAGE_BYTES = 2**17
 MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
-SEND_SECONDS = 10.0  # until a client that does not read is dropped
-LINGER_SECONDS = 0.06  # after the first stretch of an answer, for a newer message
+SEND_SECONDS = 10.0  # until a client that does not read is disconnected
+LINGER_SECONDS = 0.06  # wait for a newer message after the first stretch of an answer
 LONG = "nemui studio: long work"  # name of threads
-FIRST_SONGS = 6  # anchors that the page starts with, decoded before the page is opened
+FIRST_SONGS = 6  # songs that the page starts with, decoded before it is opened
 
 Result = TypeVar("Result")
 
 
 class Stopping(Exception):
-    """Raised inside long work when the server ends."""
+    """Raised in long work when the server stops."""
 
 
 class LatestMessage:
-    """Holds the newest message of a page; an older one that was not taken is dropped."""
+    """The newest message of a page; a new message replaces one that was not taken."""
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
@@ -74,7 +74,7 @@ class LatestMessage:
 
 
 class Studio:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, player: Player, title: str, run_argument: str, fingerprint: str, keys: list[str]):
         self.player, self.title = player, title
@@ -84,7 +84,7 @@ class Studio:
         self.sockets = 0
         self.fitting = asyncio.Lock()  # one song at a time
         self.rendering = asyncio.Lock()
-        self.decoder = ThreadPoolExecutor(1, "decoder")  # one job after another; short ones only
+        self.decoder = ThreadPoolExecutor(1, "decoder")  # for short jobs, one after another
 
     async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Runs a short job on the decoder's thread."""
@@ -98,22 +98,22 @@ class Studio:
         piece = self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
         self.player.stretch(piece, 0, min(WINDOW_BLOCKS, piece.weights.shape[1]))
 
-    def describe(self, index: int) -> dict[str, Any]:
-        """What the page shows of a song."""
+    def song_data(self, index: int) -> dict[str, Any]:
+        """A song's data for the page."""
         track = self.player.tracks[index]
         return {
             "index": index,
             "name": track.name,
             "seconds": round(track.steps * self.player.step_seconds, 2),
-            "turn": layout.count_blocks(track.steps, self.player.config.model),
+            "blocks": layout.count_blocks(track.steps, self.player.config.model),
             "key": self.keys[index],
             "shift": track.shift,
-            "guest": index >= self.learned,
+            "added": index >= self.learned,
         }
 
 
 def first_songs(player: Player) -> list[int]:
-    """Songs that the page starts with, evenly spaced over the list."""
+    """The indices of the songs that the page starts with, evenly chosen."""
     count = min(FIRST_SONGS, len(player.tracks))
     return np.unique(np.linspace(0, len(player.tracks) - 1, count).round().astype(int)).tolist()
 
@@ -128,7 +128,7 @@ def first_seconds(player: Player) -> float:
 
 
 async def songs(request: Request) -> Response:
-    """All that the page needs to start."""
+    """The data that the page needs to start."""
     studio: Studio = request.app.state.studio
     return JSONResponse(
         {
@@ -139,17 +139,17 @@ async def songs(request: Request) -> Response:
             "high": studio.player.config.roll.high,
             "first": first_songs(studio.player),
             "seconds": first_seconds(studio.player),
-            "most": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
+            "limits": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
             "wav": True,
-            "songs": [studio.describe(index) for index in range(len(studio.player.tracks))],
+            "songs": [studio.song_data(index) for index in range(len(studio.player.tracks))],
         }
     )
 
 
 async def song_notes(request: Request) -> Response:
-    """A song's own notes in the common key, for the roll."""
+    """The notes of a song played back, in the common key, for the piano roll."""
     studio: Studio = request.app.state.studio
-    index = request.path_params["index"]  # as text: Python refuses to read thousands of digits
+    index = request.path_params["index"]  # checked as text, because int() raises for thousands of digits
     if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.tracks):
         return Response("no such song", 404)
     song = await studio.compute(studio.player.recall, int(index))
@@ -157,7 +157,7 @@ async def song_notes(request: Request) -> Response:
 
 
 async def play(socket: WebSocket) -> None:
-    """Music for the newest message of the page; for an older one nothing more is decoded."""
+    """Sends the music that the page's newest message asks for; work on older messages is abandoned."""
     studio: Studio = socket.app.state.studio
     if studio.sockets >= MAX_SOCKETS:
         return await socket.close(1013)
@@ -171,7 +171,7 @@ async def play(socket: WebSocket) -> None:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        for error in [task.exception() for task in done]:  # of all, else asyncio warns about the others
+        for error in [task.exception() for task in done]:  # asked of all, or asyncio would warn about the others
             if error:
                 raise error
     except (WebSocketDisconnect, TimeoutError, RuntimeError, KeyError):  # KeyError: a message that is not text
@@ -214,7 +214,7 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
         if recipe.random:
             await send(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
         for index, (start, stop) in enumerate(studio.player.order(count, first or 0)):
-            # While the pointer is dragged messages follow at once: beyond the first stretch nothing is decoded yet.
+            # While the pointer is dragged messages come in quick succession, and only first stretches are decoded.
             if index and await latest.arrives(LINGER_SECONDS if index == 1 else 0.0):
                 break
             notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
@@ -232,7 +232,7 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
 
 
 def _drawn(studio: Studio, tracks: Any, weights: np.ndarray) -> dict[str, Any]:
-    """Which songs a random piece goes through, and their weights at up to 128 moments."""
+    """The songs of a random piece, and their weights at up to 128 moments."""
     names = [track.name for track in studio.player.tracks]
     columns = np.linspace(0, weights.shape[1] - 1, min(weights.shape[1], 128)).round().astype(int)
     return {
@@ -248,7 +248,7 @@ def _flat_notes(notes: np.ndarray) -> list[int]:
 
 
 def _loads(text: str | bytes) -> Any:
-    """JSON from outside; ValueError if it is none."""
+    """JSON data; ValueError if the text is not JSON."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -260,7 +260,7 @@ def _dumps(data: Any) -> str:
 
 
 async def download(request: Request) -> Response:
-    """A piece as a file, .mid or .wav."""
+    """A piece as a .mid or .wav file."""
     studio: Studio = request.app.state.studio
     try:
         recipe = read_recipe(_loads(await request.body()), len(studio.player.tracks))
@@ -269,14 +269,14 @@ async def download(request: Request) -> Response:
     song = await studio.compute(studio.player.whole, recipe)
     if request.url.path.endswith(".wav"):
         if studio.rendering.locked():
-            return Response("another piece is being rendered; wait for it to end", 429)
+            return Response("another piece is being rendered; try again when it is done", 429)
         async with studio.rendering:
             try:
                 return Response(await in_thread(_wav, song), media_type="audio/wav")
             except SoundfontError as error:
                 return Response(str(error), 500)
-    made = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
-    return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(made)), media_type="audio/midi")
+    provenance = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
+    return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(provenance)), media_type="audio/midi")
 
 
 def _wav(song: Song) -> bytes:
@@ -287,12 +287,12 @@ def _wav(song: Song) -> bytes:
 
 
 async def add_song(request: Request) -> Response:
-    """Fits a song that is dropped on the page; answers with a line of JSON for each step of progress."""
+    """Fits a song that is dropped on the page; answers with lines of JSON: progress, then the song or the error."""
     studio: Studio = request.app.state.studio
     if len(studio.player.tracks) - studio.learned >= MAX_ADDED:
-        return Response(f"{MAX_ADDED} songs were added, the most there can be; start the studio again", 409)
+        return Response(f"{MAX_ADDED} songs have been added, the maximum; start the studio again", 409)
     if studio.fitting.locked():
-        return Response("another song is being learned; wait for it to end", 429)
+        return Response("another song is being learned; try again when it is done", 429)
     name = PurePosixPath(request.query_params.get("name", "")[:120].replace("\\", "/")).stem or "song"
     return StreamingResponse(_fit_progress(studio, escape(name), await request.body()), media_type="text/plain")
 
@@ -312,8 +312,8 @@ async def _fit_progress(studio: Studio, name: str, data: bytes) -> AsyncIterator
         while line := await lines.get():
             yield _dumps(line) + "\n"
         try:
-            index, recall = job.result()
-            yield _dumps({"song": studio.describe(index), "recall": round(recall, 4)}) + "\n"
+            index, note_f1 = job.result()
+            yield _dumps({"song": studio.song_data(index), "note_f1": round(note_f1, 4)}) + "\n"
         except ValueError as error:  # MidiError among them
             yield _dumps({"wrong": str(error)}) + "\n"
 
@@ -321,18 +321,18 @@ async def _fit_progress(studio: Studio, name: str, data: bytes) -> AsyncIterator
 def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
     player = studio.player
     song = midi_reader.parse(data, MAX_SECONDS)
-    # The path stands for the name alone; nothing is read from it.
+    # Only the path's name is used; nothing is read from it.
     entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
     rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
     track = latent_track(entry, song, rows)
-    recall = report.note_f1(player.params, track, player.config)
-    player.tracks.append(player.steady(track))
+    note_f1 = report.note_f1(player.params, track, player.config)
+    player.tracks.append(player.at_common_tempo(track))
     studio.keys.append(entry.key)
-    return len(player.tracks) - 1, recall
+    return len(player.tracks) - 1, note_f1
 
 
 def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
-    """Runs long work on a thread that does not keep the program alive."""
+    """Runs long work on a daemon thread, which does not keep the program alive."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -354,7 +354,7 @@ def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Futu
 
 
 def _page_routes() -> list[Route]:
-    """A route for each file of the page, read once: no path from a request reaches the file system."""
+    """A route for each file of the page, read once, so that no path from a request reaches the file system."""
 
     def route(path: Path) -> Route:
         body, kind = path.read_bytes(), KINDS[path.suffix]
@@ -369,7 +369,7 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 
 
 def app(studio: Studio, port: int) -> Guard:
-    """The studio as an ASGI application, for a server that answers on `port` of the loopback interface."""
+    """The studio as an ASGI application, for a server on `port` of the loopback interface."""
     routes = [
         *_page_routes(),
         Route("/songs", songs),

@@ -1,4 +1,4 @@
-"""The studio's server, for the loopback interface alone: starting and stopping."""
+"""Starting and stopping the studio's server, on the loopback interface only."""
 
 import functools
 import logging
@@ -28,11 +28,11 @@ HOST = "127.0.0.1"
 
 
 def load(path: Path) -> Studio:
-    """The studio of a trained run. RunError or StudioError if there is none."""
+    """The studio of a trained run. RunError or StudioError if there is no run or no checkpoint."""
     run: Run = read_run(path)
     step, _ = checkpoint.whole_step(run)
     if step is None:
-        raise StudioError(f"{path}: nothing learned yet; train it first")
+        raise StudioError(f"{path}: has no checkpoint yet; train it first")
     params, table = checkpoint.restore_model(run, step)
     tracks = latent_tracks(run.corpus(), table, run.config)
     player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))
@@ -41,7 +41,7 @@ def load(path: Path) -> Studio:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that ends at once on a signal."""
+    """A uvicorn server that stops at once on a signal."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio):
         super().__init__(config)
@@ -49,18 +49,18 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.studio.stopping.set()
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections that are cut off now are no errors
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # closed connections are not errors now
         self.force_exit = True
         super().handle_exit(sig, frame)
 
 
 def server(studio: Studio, port: int) -> tuple[Server, socket.socket]:
-    """A server and the socket that it is to listen on; port 0 takes any."""
+    """A server and its listening socket; port 0 chooses a free port. StudioError if the port cannot be used."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
-        listening.listen(128)  # from here on the page can be opened, and waits
+        listening.listen(128)  # from now on a browser can connect, and waits
     except OSError as error:
         listening.close()
         raise StudioError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from error
@@ -87,13 +87,13 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     studio.warm()
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
     count = len(studio.player.tracks)
-    print(f"{count} songs, warm in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
+    print(f"{count} songs, ready in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
         threading.Thread(target=functools.partial(webbrowser.open, url), daemon=True).start()
     try:
         ready.run(sockets=[listening])
     finally:
-        if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for what it computes
+        if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for the thread
             os._exit(128 + signal.SIGINT)
     if studio.stopping.is_set():  # uvicorn raises the signal again, which is sometimes lost
         raise KeyboardInterrupt

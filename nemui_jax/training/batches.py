@@ -1,4 +1,4 @@
-"""Batches drawn on the device: the music there, a shuffle of its blocks, targets unpacked."""
+"""Batches drawn on the device: the music, a shuffle of its blocks, and their targets."""
 
 import math
 from typing import NamedTuple
@@ -21,12 +21,12 @@ class Data(NamedTuple):
 
     rolls: dataset.Rolls
     queries: layout.Queries
-    skipped: Int[Array, ""] | np.int32 = np.int32(0)  # updates that were made on other music
-    replay: layout.Queries | None = None  # if there are any, each batch has as many of these again
+    skipped: Int[Array, ""] | np.int32 = np.int32(0)  # of the updates so far, those made on other music
+    replay: layout.Queries | None = None  # queries of old songs, of which each batch has as many as of `queries`
 
 
 def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
-    """The corpus on the devices, and the most notes that begin in one block (a shape, so static to the update)."""
+    """The corpus on the devices, and the largest number of notes that begin in a block (static, as it is a shape)."""
     rolls = dataset.pack(corpus, config)
     max_notes_per_block = dataset.max_notes_per_block(rolls.note_start, config.model.block_steps)
     data = Data(rolls, layout.corpus_queries(corpus.lengths, config))
@@ -34,16 +34,16 @@ def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) 
 
 
 def sample_batch(key: Key[Array, ""], step: Int[Array, ""], data: Data, config: TrainConfig) -> layout.Queries:
-    """The batch of this update, `batch_windows` windows of blocks; of each kind, where there is music to replay."""
-    kinds = [data.queries] if data.replay is None else [data.queries, data.replay]
-    drawn = [sample_queries(key, step - data.skipped, queries, config) for queries in kinds]
+    """The batch of this update: `batch_windows` windows of blocks from `queries`, and as many from any `replay`."""
+    sources = [data.queries] if data.replay is None else [data.queries, data.replay]
+    drawn = [sample_queries(key, step - data.skipped, queries, config) for queries in sources]
     return layout.Queries(*(jnp.concatenate(column) for column in zip(*drawn, strict=True)))
 
 
 def sample_queries(
     key: Key[Array, ""], step: Int[Array, ""], queries: layout.Queries, config: TrainConfig
 ) -> layout.Queries:
-    """Windows that begin at blocks in shuffled order, at every block once a pass."""
+    """Windows of consecutive blocks, whose first blocks are shuffled: each block comes first once a pass."""
     count = len(queries.step)
     position = step.astype(jnp.uint32) * config.batch_windows + jnp.arange(config.batch_windows, dtype=jnp.uint32)
     window = shuffle(key, position, count)[:, None] + jnp.arange(config.window_blocks, dtype=jnp.uint32)[None]
@@ -52,11 +52,11 @@ def sample_queries(
 
 
 def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) -> UInt32[Array, " batch"]:
-    """Entry `position` of an endless shuffle of `range(count)`, a new order each pass, in constant memory.
+    """Entries `position` of an endless shuffle of `range(count)`, in a new order each pass, in constant memory.
 
-    A Feistel network on pairs (Luby and Rackoff, 1988) permutes the next square number. Applied again to what it takes
-    to `count` or beyond until all is below (cycle-walking: Black and Rogaway, 2002), it permutes `range(count)`: each
-    entry goes to the next one below `count` on its cycle, and so no two go to the same.
+    A Feistel network on pairs (Luby and Rackoff, 1988) permutes the numbers below the next square. It is applied again
+    to results of `count` or more until they are below it (cycle-walking: Black and Rogaway, 2002), which permutes
+    `range(count)`: each entry is mapped to the next one below `count` on its cycle, and no two to the same.
     """
     side = jnp.uint32(math.isqrt(count - 1) + 1)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, position // jnp.uint32(count))
@@ -81,7 +81,7 @@ def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) 
 def make_targets(
     rolls: dataset.Rolls, start: Int[Array, " query"], config: Config, max_notes_per_block: int
 ) -> losses.Target:
-    """The music of the blocks that begin at these steps, unpacked."""
+    """The targets of the blocks that begin at these steps."""
     block = config.model.block_steps
     first, last = rolls.note_start[start], rolls.note_start[start + block]
     note = first[:, None] + jnp.arange(max_notes_per_block)[None]

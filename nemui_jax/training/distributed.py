@@ -1,7 +1,7 @@
-"""Many devices, on one host or on several: how a state is laid over them, and what processes exchange.
+"""Many devices, on one host or several: the placement of arrays, and communication between processes.
 
-The batch and the rows of the table are split over one axis, DATA; weights and music are on every device. On one device
-nothing of this happens.
+The batch and the rows of the table are split over one mesh axis, DATA; weights and music are on every device. With one
+device there is no mesh, and arrays stay where they are.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ DATA = "data"
 
 
 def join(coordinator: str, count: int | None, index: int | None) -> None:
-    """Makes this process one of several that train together; call it before anything is computed.
+    """Makes this process number `index` of `count` that train together; call it before any computation.
 
-    `coordinator` is host:port of the first of `count` processes, or `auto` on SLURM, Cloud TPU and Kubernetes, where
-    JAX finds out for itself. ValueError or RuntimeError where they do not come together.
+    `coordinator` is host:port of process 0, or `auto` on SLURM, Cloud TPU and Kubernetes, where JAX finds all three
+    itself. ValueError or RuntimeError if they cannot connect.
     """
     if coordinator == "auto":
         jax.distributed.initialize()
@@ -30,14 +30,14 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
 
 
 def leave() -> None:
-    """Ends what `join` began, when all processes are here; one that just ends may take the others down."""
+    """Disconnects from the other processes once all have reached this point; else one that exits may end the others."""
     if jax.process_count() > 1:
         barrier("all done")
         jax.distributed.shutdown()
 
 
 def make_mesh(count: int | None = None) -> Mesh | None:
-    """The first `count` devices, by default those of all processes, in a row; None where that is one."""
+    """A mesh of the first `count` devices, by default those of all processes; None for one device."""
     count = jax.device_count() if count is None else count
     if count == 1:
         return None
@@ -45,42 +45,42 @@ def make_mesh(count: int | None = None) -> Mesh | None:
 
 
 def make_sharding(mesh: Mesh | None, split: bool) -> Sharding:
-    """How an array lies over a mesh: whole on each device, or `split` along its first axis."""
+    """The sharding of an array over a mesh: replicated on each device, or `split` along its first axis."""
     if mesh is None:
-        with jax.ensure_compile_time_eval():  # a run may be read while a function is traced
+        with jax.ensure_compile_time_eval():  # a checkpoint may be read while a function is traced
             return SingleDeviceSharding(next(iter(jnp.zeros(()).devices())))  # the default one
     return NamedSharding(mesh, P(DATA) if split else P())
 
 
 def place_tree(tree: Any, mesh: Mesh | None, split: bool = False) -> Any:
-    """Arrays laid over a mesh; as they are where there is none. Every process must pass the same numbers."""
+    """Arrays placed on a mesh, or unchanged without one. Every process must pass the same values."""
     if mesh is None:
         return tree
 
     def put(leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        whole = np.asarray(leaf)
-        return jax.make_array_from_callback(whole.shape, make_sharding(mesh, split), lambda index: whole[index])
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, make_sharding(mesh, split), lambda index: values[index])
 
     return jax.tree.map(put, tree)
 
 
 def mesh_scope(array: Any) -> Any:
-    """A context in which the mesh that an array lies on is in force, for `constrain`; none for one device's array."""
+    """A context that sets the mesh of an array, for `constrain`; it does nothing for an array on one device."""
     mesh = getattr(array.sharding, "mesh", None)
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def constrain(tree: Any, split: bool) -> Any:
-    """Inside a jitted function: arrays `split` over the mesh in force, or whole; as they are where there is none."""
+    """In a jitted function: arrays `split` over the mesh that is set, or replicated; unchanged if none is set."""
     if jax.sharding.get_abstract_mesh().empty:
         return tree
     return jax.lax.with_sharding_constraint(tree, P(DATA) if split else P())
 
 
 def gather(tree: Any) -> Any:
-    """Arrays that lie over a mesh as whole arrays of this host; others as they are. All processes must call it."""
+    """Arrays on a mesh as complete arrays on this host; others unchanged. All processes must call it."""
 
     def whole(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
@@ -93,12 +93,12 @@ def gather(tree: Any) -> Any:
 
 
 def is_coordinator() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this is process 0, the one that writes and prints."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes have reached the barrier of this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

@@ -1,6 +1,6 @@
-"""Songs that the run has not seen: rows for them with the decoder fixed, or joined to the run while it learns on.
+"""New songs for a trained model: `fit_song` fits rows with the decoder fixed, `add_song` trains rows and decoder.
 
-Both are `train_loop`: the first with `update_params` off, the second with `first_row` at the new song's.
+Both use `train_loop`: `fit_song` with `update_params` off, `add_song` with `first_row` at the new song's first row.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from nemui_jax.training.step import (
     train_loop,
 )
 
-BATCH_BLOCKS = 256  # of the new song, and as many of old ones where the decoder learns too
+BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
 MIN_FINETUNE_UPDATES = 400
-FINETUNE_UPDATES_RATIO = 0.15  # of the updates that all old songs are trained for
-FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.3, 0.2  # of the rates that the run was trained at
+FINETUNE_UPDATES_RATIO = 0.15  # of the default number of updates for all old songs
+FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.3, 0.2  # of the rates in the configuration
 
 Progress = Callable[[int, int], None]
 
@@ -47,9 +47,9 @@ def fit_song(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
 ) -> Float[Array, "row latent"]:
-    """Latent rows for a song with the decoder fixed, from the origin by gradient, as in DeepSDF (Park et al., 2019).
+    """Latent rows for a song, optimised from zero with the decoder fixed, as in DeepSDF (Park et al., 2019).
 
-    Notes beyond the pitches of the grid are left out. `progress(done, of)` is called as updates are done.
+    Notes outside the pitches of the grid are left out. `progress(done, total)` is called with the number of updates.
     """
     data, max_notes = batches.load_data(dataset.Corpus((entry,), (within_pitches(song, entry, config),)), config)
     settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
@@ -71,7 +71,7 @@ def fit_song(
 
 
 class TrainedModel(NamedTuple):
-    """A decoder and the rows of all the songs that it knows."""
+    """A decoder, the rows of its songs, and what they were trained with."""
 
     params: Params
     table: Float[Any, "row latent"]
@@ -80,7 +80,7 @@ class TrainedModel(NamedTuple):
 
 
 def finetune_steps(model: TrainedModel) -> int:
-    """Updates with which a song is added, in whole calls: more where more is known that must stay as it is."""
+    """Updates for adding a song, in whole calls: more for a model of more songs, so that these are not forgotten."""
     trained = default_steps(layout.count_corpus_blocks(model.corpus.lengths, model.config), model.config.train)
     updates = max(MIN_FINETUNE_UPDATES, round(FINETUNE_UPDATES_RATIO * trained))
     return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
@@ -95,10 +95,10 @@ def add_song(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
 ) -> TrainedModel:
-    """Teaches a trained decoder one more song, whose rows join the end of the table; the others stay as they are.
+    """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
 
-    Half of each batch is of old songs, so that the decoder goes on playing their rows. Where the song needs pitches
-    that the grid does not have, the grid is widened. `progress(done, of)` is called as updates are done.
+    Half of each batch is of old songs, so that the decoder does not forget them. If the song has pitches outside the
+    grid, the grid is widened. `progress(done, total)` is called with the number of updates.
     """
     old, fitted = model.config, dataset.fit_pitches(model.config, dataset.Corpus((entry,), (song,)))
     low, high = min(old.roll.low, fitted.roll.low), max(old.roll.high, fitted.roll.high)
@@ -145,14 +145,14 @@ def _with_batch(config: Config, blocks: int, **rates: float) -> Config:
 def _finish(
     state: TrainState, loop: Iterable[tuple[TrainState, np.ndarray]], total: int, progress: Progress
 ) -> TrainState:
-    """The state at the end of a loop, which makes progress until then."""
+    """Runs a loop to its end, with progress; returns the last state."""
     for state, _ in loop:
         progress(int(state.step), total)
     return state
 
 
 def within_pitches(song: Song, entry: dataset.SongEntry, config: Config) -> Song:
-    """The song without the notes that lie beyond the pitches of the grid."""
+    """The song without notes outside the pitches of the grid."""
 
     def kept(part: Part) -> Part:
         pitch = part.notes["pitch"].astype(int) + entry.shift

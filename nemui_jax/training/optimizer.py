@@ -1,4 +1,4 @@
-"""How weights and latent rows are updated, in optax's terms."""
+"""The optax transformations that update weights and latent rows, and their schedule."""
 
 from typing import Any, NamedTuple
 
@@ -8,14 +8,14 @@ from jaxtyping import Array, Float, Int
 
 from nemui_jax.config import TrainConfig
 
-SCHEDULE_COUNTS = 1000  # a schedule is of the share of a training that is done, in this many counts
-WARMUP_SHARE, LAST_RATE = 0.05, 0.01
+SCHEDULE_COUNTS = 1000  # the count at which schedules end, whatever the number of updates
+WARMUP_SHARE, LAST_RATE = 0.05, 0.01  # of all updates; of the peak rate
 
 
 class Optimizer(NamedTuple):
-    """A transformation for the weights and one for each latent row, which counts its own updates.
+    """A transformation for the weights, and one for each latent row, whose state counts the updates of that row.
 
-    Their `update` is given `progress`, the share of all updates that is done, where it takes extra arguments.
+    If `update` takes extra arguments, it is given `progress`: the number of updates done, divided by all.
     """
 
     params: optax.GradientTransformation
@@ -33,7 +33,7 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
 
 
 def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
-    """The share of the peak learning rate: a warm-up over the first 20th, then a cosine to 1 %; or 1 throughout."""
+    """The learning rate as a share of its peak: a warm-up over the first 5 %, then a cosine to 1 %; or constant."""
     if config.constant_rate:
         return optax.constant_schedule(1.0)
     return optax.warmup_cosine_decay_schedule(
@@ -42,12 +42,12 @@ def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def learning_rate_share(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Float[Array, ""]:
-    """The share of the peak learning rate that is in force in an update."""
+    """The learning rate of update `step` of `total`, as a share of its peak."""
     return jnp.asarray(learning_rate_schedule(config)(SCHEDULE_COUNTS * step / total))
 
 
 def scale_by_progress(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Scales updates by a schedule of `progress`; optax's own count updates, which rows have few of, each its own."""
+    """Scales updates by a schedule of `progress`, because the number of updates differs from row to row."""
 
     def init(params: optax.Params) -> optax.EmptyState:
         return optax.EmptyState()

@@ -1,8 +1,8 @@
-"""Training on more music than the device holds: shards of whole songs take turns on it.
+"""Training on more music than fits into device memory: shards of whole songs are trained on in rotation.
 
-The music of every shard lies in memory-mapped files of one shape, so that one compiled step serves all; the table and
-its optimiser's state stay on the host. While the device trains on one shard, a thread loads the next one, and the rows
-of the last one are written back: shards share no rows. A visit is about one pass over a shard.
+The music of all shards is in memory-mapped files and padded to one shape, so that one compiled update serves all; the
+table and its optimiser state stay on the host. While the device trains on one shard, a thread loads the next; then the
+shard's rows are written back to the table (no two shards share rows). A visit is about one pass over a shard.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
 from nemui_jax.training.step import ROW_MULTIPLE, UPDATES_PER_CALL, OptimizerOf, TrainState, train_loop
 
-FILL = 0.8  # of the memory, that the music and the rows of two shards may take
+FILL = 0.8  # share of the memory that the music and rows of two shards may take
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,22 @@ class Shards:
     """Songs in groups, with their music in memory-mapped arrays."""
 
     music: tuple[tuple[dataset.Rolls, layout.Queries], ...]
-    rows: tuple[tuple[int, int], ...]  # of each shard, in the whole table
-    max_notes_per_block: int  # that begin in it
+    rows: tuple[tuple[int, int], ...]  # first row of each shard in the table, and the row after its last
+    max_notes_per_block: int  # largest number of notes that begin in a block
 
-    def longest(self, pick: Callable[[dataset.Rolls, layout.Queries], Any]) -> int:
-        """The most that a shard has of what is picked."""
-        return max(len(pick(*music)) for music in self.music)
+    def max_length(self, array_of: Callable[[dataset.Rolls, layout.Queries], Any]) -> int:
+        """The largest length of one of the arrays over all shards."""
+        return max(len(array_of(*music)) for music in self.music)
 
     def visit_steps(self, config: TrainConfig) -> int:
-        """Updates that a shard is trained for at a time: about a pass over it, in whole calls."""
+        """Updates in a visit: about a pass over the longest shard, in whole calls."""
         batch = config.batch_windows * config.window_blocks
-        calls = self.longest(lambda _, queries: queries.step) / batch / UPDATES_PER_CALL
+        calls = self.max_length(lambda _, queries: queries.step) / batch / UPDATES_PER_CALL
         return max(round(calls), 1) * UPDATES_PER_CALL
 
 
 def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
-    """About how many bytes the music, the table and its moments take on a device."""
+    """An estimate of the device memory, in bytes, for music, table and optimiser moments."""
     steps = layout.count_corpus_blocks(corpus.lengths, config) * config.model.block_steps
     notes = sum(entry.notes for entry in corpus.entries)
     cells = 2 * -(-(config.roll.high - config.roll.low + 1) // 8)
@@ -57,15 +57,15 @@ def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
 
 
 def device_memory() -> float:
-    """Bytes that the smallest device has for arrays; endless where it does not say, as on a CPU."""
+    """The memory limit in bytes of the device with the least; infinite if it has none, such as a CPU."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", float("inf")) for device in jax.local_devices()]
     return min(limits)
 
 
 def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[range]:
-    """The songs in groups that fit into the memory two at a time; all in one if they fit at once.
+    """Groups of successive songs, two of which fit into `memory` bytes; one group if all songs fit at once.
 
-    A song that is longer than that has a group of its own.
+    A song that is too long for that is a group by itself.
     """
     total, steps = bytes_needed(corpus, config), [entry.steps for entry in corpus.entries]
     if total <= FILL * memory:
@@ -80,7 +80,7 @@ def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[
 
 
 def write_shards(corpus: dataset.Corpus, groups: Sequence[range], config: Config, folder: Path) -> Shards:
-    """The shards of a corpus, packed into a folder of their own and read from there when they are used."""
+    """Packs the shards of a corpus into files in a folder, which is emptied first, and maps them into memory."""
     shutil.rmtree(folder, ignore_errors=True)
     starts = layout.row_starts(corpus.lengths, config)
     music, max_notes = [], 1
@@ -100,14 +100,14 @@ def _mapped(folder: Path, rolls: dataset.Rolls) -> dataset.Rolls:
 
 
 def load_shard(shards: Shards, number: int) -> batches.Data:
-    """A shard's music on the device, with as much of everything as the longest shard has."""
+    """A shard's music on the device, with every array padded to its largest length over all shards."""
     rolls, queries = shards.music[number]
-    steps = shards.longest(lambda rolls, _: rolls.pedal)
-    notes = shards.longest(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
+    steps = shards.max_length(lambda rolls, _: rolls.pedal)
+    notes = shards.max_length(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
     lengths = dataset.Rolls(steps, steps, steps + 1, notes, notes, notes, notes)
     padded = dataset.Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
     padded.note_start[len(rolls.note_start) :] = rolls.note_start[-1]
-    again = np.arange(shards.longest(lambda _, queries: queries.step)) % len(queries.step)
+    again = np.arange(shards.max_length(lambda _, queries: queries.step)) % len(queries.step)
     return jax.device_put(batches.Data(padded, layout.Queries(*(column[again] for column in queries)), np.int32(0)))
 
 
@@ -128,10 +128,10 @@ def train_loop_sharded(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Trains up to update `total`, a visit to a shard at a time; yields the state, its rows on the host, and losses.
+    """Trains up to update `total`, one visit at a time; yields the state, with rows on the host, and the losses.
 
-    A visit ends early, at the end of a call, where `should_stop`. A run that was interrupted goes on in the middle of a
-    visit as if it had not been.
+    If `should_stop` returns True, the visit ends after the current call. Training that is interrupted in the middle of
+    a visit can be continued with the same results.
     """
     visit_steps, count, done = shards.visit_steps(config.train), len(shards.music), int(state.step)
     table, table_opt = jax.tree.map(np.array, (state.latents, state.latents_opt))
@@ -146,9 +146,9 @@ def train_loop_sharded(
             data = loading.result()._replace(skipped=jnp.int32((visit - visit // count) * visit_steps))
             if until < total:
                 loading = thread.submit(load_shard, shards, (visit + 1) % count)
-            own = jax.tree.map(lambda leaf: _pad(leaf[start:end], room), (table, table_opt))  # noqa: B023
+            shard_rows = jax.tree.map(lambda leaf: _pad(leaf[start:end], room), (table, table_opt))  # noqa: B023
             loop = train_loop(
-                TrainState(step, params, params_opt, *jax.device_put(own)),
+                TrainState(step, params, params_opt, *jax.device_put(shard_rows)),
                 data,
                 key,
                 total,
@@ -159,11 +159,11 @@ def train_loop_sharded(
                 optimizer=optimizer,
             )
             for visited, part in loop:
-                step, params, params_opt, *own = visited
+                step, params, params_opt, *shard_rows = visited
                 losses.append(part)
                 if should_stop():
                     break
-            for whole, rows in zip(jax.tree.leaves((table, table_opt)), jax.tree.leaves(own), strict=True):
-                whole[start:end] = np.asarray(rows)[: end - start]
+            for all_rows, rows in zip(jax.tree.leaves((table, table_opt)), jax.tree.leaves(shard_rows), strict=True):
+                all_rows[start:end] = np.asarray(rows)[: end - start]
             done = int(step)
             yield TrainState(step, params, params_opt, table, table_opt), np.concatenate(losses)

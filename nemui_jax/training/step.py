@@ -1,6 +1,7 @@
-"""Training: the state, one update of it, many updates a call.
+"""Training: the state, one update of it, and many updates in one call.
 
-All data is on the device, batches are drawn there by index, and the host is visited once in UPDATES_PER_CALL.
+All data is on the device and batches are drawn there by index, so that control returns to the host only every
+UPDATES_PER_CALL updates.
 """
 
 import time
@@ -21,26 +22,26 @@ from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode, init
 from nemui_jax.training import batches, distributed
 from nemui_jax.training.optimizer import Optimizer, make_optimizer
 
-UPDATES_PER_CALL = 50  # seconds on a laptop
-ROW_MULTIPLE = 256  # the table's length is a multiple of this, so that any usual number of devices shares it evenly
+UPDATES_PER_CALL = 50  # which take seconds on a laptop
+ROW_MULTIPLE = 256  # the table's length is a multiple of this, so that it divides evenly over devices
 
 OptimizerOf = Callable[[TrainConfig], Optimizer]
 
 
 class TrainState(NamedTuple):
-    """All that an update changes."""
+    """Everything that an update changes."""
 
     step: Int[Array, ""]  # updates done
     params: Params
     params_opt: optax.OptState
     latents: Float[Array, "row latent"]
-    latents_opt: optax.OptState  # every leaf with a leading axis of rows: a row counts its own updates
+    latents_opt: optax.OptState  # each leaf has a leading axis of rows
 
 
 def place_state(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """A state over the devices of a mesh: its rows split, all else whole on each."""
-    whole, split = distributed.place_tree(state[:3], mesh), distributed.place_tree(state[3:], mesh, split=True)
-    return TrainState(*whole, *split)
+    """The state on the devices of a mesh: rows split, everything else replicated."""
+    replicated, split = distributed.place_tree(state[:3], mesh), distributed.place_tree(state[3:], mesh, split=True)
+    return TrainState(*replicated, *split)
 
 
 def init_state(
@@ -83,15 +84,15 @@ def train_step(
     update_params: bool = True,
     first_row: Int[Array, ""] | int = 0,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One update of `total`, of weights (if `update_params`) and of the rows that a batch reads, from `first_row` on.
+    """One update, of `total`; returns the new state and the loss.
 
-    Returns the new state and the loss. Rows are updated lazily: only those of the batch are gathered, with the state of
-    their optimiser, updated one by one and put back, so the cost does not depend on the size of the table. Over several
-    devices the batch and the table are split, and XLA sees to what goes between them.
+    It changes the weights, if `update_params`, and those rows of the batch that are not before `first_row`. Rows are
+    updated lazily: only the rows of the batch and their optimiser states are gathered, updated and written back, so
+    that the cost does not depend on the size of the table. On several devices the batch and the table are split.
     """
     batch = distributed.constrain(batches.sample_batch(key, state.step, data, config.train), split=True)
     target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
-    past_end = len(state.latents)  # read as anything, dropped when written
+    past_end = len(state.latents)  # an index that is clipped on reading and dropped on writing
     rows, slot = jnp.unique(batch.row, size=len(batch.row), fill_value=past_end, return_inverse=True)
     latents, latents_opt = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
 
@@ -110,12 +111,12 @@ def train_step(
     latents = optax.apply_updates(latents, updates)
     rows = jnp.where(rows >= first_row, rows, past_end)
     table, table_opt = jax.tree.map(
-        lambda whole, part: whole.at[rows].set(part, mode="drop", unique_indices=True),
+        lambda leaf, updated: leaf.at[rows].set(updated, mode="drop", unique_indices=True),
         (state.latents, state.latents_opt),
         (latents, latents_opt),
     )
-    whole = distributed.constrain((state.step + 1, params, params_opt), split=False)
-    return TrainState(*whole, *distributed.constrain((table, table_opt), split=True)), loss
+    replicated = distributed.constrain((state.step + 1, params, params_opt), split=False)
+    return TrainState(*replicated, *distributed.constrain((table, table_opt), split=True)), loss
 
 
 def batch_loss(
@@ -150,9 +151,9 @@ def train_steps(
     update_params: bool = True,
     first_row: Int[Array, ""] | int = 0,
 ) -> tuple[TrainState, Float[Array, " length"]]:
-    """`length` updates in one call; returns the new state and the loss at each. `train_step` says what the others are.
+    """`length` updates in one call; returns the new state and the loss of each. See `train_step` for the arguments.
 
-    The state that is passed in is used up (donated).
+    The state that is passed in is donated: it cannot be used again.
     """
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Float[Array, ""]]:
@@ -179,7 +180,7 @@ def train_loop(
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
     """Trains up to update `until`, by default `total`; yields the state and the losses of each call.
 
-    Calls end at multiples of UPDATES_PER_CALL, so a run that was interrupted goes on with the same ones.
+    Calls end at multiples of UPDATES_PER_CALL, so that training that is interrupted and continued makes the same calls.
     """
     run = partial(
         train_steps,
@@ -200,13 +201,13 @@ def train_loop(
 
 
 def default_steps(blocks: int, config: TrainConfig) -> int:
-    """Updates for this many blocks of music, in whole calls: each block is seen `passes` times."""
-    wanted = config.passes * blocks / (config.batch_windows * config.window_blocks)
-    return -(-max(round(wanted), config.least_steps) // UPDATES_PER_CALL) * UPDATES_PER_CALL
+    """The default number of updates for this many blocks of music: `passes` over each block, in whole calls."""
+    updates = config.passes * blocks / (config.batch_windows * config.window_blocks)
+    return -(-max(round(updates), config.least_steps) // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
 def is_finite(state: TrainState, losses: np.ndarray) -> bool:
-    """Whether training still is: no loss, weight or row is infinite or not a number."""
+    """Whether every loss, weight and row is a finite number."""
     leaves = [losses, state.latents, *jax.tree.leaves(state.params)]
     return all(bool((np if isinstance(leaf, np.ndarray) else jnp).isfinite(leaf).all()) for leaf in leaves)
 
@@ -222,7 +223,7 @@ def steps_in_time(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
 ) -> int:
-    """How many updates, in whole calls, fit into this time on this machine; measured on two calls, one compiling."""
+    """How many updates, in whole calls, take so many seconds here; measured with two calls, of which one compiles."""
     began = time.monotonic()
     run = partial(
         train_loop,

@@ -98,7 +98,7 @@ export function fromFragment(hash, info) {
   if (at.length && state.pad) Object.assign(state, { at: at[0], weights: null });
   if (places("path").length > 1) state.path = places("path").slice(0, 256);
   if (fields.has("random")) state.random = true;
-  for (const [name, low, high] of [["noise", 0, 4], ["seed", 0, 2 ** 32 - 1], ["seconds", 1, info.most.seconds]]) {
+  for (const [name, low, high] of [["noise", 0, 4], ["seed", 0, 2 ** 32 - 1], ["seconds", 1, info.limits.seconds]]) {
     const value = fields.get(name) ? Number(fields.get(name)) : NaN;
     if (value >= low && value <= high) state[name] = name === "seed" ? Math.floor(value) : value;
   }
@@ -118,7 +118,7 @@ function decoded(text) {
 
 /** The command that writes the same music; a `#` remark says where the command line has no such thing. */
 export function toCommand(state, info) {
-  const name = (song) => (info.songs[song].guest ? quote(info.songs[song].name + ".mid") : String(song));
+  const name = (song) => (info.songs[song].added ? quote(info.songs[song].name + ".mid") : String(song));
   const words = ["python run.py sample", `--run ${info.run}`];
   let remark = "";
   const rows = moments(state);

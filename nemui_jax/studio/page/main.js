@@ -176,7 +176,7 @@ async function loadParent(song) {
       }
       return 4 * low;
     };
-    parents.set(song, { notes, from, turn: info.songs[song].turn });
+    parents.set(song, { notes, from, blocks: info.songs[song].blocks });
     roll.refresh();
   } catch {
     parents.delete(song);
@@ -393,8 +393,8 @@ async function attempt(task, done) {
 }
 
 async function bringIn(file) {
-  const most = info.most.bytes / 2 ** 20;
-  if (file.size > info.most.bytes) return say(`${file.name} is larger than ${most} MiB, the most that the studio takes`, true);
+  const most = info.limits.bytes / 2 ** 20;
+  if (file.size > info.limits.bytes) return say(`${file.name} is larger than ${most} MiB, the most that the studio takes`, true);
   const veil = $("veil");
   veil.hidden = false;
   veil.querySelector("p").textContent = `Learning ${file.name}`;
@@ -426,7 +426,7 @@ $("noise").oninput = (event) => {
   change(event.timeStamp);
 };
 $("seconds").onchange = () => {
-  state.seconds = Math.min(Math.max(Math.round(+$("seconds").value) || state.seconds, 1), info.most.seconds);
+  state.seconds = Math.min(Math.max(Math.round(+$("seconds").value) || state.seconds, 1), info.limits.seconds);
   setLoop(null);
   change();
 };

@@ -8,7 +8,7 @@ const HEAD = 0.28; // where on the roll the playhead stands while the music play
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 export class Roll {
-  /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map, parent(song) -> {notes, turn, ...} | null. */
+  /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map, parent(song) -> {notes, blocks, ...} | null. */
   constructor(element, player, calls) {
     Object.assign(this, { element, player, calls, start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
     this.canvas = element.querySelector(".notes");
@@ -228,10 +228,10 @@ export class Roll {
     const parent = this.calls.parent(song);
     if (!parent || weight > 0.995) return;
     const { start, span, music } = this;
-    const turn = parent.turn * music.block;
+    const period = parent.blocks * music.block;
     pen.fillStyle = ink(song, (isDark() ? 0.13 : 0.14) + 0.2 * weight);
-    for (let round = Math.floor(start / turn); round * turn < start + span; round++) {
-      const offset = round * turn;
+    for (let round = Math.floor(start / period); round * period < start + span; round++) {
+      const offset = round * period;
       for (let i = parent.from(start - offset - 6); i < parent.notes.length; i += 4) {
         const from = offset + parent.notes[i] / 1000;
         if (from > start + span) break;
