@@ -13,40 +13,35 @@ UsageError (all ValueError), or Failed (a RuntimeError), each with one clear lin
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-import numpy as np
 from jaxtyping import Float
 
-from nemui_jax import config, recipe, shell, trainer
+from nemui_jax import config, recipe, trainer
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
-from nemui_jax.model import latents
-from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT, steady_clock
+from nemui_jax.loader import ModelLoader
+from nemui_jax.music.clock import steady_clock
 from nemui_jax.music.song import MAX_SECONDS, Song, cut_song, retime
-from nemui_jax.piece import KeyName, Number, Options, Piece, Plan, import_plots
+from nemui_jax.piece import KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
+from nemui_jax.runs.components import check_component
 from nemui_jax.runs.run import Run, read_run, read_scores
 from nemui_jax.trainer import Event, TrainOptions
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from nemui_jax.model.decoder import Params
+    from nemui_jax.model.decoder import DecoderClass, Params
     from nemui_jax.sampling.decode import LatentTrack
-    from nemui_jax.sampling.select import DecodedSong
+    from nemui_jax.training.step import OptimizerOf
 else:  # what they come from takes seconds to import
-    Figure = Params = LatentTrack = DecodedSong = Any
+    DecoderClass = Params = LatentTrack = OptimizerOf = Any
 RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
-TRACKS_KEPT, VOICES_KEPT = 64, 16  # between pieces: a decoded song of five minutes takes 8 MB
 __all__ = ["LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
-FIT_ENOUGH = 0.9  # note F1 from which a song whose rows were fitted is good enough to play with
 SongName = SupportsIndex | str | Path
 Report = Callable[[str], None]  # called with a line about what is done on the way
 
@@ -55,9 +50,11 @@ def _ignore(_: str) -> None:
     pass
 
 
-def load(path: str | Path, report: Report = _ignore) -> "LoadedRun":
-    """The run in a folder; RunError if there is none."""
-    return LoadedRun(read_run(Path(path)), report)
+def load(path: str | Path, report: Report = _ignore, *, decoder: DecoderClass | None = None) -> "LoadedRun":
+    """The run in a folder; RunError if there is none, or if it was trained with another decoder than this one."""
+    run = read_run(Path(path))
+    check_component(run.path, "decoder", run.decoder, decoder)
+    return LoadedRun(run, report, decoder=decoder)
 
 
 def train(
@@ -66,6 +63,8 @@ def train(
     config: config.Config | None = TrainOptions.config,
     *,
     overrides: Sequence[str] = TrainOptions.overrides,
+    decoder: DecoderClass | None = TrainOptions.decoder,
+    optimizer: OptimizerOf | None = TrainOptions.optimizer,
     seed: int = TrainOptions.seed,
     steps: int | None = TrainOptions.steps,
     minutes: Number | None = TrainOptions.minutes,
@@ -87,6 +86,8 @@ def train(
     options = TrainOptions(
         config=config,
         overrides=overrides,
+        decoder=decoder,
+        optimizer=optimizer,
         seed=seed,
         steps=steps,
         minutes=minutes,
@@ -98,14 +99,15 @@ def train(
         report=report,
     )
     if not isinstance(songs, str | Path):
-        return LoadedRun(trainer.train(dataset.from_songs(songs, options.roll), Path(run), options), report)
+        trained = trainer.train(dataset.from_songs(songs, options.roll), Path(run), options)
+        return LoadedRun(trained, report, decoder=decoder)
     if not Path(songs).is_dir():
         raise UsageError(f"{escape(songs)}: no such folder")
     corpus, reports = dataset.load(Path(songs), options.roll, max_seconds)
     for file in reports:
         if file.reason:
             report(f"not used: {escape(file.path)}: {file.reason}")
-    return LoadedRun(trainer.train(corpus, Path(run), options), report)
+    return LoadedRun(trainer.train(corpus, Path(run), options), report, decoder=decoder)
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,6 @@ class SongInfo:
     note_f1: float | None  # F1 of its onsets when it is played back, 0 to 1; None where that was not measured
 
 
-class _Model(NamedTuple):
-    """What plays songs: the run's model, or one that has learned more for one output."""
-
-    step: int  # of the run's checkpoint
-    config: config.Config
-    params: Params
-    track: Callable[[Any], LatentTrack]  # of a song, an index or a path
-    decoded: Callable[[Any, int], DecodedSong]  # a song by itself, over so many blocks
-    spread: Callable[[], Float[Any, " latent"]]  # of the rows: the unit of noise
-
-
 @dataclass(frozen=True)
 class LoadedRun:
     """A run to play: `song`, `mix`, `morph`, `perturb` and `random` give a Piece; see Options for what they take."""
@@ -139,6 +130,7 @@ class LoadedRun:
     run: Run
     report: Report = _ignore
     max_seconds: float = MAX_SECONDS  # that a song in a file may last
+    decoder: DecoderClass | None = None  # that it was trained with; None: the default one
 
     def __repr__(self) -> str:
         return f"<LoadedRun: {self.run.path}, {len(self.run.entries)} songs>"
@@ -171,7 +163,7 @@ class LoadedRun:
     @property
     def params(self) -> Params:
         """The weights of the decoder, for `nemui_jax.decode`."""
-        return self._params(self.step)
+        return self._loader.params(self.step)
 
     @cached_property
     def table(self) -> Float[Any, "row latent"]:
@@ -179,6 +171,10 @@ class LoadedRun:
         from nemui_jax.runs import checkpoint
 
         return checkpoint.restore_table(self.run, self.step)
+
+    @cached_property
+    def _loader(self) -> ModelLoader:
+        return ModelLoader(self.run, self.decoder, self.report, self.max_seconds)
 
     def song(
         self,
@@ -235,7 +231,7 @@ class LoadedRun:
         if len(songs) < 2:
             raise UsageError(f"a morph of {given['morph'] or 'nothing'}: name two songs at least")
         if weights is not None:
-            weights = _scaled(weights, len(songs))
+            weights = scale_points(weights, len(songs))
             given["weights"] = weights.tolist()
         return self._one(Plan(tuple(self._find(song) for song in songs), weights, given), options)
 
@@ -301,15 +297,25 @@ class LoadedRun:
         from nemui_jax.sampling.arrange import mixed_clock
         from nemui_jax.sampling.play import play
 
-        _check_sphere(options.path, min(prior.SONGS_PER_DRAW, len(self.run.entries)))
-        model = self._model(range(len(self.run.entries)), options.seed)
-        tracks = _Tracks(model.track, len(self.run.entries))
+        options.check_path(min(prior.SONGS_PER_DRAW, len(self.run.entries)))
+        model = self._loader.load(range(len(self.run.entries)), options.seed)
+        tracks = model.tracks(len(self.run.entries))
         steady = steady_clock()  # songs are compared at one tempo: a copy at another is one too
         sources = [retime(track.source, track.clock, steady).notes for track in map(model.track, range(len(tracks)))]
         made, compared, copies, unit = [], [], 0, model.spread()
         for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
-            used, weights = _draw(tracks, model.config, seconds or RANDOM_SECONDS, drawn)
-            song = play(model.params, used, weights, model.config, **sounds, noise=prior.NOISE, unit=unit, seed=drawn)
+            used, weights = prior.draw_seconds(tracks, model.config, seconds or RANDOM_SECONDS, drawn)
+            song = play(
+                model.params,
+                used,
+                weights,
+                model.config,
+                **sounds,
+                noise=prior.NOISE,
+                unit=unit,
+                seed=drawn,
+                decoder=model.decoder,
+            )
             song = cut_song(song, seconds) if seconds else song
             song = dataclasses.replace(song, name=f"random {drawn}")
             at_one_tempo = retime(song, mixed_clock(used, weights, model.config), steady).notes
@@ -340,19 +346,18 @@ class LoadedRun:
         if any(isinstance(plan.weights, tuple) and not all(0 <= w <= 1 for w in plan.weights) for plan in plans):
             self.report("weights below 0 or above 1 go beyond the songs: results are hard to foresee")
         for plan in plans:
-            _check_sphere(options.path, len(plan.songs))
+            options.check_path(len(plan.songs))
         from nemui_jax.sampling.arrange import count_blocks_in, mixed_clock
         from nemui_jax.sampling.play import play
 
-        model = self._model([song for plan in plans for song in plan.songs], options.seed)
+        model = self._loader.load([song for plan in plans for song in plan.songs], options.seed)
         settings = model.config
         for plan in plans:
             tracks = [model.track(song) for song in plan.songs]
-            weigh = partial(_weigh, plan)
             lengths = [layout.count_blocks(track.steps, settings.model) for track in tracks]
             blocks = min(lengths) if isinstance(plan.weights, tuple) else lengths[-1]
-            blocks = count_blocks_in(seconds, tracks, weigh, settings) if seconds else blocks
-            weights, mixed = weigh(blocks), len(tracks) > 1 or plan.noise or options.temperature
+            blocks = count_blocks_in(seconds, tracks, plan.weigh, settings) if seconds else blocks
+            weights, mixed = plan.weigh(blocks), len(tracks) > 1 or plan.noise or options.temperature
             song = play(
                 model.params,
                 tracks,
@@ -363,11 +368,13 @@ class LoadedRun:
                 unit=model.spread() if plan.noise else 1.0,
                 seed=plan.seed,
                 voices=[model.decoded(song, blocks) for song in plan.songs] if mixed else None,
+                decoder=model.decoder,
             )
             provenance = self._provenance({**plan.recipe, **options.recipe()}, plan.seed, model.step)
             clock = mixed_clock(tracks, weights, settings)
             sources = [retime(track.source, track.clock, clock) for track in tracks]
-            yield _piece(cut_song(song, seconds) if seconds else song, plan, tracks, sources, provenance)
+            song, names = cut_song(song, seconds) if seconds else song, [track.name for track in tracks]
+            yield make_piece(song, plan, names, sources, provenance)
 
     def _one(self, plan: Plan, options: Options) -> Piece:
         return next(self.play([dataclasses.replace(plan, seed=options.seed)], options))
@@ -375,115 +382,10 @@ class LoadedRun:
     def _find(self, song: SongName) -> int | Path:
         return recipe.find_song(song, self.run.entries)
 
-    @cached_property
-    def _usable(self) -> Callable[[tuple[int, ...], tuple[int, ...]], int]:
-        """The step to play songs from; looked at once for the same songs, as long as no checkpoint comes or goes."""
-        from nemui_jax.runs import checkpoint
-
-        return lru_cache(maxsize=TRACKS_KEPT)(lambda songs, _: checkpoint.usable_step(self.run, self.report, songs))
-
-    @cached_property
-    def _params(self) -> Callable[[int], Params]:
-        """Reads the weights at a step, and keeps them."""
-        from nemui_jax.runs import checkpoint
-
-        return lru_cache(maxsize=1)(partial(checkpoint.restore_params, self.run))
-
-    @cached_property
-    def _track(self) -> Callable[[int, int], LatentTrack]:
-        """Reads the track of a song of the run at a step, and keeps some; the rows of no other song are read."""
-        from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.decode import latent_track
-
-        def read(step: int, index: int) -> LatentTrack:
-            rows = checkpoint.restore_rows(self.run, step, index)
-            return latent_track(self.run.entries[index], self.run.song(index), rows)
-
-        return lru_cache(maxsize=TRACKS_KEPT)(read)
-
-    @cached_property
-    def _decoded(self) -> Callable[[int, int, int], DecodedSong]:
-        """Decodes a song of the run by itself, at a step and over so many blocks, and keeps some."""
-        from nemui_jax.sampling.select import decode_song
-
-        def decode(step: int, index: int, blocks: int) -> DecodedSong:
-            return decode_song(self._params(step), self._track(step, index), blocks, self.config)
-
-        return lru_cache(maxsize=VOICES_KEPT)(decode)
-
-    def _model(self, songs: Sequence[int | Path], seed: int) -> _Model:
-        """What plays these songs, of which those in files are learned first."""
-        from nemui_jax.runs import checkpoint
-
-        files = list(dict.fromkeys(song for song in songs if isinstance(song, Path)))
-        if files:
-            return self._model_with(files, seed)
-        indices = tuple(song for song in songs if isinstance(song, int))
-        step = self._usable(indices, tuple(checkpoint.saved_steps(self.run.path)))
-        track, decoded = partial(self._track, step), partial(self._decoded, step)
-        spread = partial(checkpoint.restore_spread, self.run, step)
-        return _Model(step, self.config, self._params(step), track, decoded, spread)
-
-    def _model_with(self, files: Sequence[Path], seed: int) -> _Model:
-        """The model with rows for songs in files: they are fitted; where that is too little the song is added."""
-        from nemui_jax.evaluation import report
-        from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.decode import latent_track, latent_tracks
-        from nemui_jax.sampling.select import decode_song
-        from nemui_jax.training import finetune
-
-        step = checkpoint.usable_step(self.run, self.report)
-        model = finetune.TrainedModel(*checkpoint.restore_model(self.run, step), self.run.corpus(), self.config)
-        found: dict[Path, int | LatentTrack] = {}
-        for path in files:
-            entry, song = dataset.load_file(path, self.config.roll, self.max_seconds)
-            hashes, name = [other.sha256 for other in model.corpus.entries], escape(path)
-            if entry.sha256 in hashes:
-                found[path] = hashes.index(entry.sha256)
-                continue
-            self.report(f"{name}: not in the run; fitting it")
-            track = latent_track(entry, song, finetune.fit_song(model.params, song, entry, model.config, seed))
-            f1 = report.note_f1(model.params, track, model.config)
-            if f1 >= FIT_ENOUGH:
-                self.report(f"{name}: fitted, with the decoder as it is; note F1 {f1:.3f}")
-                found[path] = track
-            else:
-                self.report(f"{name}: fitted, note F1 only {f1:.3f}; fine-tuning the decoder for this output")
-                found[path] = len(hashes)
-                model = finetune.add_song(model, entry, song, seed)
-                self.report(f"to keep it: {shell.command('add', '--file', path, '--run', self.run.path)}")
-        tracks: dict[int | Path, LatentTrack] = dict(enumerate(latent_tracks(model.corpus, model.table, model.config)))
-        for path, track in found.items():
-            tracks[path] = tracks[track] if isinstance(track, int) else track
-            f1 = report.note_f1(model.params, tracks[path], model.config)
-            self.report(f"{escape(path)}: note F1 {f1:.3f} when it is played back")
-        params, settings = model.params, model.config
-        return _Model(
-            step,
-            settings,
-            params,
-            track=tracks.__getitem__,
-            decoded=lambda song, blocks: decode_song(params, tracks[song], blocks, settings),
-            spread=partial(latents.spread, model.table),
-        )
-
     def _provenance(self, given: Mapping[str, Any], seed: int, step: int) -> str:
         """What made a piece, so that it can be made again."""
         used = {**given, "seed": seed, "run": self.run.fingerprint(step)}
         return "nemui_jax " + json.dumps(used, default=str)
-
-
-class _Tracks(Sequence[LatentTrack]):
-    """The tracks of a run, each read when it is first asked for."""
-
-    def __init__(self, read: Callable[[int], LatentTrack], count: int):
-        self._read, self._count = read, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._read(int(index))
 
 
 def _sounds(options: Options, entries: Sequence[dataset.SongEntry]) -> dict[str, Any]:
@@ -494,60 +396,3 @@ def _sounds(options: Options, entries: Sequence[dataset.SongEntry]) -> dict[str,
         "path": options.path,
         "temperature": float(options.temperature),
     }
-
-
-def _check_sphere(path: str, songs: int) -> None:
-    """UsageError where a sphere has no one way to go."""
-    if path == "sphere" and songs != 2:
-        raise UsageError(f"a sphere's path is one between two songs, and there are {songs}; take line or norm")
-
-
-def _scaled(weights: Any, songs: int) -> Float[np.ndarray, "song point"]:
-    """Weights `[song, point]` with a sum of 1 at each point."""
-    found = np.asarray(weights, float)
-    if found.ndim != 2 or len(found) != songs or not found.shape[1]:
-        raise UsageError(f"weights of shape {found.shape} for {songs} songs; give [song, point], a row for each song")
-    if not np.isfinite(found).all() or (found < 0).any() or (found.sum(0) <= 0).any():
-        raise UsageError("weights must be finite, not negative, and above 0 for some song at each point")
-    return found / found.sum(0)
-
-
-def _weigh(plan: Plan, blocks: int) -> Float[np.ndarray, "song block"]:
-    """A plan's weights in each of so many blocks."""
-    from nemui_jax.sampling.blend import mix_weights, morph_weights
-
-    if plan.weights is None:
-        return morph_weights(len(plan.songs), blocks)
-    if isinstance(plan.weights, tuple):
-        return mix_weights(plan.weights, blocks)
-    place = np.linspace(0, plan.weights.shape[1] - 1, blocks)
-    return np.stack([np.interp(place, np.arange(len(row)), row) for row in plan.weights])
-
-
-def _draw(
-    tracks: Sequence[LatentTrack], settings: config.Config, seconds: float, seed: int
-) -> tuple[list[LatentTrack], Float[np.ndarray, "song block"]]:
-    """What a new song of this length is made of, and with which weights (`prior.draw`)."""
-    from nemui_jax.sampling import prior
-    from nemui_jax.sampling.arrange import count_blocks_in
-
-    draw = partial(prior.draw_song, tracks, settings, seed=seed)
-    first = max(math.ceil(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT / settings.model.block_steps), 1)
-    blocks = count_blocks_in(seconds, draw(first)[0], lambda count: draw(count)[1], settings)
-    return draw(blocks)
-
-
-def _piece(song: Song, plan: Plan, tracks: Sequence[LatentTrack], sources: Sequence[Song], provenance: str) -> Piece:
-    """What was played of a plan, with the songs that it is made of, at the tempo that they have in it, and weights."""
-    weights, names = plan.weights if isinstance(plan.weights, tuple) else (), [track.name for track in tracks]
-    shown = [f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True)] if len(weights) > 1 else names
-    parents = tuple(
-        dataclasses.replace(cut_song(source, song.seconds), name=name)
-        for source, name in zip(sources, shown, strict=True)
-    )
-    kind = "morph" if not weights else "mix" if len(tracks) > 1 or plan.noise else "recall"
-    if kind != "recall":
-        title = f"variation of {names[0]}" if plan.noise else (" to " if kind == "morph" else " + ").join(shown)
-        song = dataclasses.replace(song, name=title)
-    stops = tuple(np.linspace(0, song.seconds, len(parents)).tolist()) if plan.weights is None else ()
-    return Piece(song, parents, kind, provenance, songs=tuple(names), weights=weights, stops=stops)

@@ -1,7 +1,7 @@
 """What is asked for when a run is played, and what comes of it: a song that can be heard, seen and written."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -18,7 +18,7 @@ from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.instruments import PROGRAMS
 from nemui_jax.music.key import estimate_key
-from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, MAX_SECONDS, Song, TempoMap
+from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, MAX_SECONDS, Song, TempoMap, cut_song
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +51,11 @@ class Options:
         if not 0 <= self.seed <= config.MAX_SEED:
             raise UsageError(f"seed={self.seed} is out of range; it is 0 to {config.MAX_SEED:,}")
 
+    def check_path(self, songs: int) -> None:
+        """UsageError where there are not as many songs as the path goes between."""
+        if self.path == "sphere" and songs != 2:
+            raise UsageError(f"a sphere's path is one between two songs, and there are {songs}; take line or norm")
+
     def recipe(self) -> dict[str, Any]:
         """Those that are not as they are by default, but for the seed."""
         given = dataclasses.asdict(self) | {
@@ -70,6 +75,27 @@ class Plan:
     recipe: Mapping[str, Any]  # what was asked for, in the words of the command line
     noise: float = 0.0
     seed: int = 0
+
+    def weigh(self, blocks: int) -> Float[np.ndarray, "song block"]:
+        """The weights in each of so many blocks. Imports JAX."""
+        from nemui_jax.sampling.blend import mix_weights, morph_weights
+
+        if self.weights is None:
+            return morph_weights(len(self.songs), blocks)
+        if isinstance(self.weights, tuple):
+            return mix_weights(self.weights, blocks)
+        place = np.linspace(0, self.weights.shape[1] - 1, blocks)
+        return np.stack([np.interp(place, np.arange(len(row)), row) for row in self.weights])
+
+
+def scale_points(weights: Any, songs: int) -> Float[np.ndarray, "song point"]:
+    """Weights `[song, point]` with a sum of 1 at each point; UsageError where they cannot be scaled so."""
+    found = np.asarray(weights, float)
+    if found.ndim != 2 or len(found) != songs or not found.shape[1]:
+        raise UsageError(f"weights of shape {found.shape} for {songs} songs; give [song, point], a row for each song")
+    if not np.isfinite(found).all() or (found < 0).any() or (found.sum(0) <= 0).any():
+        raise UsageError("weights must be finite, not negative, and above 0 for some song at each point")
+    return found / found.sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +185,22 @@ class Piece:
             import_plots().save(self.plot(title=path.stem), path)
         else:
             midi_writer.write(self.song, path, self.provenance)
+
+
+def make_piece(song: Song, plan: Plan, names: Sequence[str], sources: Sequence[Song], provenance: str) -> Piece:
+    """What was played of a plan, with the songs that it is made of, at the tempo that they have in it, and weights."""
+    weights = plan.weights if isinstance(plan.weights, tuple) else ()
+    shown = [f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True)] if len(weights) > 1 else names
+    parents = tuple(
+        dataclasses.replace(cut_song(source, song.seconds), name=name)
+        for source, name in zip(sources, shown, strict=True)
+    )
+    kind = "morph" if not weights else "mix" if len(names) > 1 or plan.noise else "recall"
+    if kind != "recall":
+        title = f"variation of {names[0]}" if plan.noise else (" to " if kind == "morph" else " + ").join(shown)
+        song = dataclasses.replace(song, name=title)
+    stops = tuple(np.linspace(0, song.seconds, len(parents)).tolist()) if plan.weights is None else ()
+    return Piece(song, parents, kind, provenance, songs=tuple(names), weights=weights, stops=stops)
 
 
 def import_plots() -> Any:

@@ -1,4 +1,4 @@
-"""Training a run as a function of its songs and options: begin or continue, loop, measure, save, log; and adding songs.
+"""Training a run as a function of its songs and options: begin or continue, loop, measure, save, log.
 
 Nothing is printed and no signal is handled here: `TrainOptions.callbacks` are called with an Event after each chunk of
 steps, `report` with a line about what else happens, and `should_stop` is asked when it suits. JAX is imported when
@@ -19,32 +19,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from nemui_jax import adding, shell
 from nemui_jax import config as configs
 from nemui_jax.config import Config, RollConfig
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
-from nemui_jax.evaluation import note_metrics
 from nemui_jax.files import resolve, write_text
+from nemui_jax.runs.components import Components, check_component, choose_components, component_name
 from nemui_jax.runs.run import (
     Run,
     create_run,
     lock_run,
-    locked_run,
     read_log,
     read_run,
     read_scores,
     run_exists,
     set_aside,
-    store_song,
-    write_manifest,
     write_scores,
 )
 
 if TYPE_CHECKING:
+    from nemui_jax.model.decoder import DecoderClass
     from nemui_jax.training.loop import Loop
-    from nemui_jax.training.step import TrainState
+    from nemui_jax.training.step import OptimizerOf, TrainState
 else:  # what they come from takes seconds to import
-    Loop = TrainState = Any
+    DecoderClass = Loop = OptimizerOf = TrainState = Any
 
 MEASUREMENTS = 10  # of note F1 in the course of a training
 MEASURED_SONGS = 4  # that stand for all until the last measurement
@@ -88,10 +87,15 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a run is trained, besides its songs. A run that exists is continued only with the same settings and seed."""
+    """How a run is trained, besides its songs.
+
+    A run that exists is continued only with the same settings, seed, decoder and optimizer.
+    """
 
     config: Config | None = None  # None: the default one, sized for the songs
     overrides: Sequence[str] = ()  # settings that win over it, such as "model.hidden_size=64"
+    decoder: DecoderClass | None = None  # a Flax module, made and called as Decoder is; None: Decoder
+    optimizer: OptimizerOf | None = None  # as `make_optimizer`, which is the default
     seed: int = 0  # 0 to 2**31 - 1
     steps: int | None = None  # None: as many as the music needs, or as `minutes` hold
     minutes: float | int | None = None  # that a new run is to take, about
@@ -116,6 +120,11 @@ class TrainOptions:
     def roll(self) -> RollConfig:
         """How songs are laid on the grid, for `dataset.load`."""
         return configs.override(self.config or Config(), self.overrides).roll
+
+    @property
+    def components(self) -> Components:
+        """The decoder and the optimizer, or the defaults. Imports JAX."""
+        return choose_components(self.decoder, self.optimizer)
 
 
 def train(corpus: dataset.Corpus, path: Path, options: TrainOptions) -> Run:
@@ -142,29 +151,12 @@ def train(corpus: dataset.Corpus, path: Path, options: TrainOptions) -> Run:
             return run
         run = read_run(path)
         _refuse_differences(run, options)
-        finished = _finish(run, run.corpus(), None, options, began)
         new = _compare_songs(run, corpus, options)
-        return _add(run, new, options.seed, options.report) if finished and new.entries else run
-
-
-def add(
-    path: Path,
-    songs: dataset.Corpus,
-    seed: int = 0,
-    report: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Run:
-    """Adds songs to a trained run, one after another; each is kept once it is learned. Returns the run.
-
-    `report` is called with a line for each song, `progress(done, of)` with steps. UsageError where the training is not
-    finished or a song is in the run already.
-    """
-    with locked_run(path) as run:
-        held = {entry.sha256: f"song {index} {entry.name}" for index, entry in enumerate(run.entries)}
-        for entry in songs.entries:
-            if entry.sha256 in held:
-                raise UsageError(f"{entry.path or entry.name}: in the run already, as {held[entry.sha256]}")
-        return _add(run, songs, seed, report, progress)
+        if not _finish(run, run.corpus(), None, options, began) or not new.entries:
+            return run
+        return adding.add_to_locked(
+            run, new, options.seed, options.report, decoder=options.decoder, optimizer=options.optimizer
+        )
 
 
 def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
@@ -182,30 +174,15 @@ def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
     return found
 
 
-def measure(
-    corpus: dataset.Corpus, config: Config, params: Any, table: Any, songs: int | None = None
-) -> tuple[Scores, ...]:
-    """How well songs are played back: note F1 and the like against their files; of some `songs`, or of all."""
-    from nemui_jax.sampling.decode import latent_tracks
-    from nemui_jax.sampling.play import play_back
-
-    tracks = latent_tracks(corpus, table, config)
-    chosen = range(len(tracks)) if songs is None else {*np.linspace(0, len(tracks) - 1, songs).astype(int).tolist()}
-    return tuple(
-        note_metrics.playback_scores(source, play_back(params, track, config)) if index in chosen else {}
-        for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True))
-    )
-
-
 def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: float) -> tuple[Run, Loop]:
     """A new run, with its music loaded. Of several processes the first one writes it."""
     from nemui_jax.runs import disk
     from nemui_jax.training import distributed
     from nemui_jax.training.step import default_steps
 
-    config = fit_config(corpus, options)
+    config, names = fit_config(corpus, options), [component_name(component) for component in options.components]
     size = sum(song.notes.nbytes + song.pedal.nbytes for song in corpus.songs)
-    disk.refuse_full_disk(path, corpus.lengths, config, size)
+    disk.refuse_full_disk(path, corpus.lengths, config, size, *options.components)
     loop = _make_loop(corpus, config, options)
     total = options.steps or default_steps(layout.count_corpus_blocks(corpus.lengths, config), config.train)
     if options.minutes:
@@ -214,9 +191,9 @@ def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: flo
         steps = loop.steps_in(options.minutes * 60 - (time.monotonic() - began))
         total = min(int(distributed.broadcast(float(steps))), configs.MAX_STEPS)
     if distributed.is_coordinator():
-        run = create_run(path, config, options.seed, total, corpus)
+        run = create_run(path, config, options.seed, total, corpus, *names)
     else:
-        run = Run(resolve(path), config, options.seed, total, corpus.entries)
+        run = Run(resolve(path), config, options.seed, total, corpus.entries, *names)
     distributed.barrier("run made")
     return run, loop
 
@@ -225,14 +202,16 @@ def _make_loop(corpus: dataset.Corpus, config: Config, options: TrainOptions) ->
     from nemui_jax.training.loop import make_loop
 
     memory = None if options.device_memory is None else options.device_memory * 2**30
-    return make_loop(corpus, config, options.seed, memory, options.should_stop, options.report)
+    return make_loop(corpus, config, options.seed, memory, options.should_stop, options.report, *options.components)
 
 
 def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainOptions, began: float) -> bool:
     """Trains a run from its newest whole checkpoint on; returns whether its training is finished."""
+    from nemui_jax.evaluation import playback
     from nemui_jax.runs import checkpoint, disk
     from nemui_jax.training import distributed
 
+    decoder, optimizer = options.components
     step, damaged = checkpoint.whole_step(run)
     if damaged:
         names = ", ".join(map(str, damaged))
@@ -241,11 +220,12 @@ def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainO
         options.report(f"training is finished: all {step:,} steps are done")
         scores = None
         if not any(read_scores(run)):  # it was stopped between the last checkpoint and its scores
-            scores = measure(corpus, run.config, *checkpoint.restore_model(run, step))
+            model = checkpoint.restore_model(run, step, decoder)
+            scores = playback.measure(corpus, run.config, *model, decoder)
     else:
         if step is not None:
             options.report(f"continues after step {step:,} of {run.total:,}")
-            disk.refuse_full_disk(run.path, run.lengths, run.config)
+            disk.refuse_full_disk(run.path, run.lengths, run.config, 0, decoder, optimizer)
         step, scores = _update(run, corpus, loop or _make_loop(corpus, run.config, options), step, options, began)
     if step == run.total and scores and distributed.is_coordinator():
         write_scores(run, scores)
@@ -267,13 +247,13 @@ def _update(
     done, scores, saved_at = start or 0, None, time.monotonic()
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
         chunk_began = time.monotonic()
-        for state, losses in loop.chunks(_state(run, loop, start), run.total):
+        for state, losses in loop.chunks(_state(run, loop, start, options.components), run.total):
             if not is_finite(state, losses):
                 raise _diverged(run, int(state.step))
             now, before, done = time.monotonic(), done, int(state.step)
             event = Event(run, done, losses, now - chunk_began, now - began, state)
             if done // every > before // every or done == run.total:
-                event = _measured(event, corpus)
+                event = _measured(event, corpus, options.components.decoder)
             _log(log, event)
             stop = distributed.largest(int(options.should_stop()))
             late = distributed.broadcast(time.monotonic() - saved_at) > options.save_seconds
@@ -290,7 +270,7 @@ def _update(
     return done, scores
 
 
-def _state(run: Run, loop: Loop, step: int | None) -> TrainState:
+def _state(run: Run, loop: Loop, step: int | None, components: Components) -> TrainState:
     """The state of a checkpoint, or that before training."""
     import jax
 
@@ -298,12 +278,14 @@ def _state(run: Run, loop: Loop, step: int | None) -> TrainState:
     from nemui_jax.training.step import init_state, place_state
 
     if step is not None:
-        return loop.place(lambda mesh: checkpoint.restore(run, step, mesh))
-    return loop.place(lambda mesh: place_state(init_state(jax.random.key(run.seed), run.rows, run.config), mesh))
+        return loop.place(lambda mesh: checkpoint.restore(run, step, mesh, *components))
+    key = jax.random.key(run.seed)
+    return loop.place(lambda mesh: place_state(init_state(key, run.rows, run.config, *components), mesh))
 
 
-def _measured(event: Event, corpus: dataset.Corpus) -> Event:
+def _measured(event: Event, corpus: dataset.Corpus, decoder: DecoderClass) -> Event:
     """The event with scores, in the first process, and with weights and rows that every process can read."""
+    from nemui_jax.evaluation import playback
     from nemui_jax.training import distributed
 
     params, latents = distributed.gather((event.state.params, event.state.latents))
@@ -311,7 +293,8 @@ def _measured(event: Event, corpus: dataset.Corpus) -> Event:
     if not distributed.is_coordinator():
         return event
     songs = None if event.step == event.total else MEASURED_SONGS
-    return dataclasses.replace(event, scores=measure(corpus, event.run.config, params, latents, songs))
+    scores = playback.measure(corpus, event.run.config, params, latents, decoder, songs)
+    return dataclasses.replace(event, scores=scores)
 
 
 def _open_log(run: Run, step: int) -> io.TextIOBase:
@@ -344,7 +327,12 @@ def _diverged(run: Run, step: int) -> Failed:
 
 
 def _refuse_differences(run: Run, options: TrainOptions) -> None:
-    """UsageError where a run was begun with other settings than these, but for what was fitted to its songs."""
+    """An error where a run was begun otherwise than so, but for what was fitted to its songs.
+
+    RunError for another decoder or optimizer, UsageError for other settings.
+    """
+    check_component(run.path, "decoder", run.decoder, options.decoder)
+    check_component(run.path, "optimizer", run.optimizer, options.optimizer)
     given, songs = options.config or Config(), dataset.Corpus(run.entries, ())
     if given.roll.common_key and run.config.roll.common_key:
         roll = dataclasses.replace(given.roll, low=run.config.roll.low, high=run.config.roll.high)
@@ -374,7 +362,12 @@ def _trained_longer(run: Run, steps: int) -> bool:
 
 
 def _compare_songs(run: Run, corpus: dataset.Corpus, options: TrainOptions) -> dataset.Corpus:
-    """The songs of a corpus that a run does not hold; reports them, and those that the corpus does not have."""
+    """The songs of a corpus that a run does not hold; reports them, and those that the corpus does not have.
+
+    UsageError where several processes would have to add them.
+    """
+    import jax
+
     held, given = ({entry.sha256 for entry in entries} for entries in (run.entries, corpus.entries))
     gone = [entry.name for entry in run.entries if entry.sha256 not in given]
     places = [place for place, entry in enumerate(corpus.entries) if entry.sha256 not in held]
@@ -382,6 +375,12 @@ def _compare_songs(run: Run, corpus: dataset.Corpus, options: TrainOptions) -> d
     if gone:
         options.report(f"kept in the run, though no longer among the songs given: {_some(gone)}")
     if places:
+        if jax.process_count() > 1:
+            command = shell.command("add", "--file", "FILE", "--run", run.path)
+            raise UsageError(
+                f"{run.path}: does not hold {_some([entry.name for entry in new.entries])}, and songs are added by one "
+                f"process; train without them, then add them with: {command}"
+            )
         options.report(f"new, and to be added: {_some([entry.name for entry in new.entries])}")
     return new
 
@@ -389,39 +388,3 @@ def _compare_songs(run: Run, corpus: dataset.Corpus, options: TrainOptions) -> d
 def _some(names: Sequence[str]) -> str:
     """How many names there are, and the first of them."""
     return f"{len(names)} ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
-
-
-def _add(
-    run: Run,
-    songs: dataset.Corpus,
-    seed: int,
-    report: Callable[[str], None],
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Run:
-    """Adds songs to a run that this process holds the lock of."""
-    from nemui_jax.runs import checkpoint
-    from nemui_jax.training import finetune
-
-    step = checkpoint.usable_step(run, report)
-    if step < run.total:
-        raise UsageError(f"{run.path}: trained to step {step:,} of {run.total:,}; finish its training first")
-    model = finetune.TrainedModel(*checkpoint.restore_model(run, step), run.corpus(), run.config)
-    before = read_scores(run)
-    if not all(before):
-        before = measure(model.corpus, model.config, model.params, model.table)
-    old = len(run.entries)
-    for entry, song in zip(songs.entries, songs.songs, strict=True):
-        began, steps = time.monotonic(), finetune.finetune_steps(model)
-        model = finetune.add_song(model, entry, song, seed, progress)
-        grown = dataclasses.replace(run, config=model.config, total=run.total + steps, entries=model.corpus.entries)
-        store_song(run, song, entry.sha256)
-        checkpoint.append(grown, run.total, model.params, model.table[run.rows :])
-        write_manifest(grown)
-        run = grown
-        report(f"song {len(run.entries) - 1} {entry.name}: added in {time.monotonic() - began:.1f} s")
-    scores = measure(model.corpus, model.config, model.params, model.table)
-    write_scores(run, scores)
-    lost = max(0.0, *(was["onset"] - now["onset"] for was, now in zip(before, scores[:old], strict=True)))
-    f1 = ", ".join(f"{score['onset']:.4f}" for score in scores[old:])
-    report(f"note F1 of what was added: {f1}; no other song lost more than {lost:.4f}")
-    return run

@@ -12,7 +12,6 @@ import pytest
 from conftest import ROOT, TINY, call, chorale, make_song, rubato
 
 import nemui_jax as nemui
-from nemui_jax import api
 from nemui_jax.data import layout, pianoroll
 from nemui_jax.errors import RecipeError, RunError, UsageError
 from nemui_jax.evaluation import note_metrics
@@ -20,6 +19,7 @@ from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.song import SONG_NOTE, Song, cut_song
 from nemui_jax.runs.run import Run
+from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import mixed_clock
 from nemui_jax.sampling.decode import LatentTrack
 
@@ -296,7 +296,7 @@ def test_a_new_song_in_beats_lasts_as_long_as_it_should(quarter_seconds):
         steps = pianoroll.count_steps(source.seconds, clock)
         shape = layout.count_song_rows(steps, settings.model), settings.model.latent_size
         tracks.append(LatentTrack(f"{index}", rng.normal(size=shape).astype(np.float32), steps, 0, source, clock))
-    used, weights = api._draw(tracks, settings, 30.0, 0)
+    used, weights = prior.draw_seconds(tracks, settings, 30.0, 0)
     steps = weights.shape[1] * settings.model.block_steps
     seconds = pianoroll.seconds_at(steps, mixed_clock(used, weights, settings))
     assert 30 <= seconds + 1e-6 < 30 + 2 * quarter_seconds

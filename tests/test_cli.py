@@ -264,7 +264,7 @@ def test_a_run_that_is_a_file(folder, tmp_path):
 def test_minutes_become_steps(folder, tmp_path, monkeypatch):
     """As many as the time that is left holds."""
     asked = []
-    monkeypatch.setattr("nemui_jax.training.loop.steps_in_time", lambda seconds, *_: asked.append(seconds) or 100)
+    monkeypatch.setattr("nemui_jax.training.loop.steps_in_time", lambda seconds, *_, **__: asked.append(seconds) or 100)
     answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--minutes", "0.5", settings=SMALLEST)
     assert answer.code == 0, answer
     assert 0 < asked[0] < 30  # what reading the songs took is taken off
@@ -344,8 +344,8 @@ def assert_same_end(path: Path, other: Path) -> None:
 def test_a_stopped_training_goes_on_as_if_it_had_not(songs_folder, finished, tmp_path, number, monkeypatch):
     loop = train_loop
 
-    def stopping(*arguments):
-        for state, losses in loop(*arguments):
+    def stopping(*arguments, **options):
+        for state, losses in loop(*arguments, **options):
             if state.step == 100:
                 signal.raise_signal(number)
             yield state, losses

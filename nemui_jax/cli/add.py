@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from nemui_jax import trainer
+from nemui_jax import adding
 from nemui_jax.cli import console
 from nemui_jax.data import dataset
 from nemui_jax.errors import UsageError
@@ -18,7 +18,7 @@ def add(args: argparse.Namespace) -> None:
     songs = _read(args.file, run, args.max_seconds)
     console.start_jax()
     with console.progress_bar("learning") as show:
-        grown = trainer.add(args.run, songs, args.seed, partial(print, flush=True), show)
+        grown = adding.add(args.run, songs, args.seed, partial(print, flush=True), show)
     console.print_result(args.run, f"{escape(args.run)}: has {len(grown.entries)} songs now")
     console.print_next(["sample", "--song", len(grown.entries) - 1, *console.run_flag(args.run)])
 

@@ -119,9 +119,13 @@ def score_playback(
     return found
 
 
-def note_f1(params: decoder.Params, track: LatentTrack, config: Config) -> float:
+def note_f1(
+    params: decoder.Params, track: LatentTrack, config: Config, decoder: decoder.DecoderClass = decoder.Decoder
+) -> float:
     """How well a track plays its song back: note F1 of onsets, 0 to 1."""
-    return note_metrics.note_scores(track.source.notes, play_back(params, track, config).notes).onset.f1
+    return note_metrics.note_scores(
+        track.source.notes, play_back(params, track, config, decoder=decoder).notes
+    ).onset.f1
 
 
 def block_seconds(config: Config) -> float:

@@ -240,6 +240,7 @@ def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
     # The new tempo map changes wherever one of the three maps does.
     knots = np.concatenate([before.beats_at(song.tempo_map.seconds), before.beat, after.beat])
     knots = np.unique(np.maximum(knots, before.beats_at(0.0)))
+    knots = knots[np.diff(knots, prepend=-np.inf) > 1e-6]  # else rounding makes tempos of what lies between two
     knots = np.append(knots, knots[-1] + 1)
     return replace(
         song,

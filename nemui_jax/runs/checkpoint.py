@@ -31,12 +31,15 @@ from jaxtyping import Float
 from nemui_jax.config import Config
 from nemui_jax.errors import RunError, SaveError
 from nemui_jax.files import sync, write_text
-from nemui_jax.model import decoder, latents
+from nemui_jax.model import latents
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params
 from nemui_jax.runs import integrity, rows
+from nemui_jax.runs.components import check_component
 from nemui_jax.runs.rows import MOMENTS
 from nemui_jax.runs.run import Run
 from nemui_jax.training import distributed
-from nemui_jax.training.step import TrainState, init_state, pad_rows, place_state
+from nemui_jax.training.optimizer import make_optimizer
+from nemui_jax.training.step import OptimizerOf, TrainState, init_state, pad_rows, place_state
 
 KEPT = 2  # newest checkpoints that stay
 CHUNK_BYTES = 4 * 2**20
@@ -53,7 +56,7 @@ def save(run: Run, state: TrainState) -> int:
     return step
 
 
-def append(run: Run, step: int, params: decoder.Params, song_rows: Float[Any, "row latent"]) -> int:
+def append(run: Run, step: int, params: Params, song_rows: Float[Any, "row latent"]) -> int:
     """Saves the checkpoint at a step again as that of `run.total`, with other weights and the rows of its last song.
 
     What is saved already is linked, not written: the cost does not grow with the table. Moments stay behind. Returns
@@ -66,12 +69,14 @@ def append(run: Run, step: int, params: decoder.Params, song_rows: Float[Any, "r
     return run.total
 
 
-def needs(table_rows: int, settings: Config) -> tuple[int, int]:
+def needs(
+    table_rows: int, settings: Config, decoder: DecoderClass = Decoder, optimizer: OptimizerOf = make_optimizer
+) -> tuple[int, int]:
     """Bytes that the checkpoints of a run with so many rows take, while one is written, and those of the largest file.
 
     Arrays are not compressed.
     """
-    state = jax.eval_shape(lambda key: init_state(key, table_rows, settings), jax.random.key(0))
+    state = jax.eval_shape(lambda key: init_state(key, table_rows, settings, decoder, optimizer), jax.random.key(0))
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
     return (KEPT + 1) * sum(sizes), min(max(sizes), CHUNK_BYTES)
 
@@ -113,26 +118,36 @@ def usable_step(run: Run, tell: Callable[[str], None] = print, songs: Sequence[i
     return step
 
 
-def restore(run: Run, step: int, mesh: Mesh | None = None) -> TrainState:
+def restore(
+    run: Run,
+    step: int,
+    mesh: Mesh | None = None,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+) -> TrainState:
     """The whole state of a checkpoint, to go on training, over a mesh of devices; it may have been saved on others.
 
-    One that a song was added to is at its end, and has no moments: they are those of a beginning.
+    One that a song was added to is at its end, and has no moments: they are those of a beginning. RunError where the
+    run was trained with another decoder or optimizer.
     """
+    check_component(run.path, "decoder", run.decoder, decoder)
+    check_component(run.path, "optimizer", run.optimizer, optimizer)
     if not (_folder(run, step) / MOMENTS).exists():
-        begun = init_state(jax.random.key(0), run.rows, run.config)
-        params, table = restore_model(run, step)
+        begun = init_state(jax.random.key(0), run.rows, run.config, decoder, optimizer)
+        params, table = restore_model(run, step, decoder)
         state = begun._replace(step=jnp.int32(step), params=params, latents=pad_rows(jnp.asarray(table)))
         return place_state(state, mesh)
-    found = _load(run, step, _parts(_abstract(run, mesh)))
+    found = _load(run, step, _parts(_abstract(run, mesh, decoder, optimizer)))
     moments = found[MOMENTS]
     return TrainState(
         found["step"]["step"], found["params"], moments["params"], found["latents"]["table"], moments["latents"]
     )
 
 
-def restore_params(run: Run, step: int) -> decoder.Params:
-    """The weights of a checkpoint."""
-    return _load(run, step, {"params": _parts(_abstract(run))["params"]})["params"]
+def restore_params(run: Run, step: int, decoder: DecoderClass = Decoder) -> Params:
+    """The weights of a checkpoint. RunError where the run was trained with another decoder."""
+    check_component(run.path, "decoder", run.decoder, decoder)
+    return _load(run, step, {"params": _parts(_abstract(run, None, decoder))["params"]})["params"]
 
 
 def restore_rows(run: Run, step: int, song: int) -> Float[np.ndarray, "row latent"]:
@@ -152,9 +167,11 @@ def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
     return np.asarray(_load(run, step, {"spread": {"spread": abstract}})["spread"]["spread"])
 
 
-def restore_model(run: Run, step: int) -> tuple[decoder.Params, Float[np.ndarray, "row latent"]]:
-    """The weights, and the rows of all songs."""
-    return restore_params(run, step), restore_table(run, step)
+def restore_model(
+    run: Run, step: int, decoder: DecoderClass = Decoder
+) -> tuple[Params, Float[np.ndarray, "row latent"]]:
+    """The weights, and the rows of all songs. RunError where the run was trained with another decoder."""
+    return restore_params(run, step, decoder), restore_table(run, step)
 
 
 def _folder(run: Run, step: int) -> Path:
@@ -264,9 +281,11 @@ def _in_short(error: Exception) -> str:
     return os.strerror(int(number)) if number else f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
-def _abstract(run: Run, mesh: Mesh | None = None) -> TrainState:
+def _abstract(
+    run: Run, mesh: Mesh | None, decoder: DecoderClass, optimizer: OptimizerOf = make_optimizer
+) -> TrainState:
     """The shapes of a run's state and how it lies over the devices of a mesh."""
-    state = jax.eval_shape(lambda key: init_state(key, run.rows, run.config), jax.random.key(0))
+    state = jax.eval_shape(lambda key: init_state(key, run.rows, run.config, decoder, optimizer), jax.random.key(0))
 
     def lies(part: Any, split: bool) -> Any:
         sharding = distributed.make_sharding(mesh, split)

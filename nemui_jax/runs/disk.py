@@ -9,15 +9,25 @@ from nemui_jax.config import Config
 from nemui_jax.data import layout
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
+from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.runs import checkpoint
+from nemui_jax.training.optimizer import make_optimizer
+from nemui_jax.training.step import OptimizerOf
 
 
-def refuse_full_disk(path: Path, lengths: Sequence[int], config: Config, more: int = 0) -> None:
+def refuse_full_disk(
+    path: Path,
+    lengths: Sequence[int],
+    config: Config,
+    more: int = 0,
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
+) -> None:
     """UsageError where it is known before training that its checkpoints, and so many bytes more, will not fit.
 
     `lengths` are the songs', in steps.
     """
-    needed, largest = checkpoint.needs(layout.count_corpus_rows(lengths, config), config)
+    needed, largest = checkpoint.needs(layout.count_corpus_rows(lengths, config), config, decoder, optimizer)
     needed += more - sum(file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file())
     free, limit = shutil.disk_usage(path).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if needed > free:

@@ -1,6 +1,7 @@
 """Runs on disk: what a run is, without its numbers. No JAX here.
 
-run.json              format version, seed, length of training, configuration, one row a song, checksum
+run.json              format version, seed, length of training, configuration, names of decoder and optimizer, one row
+                      a song, checksum
 songs/<sha256>.song   the events of each song, so that a run needs its folder no more
 checkpoints/          see `checkpoint`
 metrics.jsonl         one line a chunk of training
@@ -31,6 +32,7 @@ from nemui_jax.errors import RunError
 from nemui_jax.files import resolve, sync, write_text
 from nemui_jax.music.song import Song
 from nemui_jax.runs import integrity
+from nemui_jax.runs.components import DEFAULTS
 
 FORMAT = 3
 _WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
@@ -51,6 +53,8 @@ class Run:
     seed: int
     total: int  # steps of training when done
     entries: tuple[dataset.SongEntry, ...]
+    decoder: str = DEFAULTS["decoder"]  # names, as `component_name` gives them
+    optimizer: str = DEFAULTS["optimizer"]
 
     @property
     def lengths(self) -> list[int]:
@@ -101,9 +105,17 @@ def run_exists(path: Path) -> bool:
     return (resolve(path) / "run.json").exists()
 
 
-def create_run(path: Path, config: Config, seed: int, total: int, corpus: dataset.Corpus) -> Run:
+def create_run(
+    path: Path,
+    config: Config,
+    seed: int,
+    total: int,
+    corpus: dataset.Corpus,
+    decoder: str = DEFAULTS["decoder"],
+    optimizer: str = DEFAULTS["optimizer"],
+) -> Run:
     """Writes a new run without checkpoints. `run.json` comes last: without it a folder is no run."""
-    run = Run(resolve(path), config, seed, total, corpus.entries)
+    run = Run(resolve(path), config, seed, total, corpus.entries, decoder, optimizer)
     if (run.path / "checkpoints").exists():  # of a run whose run.json is gone, or somebody's own
         raise RunError(f"{path}: holds checkpoints but no run.json; name another --run")
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
@@ -127,6 +139,8 @@ def write_manifest(run: Run) -> None:
         "seed": run.seed,
         "total": run.total,
         "config": json.loads(to_json(run.config)),
+        "decoder": run.decoder,
+        "optimizer": run.optimizer,
         "songs": [dataclasses.asdict(entry) for entry in run.entries],
     }
     write_text(run.path / "run.json", integrity.seal(what))
@@ -149,7 +163,8 @@ def read_run(path: Path) -> Run:
         if what["format"] > FORMAT:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
         entries = tuple(dataset.SongEntry(**row) for row in what["songs"])
-        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries)
+        names = [what.get(kind, default) for kind, default in DEFAULTS.items()]  # early runs do not name the defaults
+        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):
             raise

@@ -10,7 +10,9 @@ tonal and cost a language model more. The same holds for a diffusion model over 
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +21,7 @@ from nemui_jax.config import Config
 from nemui_jax.data import layout, pianoroll
 from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT
 from nemui_jax.music.song import TempoMap
+from nemui_jax.sampling.arrange import count_blocks_in
 from nemui_jax.sampling.decode import LatentTrack, retime_track
 
 SONGS_PER_DRAW = 5  # songs that a new song is made of
@@ -60,6 +63,15 @@ def draw_song(
         harmony = unit(harmony + chroma[index])
         drawn.append(dataclasses.replace(track, rows=track.rows[index], steps=steps, shift=chosen[0].shift))
     return drawn, weights
+
+
+def draw_seconds(
+    tracks: Sequence[LatentTrack], config: Config, seconds: float, seed: int
+) -> tuple[list[LatentTrack], Float[np.ndarray, "song block"]]:
+    """As `draw_song`, of as many blocks as are played in so many seconds."""
+    draw = partial(draw_song, tracks, config, seed=seed)
+    first = max(math.ceil(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT / config.model.block_steps), 1)
+    return draw(count_blocks_in(seconds, draw(first)[0], lambda blocks: draw(blocks)[1], config))
 
 
 def _at_mean_tempo(track: LatentTrack) -> LatentTrack:

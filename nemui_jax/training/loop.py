@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 from nemui_jax.config import Config
 from nemui_jax.data import cache, dataset, layout
 from nemui_jax.errors import UsageError
+from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.training import batches, distributed, sharded
-from nemui_jax.training.step import TrainState, init_state, place_state, steps_in_time, train_loop
+from nemui_jax.training.optimizer import make_optimizer
+from nemui_jax.training.step import OptimizerOf, TrainState, init_state, place_state, steps_in_time, train_loop
 
 
 class Loop(NamedTuple):
@@ -39,6 +41,8 @@ def make_loop(
     memory: float | None,
     should_stop: Callable[[], bool],
     report: Callable[[str], None],
+    decoder: DecoderClass = Decoder,
+    optimizer: OptimizerOf = make_optimizer,
 ) -> Loop:
     """The loop for this corpus, with its music loaded.
 
@@ -49,7 +53,7 @@ def make_loop(
     memory = sharded.device_memory() * jax.device_count() if memory is None else memory
     groups, mesh = sharded.split_corpus(corpus, config, memory), distributed.make_mesh()
     if len(groups) == 1:
-        return _whole(corpus, config, seed, mesh)
+        return _whole(corpus, config, seed, mesh, decoder, optimizer)
     if mesh is not None:
         raise UsageError(f"music in {len(groups)} shards is trained on by one device; for more, use more memory")
     report(f"more music than the device holds at once: {len(groups)} shards take turns")
@@ -58,20 +62,30 @@ def make_loop(
     shutil.rmtree(folder)  # what is mapped stays until the process ends, however that is
 
     def chunks(state: TrainState, total: int) -> Iterator[tuple[TrainState, np.ndarray]]:
-        return sharded.train_loop_sharded(state, shards, key, total, config, should_stop)
+        return sharded.train_loop_sharded(
+            state, shards, key, total, config, should_stop, decoder=decoder, optimizer=optimizer
+        )
 
     return Loop(chunks, None, jax.local_devices(backend="cpu")[0], None)
 
 
-def _whole(corpus: dataset.Corpus, config: Config, seed: int, mesh: Mesh | None) -> Loop:
+def _whole(
+    corpus: dataset.Corpus,
+    config: Config,
+    seed: int,
+    mesh: Mesh | None,
+    decoder: DecoderClass,
+    optimizer: OptimizerOf,
+) -> Loop:
     data, max_notes = batches.load_data(corpus, config, mesh)
     key = distributed.place_tree(jax.random.key(seed), mesh)
 
     def chunks(state: TrainState, total: int) -> Iterator[tuple[TrainState, np.ndarray]]:
-        return train_loop(state, data, key, total, config, max_notes)
+        return train_loop(state, data, key, total, config, max_notes, decoder=decoder, optimizer=optimizer)
 
     def steps_in(seconds: float) -> int:
-        state = init_state(jax.random.key(seed), layout.count_corpus_rows(corpus.lengths, config), config)
-        return steps_in_time(seconds, place_state(state, mesh), data, key, config, max_notes)
+        rows = layout.count_corpus_rows(corpus.lengths, config)
+        state = place_state(init_state(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
+        return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
 
     return Loop(chunks, mesh, None, steps_in)

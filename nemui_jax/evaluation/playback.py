@@ -1,0 +1,36 @@
+"""How well the songs of a model are played back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax.config import Config
+from nemui_jax.data import dataset
+from nemui_jax.evaluation import note_metrics
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params
+from nemui_jax.sampling.decode import latent_tracks
+from nemui_jax.sampling.play import play_back
+
+
+def measure(
+    corpus: dataset.Corpus,
+    config: Config,
+    params: Params,
+    table: Float[Any, "row latent"],
+    decoder: DecoderClass = Decoder,
+    songs: int | None = None,
+) -> tuple[Mapping[str, Any], ...]:
+    """Note F1 and the like of each song played back, against its source: what `note_metrics.playback_scores` gives.
+
+    With `songs` only so many, spread evenly over all, are measured; the others have no scores.
+    """
+    tracks = latent_tracks(corpus, table, config)
+    chosen = range(len(tracks)) if songs is None else {*np.linspace(0, len(tracks) - 1, songs).astype(int).tolist()}
+    return tuple(
+        note_metrics.playback_scores(source, play_back(params, track, config, decoder=decoder))
+        if index in chosen
+        else {}
+        for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True))
+    )
