@@ -1,5 +1,5 @@
 # make demo: learn the built-in tunes and write mixes.
-# make test: every test but the slow ones.  make test-fast: those of them that train nothing.
+# make test: every test but the slow ones.  make test-fast: those that train and evaluate no run.
 # make lint: linters and types.
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/test_studio_browser.py  # alone: it listens for notes that are late
 
 test-fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "not trains" --ignore tests/test_studio_browser.py
+	$(BIN)/python -m pytest -n 2 -m "not trains and not evaluates" --ignore tests/test_studio_browser.py
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/slow

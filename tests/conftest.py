@@ -39,7 +39,8 @@ TRAINING_MODULES = {"test_benchmarks", "test_devices", "test_examples", "test_st
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "trains: trains a model, or starts a process that does; not in `make test-fast`")
+    config.addinivalue_line("markers", "trains: trains a model, or starts a process that does; not in make test-fast")
+    config.addinivalue_line("markers", "evaluates: measures a whole run, which takes seconds; not in make test-fast")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -131,13 +131,13 @@ def test_wrong_usage_is_quick():
 
 
 def test_wrong_input_is_quick(tmp_path, trained):
-    for arguments in (
-        ["songs", "--run", tmp_path / "none"],
-        ["train", "--dir", tmp_path, "--run", tmp_path / "run"],
-        ["sample", "--run", trained.path, "--song", "9"],
+    for arguments, part in (
+        (["songs", "--run", tmp_path / "none"], "no run here"),
+        (["train", "--dir", tmp_path, "--run", tmp_path / "run"], "no song in 0 files"),
+        (["sample", "--run", trained.path, "--song", "9"], "no song 9"),
     ):
         answer, imported = modules_of(*arguments)
-        refused(answer)
+        refused(answer, part)
         assert "nemui_jax.cli.console" in imported
         assert not {"jax", "flax", "orbax"} & imported
 
@@ -257,7 +257,8 @@ def test_a_performance_that_ignores_its_tempo_is_named(tmp_path):
 
 def test_a_run_that_is_a_file(folder, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    refused(call("train", "--dir", folder, "--run", tmp_path / "file"))
+    answer = call("train", "--dir", folder, "--run", tmp_path / "file")
+    refused(answer, f"{tmp_path}/file: a file stands there; name another --run")
 
 
 @pytest.mark.trains
@@ -499,6 +500,7 @@ def test_a_diverging_training_stops(songs_folder, tmp_path):
     wild = dataclasses.replace(SMALLEST, train=dataclasses.replace(SMALLEST.train, weight_rate=1e30, row_rate=1e30))
     answer = call("train", "--dir", songs_folder, "--run", tmp_path / "run", "--steps", 100, settings=wild)
     assert answer.code == 1
+    assert answer.err.startswith("nemui: training diverged by step ")
     for step in checkpoint.saved_steps(tmp_path / "run"):
         state = checkpoint.restore(read_run(tmp_path / "run"), step)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -608,7 +610,8 @@ def test_new_songs_are_written_with_what_is_nearest(trained, tmp_path):
 def test_a_mix_beyond_its_songs_is_said_to_be_one(trained, tmp_path):
     answer = call("sample", "--run", trained.path, "--mix", "0:1.5,1:-0.5", "--out", tmp_path / "out.mid")
     assert answer.code == 0
-    assert "below 0 or above 1" in answer.out
+    assert "weights below 0 or above 1 go beyond the songs" in answer.out
+    assert "mix of a chorale 1.50, repeats -0.50; " in answer.out
 
 
 def test_sound_and_picture_stand_beside_the_song(trained, tmp_path):
@@ -760,6 +763,8 @@ def test_ctrl_c_while_jax_is_imported(seconds, trained, tmp_path):
     process.send_signal(signal.SIGINT)
     answer = finish(process)
     assert (answer.code, answer.err) in ((130, "nemui: stopped\n"), (0, ""))
+    assert (tmp_path / "a.mid").exists() >= (answer.code == 0)
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.mid"}
 
 
 def test_an_exception_is_not_raised_within_an_import(tmp_path):

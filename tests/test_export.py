@@ -116,7 +116,8 @@ def test_files_are_written_when_all_of_them_are_made(trained, tmp_path, monkeypa
 
     monkeypatch.setattr(export, "decoder", fails)
     answer = call("export", "--run", trained.path, "--out", tmp_path / "out")
-    assert answer.code == 1
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert answer.err.startswith("nemui: ")
     assert not (tmp_path / "out").exists()
 
 

@@ -316,4 +316,7 @@ def test_names_in_a_map_keep_their_ends():
 def test_latent_map_of_small_tables(shape, tmp_path):
     table = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     song_of_row = np.arange(len(table)) % 2
-    plots.save(latent_map.draw(table, song_of_row, ["a", "b"][: song_of_row.max() + 1]), tmp_path / "a.png")
+    figure = latent_map.draw(table, song_of_row, ["a", "b"][: song_of_row.max() + 1])
+    assert {"a", "b"} & set(texts(figure)) == set("ab"[: song_of_row.max() + 1])
+    plots.save(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
