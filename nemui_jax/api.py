@@ -120,7 +120,10 @@ class SongInfo:
     seconds: float
     notes: int
     key: str
+    clock: str  # what counts its beats: "file" (the tempo map of its file) or "steady"
+    tempo: float | None  # quarter notes a minute, on average; None on a steady clock
     note_f1: float | None  # F1 of its onsets when it is played back, 0 to 1; None where that was not measured
+    possible_note_f1: float  # what its grid allows: below 1 where notes share a cell
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,18 @@ class LoadedRun:
     def songs(self) -> tuple[SongInfo, ...]:
         """Its songs, in order."""
         return tuple(
-            SongInfo(i, entry.name, entry.path, entry.seconds, entry.notes, entry.key, scores.get("onset"))
+            SongInfo(
+                i,
+                entry.name,
+                entry.path,
+                entry.seconds,
+                entry.notes,
+                entry.key,
+                entry.clock,
+                entry.tempo,
+                scores.get("onset"),
+                entry.possible_note_f1,
+            )
             for i, (entry, scores) in enumerate(zip(self.run.entries, read_scores(self.run), strict=True))
         )
 
@@ -367,7 +381,7 @@ class LoadedRun:
                 noise=plan.noise,
                 unit=model.spread() if plan.noise else 1.0,
                 seed=plan.seed,
-                voices=[model.decoded(song, blocks) for song in plan.songs] if mixed else None,
+                decoded_songs=[model.decoded(song, blocks) for song in plan.songs] if mixed else None,
                 decoder=model.decoder,
             )
             provenance = self._provenance({**plan.recipe, **options.recipe()}, plan.seed, model.step)

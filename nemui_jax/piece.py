@@ -35,7 +35,7 @@ class Options:
     seconds: Number | None = None  # length; None: the shortest song's, a morph's last song's, a new song's a minute
     key: KeyName | None = None  # such as "Eb", or a song whose key it is; None: the heaviest song's
     program: int | None = None  # MIDI program, 0 to 127; None: the heaviest song's
-    path: str = "line"  # between latents: "line", "norm" or "sphere", as in `latents.mix`
+    path: str = "line"  # between latents: "line", "norm" or "sphere", as in `latents.mix_latents`
     temperature: Number = 0.0  # above 0 onsets are drawn; 0: the likeliest are taken
     seed: int = 0  # 0 to 2**31 - 1; the same one gives the same piece
 

@@ -71,7 +71,7 @@ def test_a_hostile_folder_is_learned(tmp_path):
     )
     answer = finish(process)
     assert (answer.code, answer.err) == (0, ""), answer
-    assert "3 of 19 files used" in answer.out
+    assert "3 of 18 files used" in answer.out
     assert [entry.name for entry in read_run(tmp_path / "run").entries] == ["a chorale", "repeats", "rubato"]
     for name, reason in {
         "pipe.mid": "is a named pipe, not a file",

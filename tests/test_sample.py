@@ -8,7 +8,7 @@ import pytest
 from conftest import SONGS, TINY, make_song, waltzes
 
 import nemui_jax as nemui
-from nemui_jax import api, trainer
+from nemui_jax import adding
 from nemui_jax.data import dataset, layout, pianoroll
 from nemui_jax.errors import UsageError
 from nemui_jax.evaluation import note_metrics, report
@@ -157,7 +157,7 @@ def stranger() -> Song:
 
 def test_a_file_that_the_decoder_can_play_is_mixed_as_it_is(trained, tmp_path, monkeypatch):
     """Its rows are fitted; nothing else is learned, and the run stays as it was."""
-    monkeypatch.setattr(api, "FIT_ENOUGH", 0.0)
+    monkeypatch.setattr("nemui_jax.loader.FIT_ENOUGH", 0.0)
     midi_writer.write(stranger(), tmp_path / "stranger.mid")
     before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
     lines = []
@@ -170,7 +170,7 @@ def test_a_file_that_the_decoder_can_play_is_mixed_as_it_is(trained, tmp_path, m
 
 
 def test_a_song_is_added_and_the_others_are_kept(trained, copy_of_trained):
-    trainer.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
+    adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
     assert [song.name for song in nemui.load(copy_of_trained).songs][-1] == "stranger"
     old, new = read_run(trained.path), read_run(copy_of_trained)
     tables = [checkpoint.restore_table(run, checkpoint.whole_step(run)[0]) for run in (old, new)]
@@ -180,7 +180,7 @@ def test_a_song_is_added_and_the_others_are_kept(trained, copy_of_trained):
     for index, source in enumerate((CHORALE, REPEATS, RUBATO, stranger())):
         assert onset_f1(source, run.song(index).song) > 0.9
     with pytest.raises(UsageError, match="stranger: in the run already, as song 3 stranger"):
-        trainer.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
+        adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
 
 
 # Baselines

@@ -16,16 +16,19 @@ def songs(args: argparse.Namespace) -> None:
         console.print_json([dataclasses.asdict(song) for song in found])
         return
     table = Table(box=None)
-    for head in ("song", "name", "length", "notes", "key", "note F1"):
+    for head in ("song", "name", "length", "notes", "key", "tempo", "note F1", "possible"):
         table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
+        tempo = "-" if song.tempo is None else f"{song.tempo:.0f} bpm"
         table.add_row(
             str(song.index),
             console.one_line(song.name),
             console.duration(song.seconds),
             f"{song.notes:,}",
             song.key,
+            tempo,
             note_f1,
+            f"{song.possible_note_f1:.4f}",
         )
     console.console().print(table)

@@ -20,7 +20,7 @@ from nemui_jax.data import cache, layout, pianoroll
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
-from nemui_jax.music.clock import OFF_BEAT_STEPS, Clock, choose_clock, clock_of, off_beat_steps
+from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, clock_of, off_beat_steps
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
 
@@ -48,6 +48,13 @@ class SongEntry:
     def possible_note_f1(self) -> float:
         """The note F1 of onsets that the grid allows: merged notes cannot be played back."""
         return 2 * (self.notes - self.merged) / (2 * self.notes - self.merged)
+
+    @property
+    def tempo(self) -> float | None:
+        """Quarter notes a minute, on average; None on a steady clock, whose beats mean nothing."""
+        if self.clock == "steady":
+            return None
+        return 60 * (self.steps - 1) / STEPS_PER_BEAT / self.beats_per_quarter / self.seconds
 
 
 @dataclass(frozen=True)

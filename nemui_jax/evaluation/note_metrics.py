@@ -84,9 +84,6 @@ def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
     }
 
 
-recall = playback_scores  # the old name
-
-
 def _score(hits: int, references: int, estimates: int) -> Score:
     precision = hits / estimates if estimates else 0.0
     recall = hits / references if references else 0.0

@@ -3,6 +3,7 @@
 Messages of MidiError never name the file: the caller does, through `escape`.
 """
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -17,12 +18,12 @@ def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]
     """Files below a folder with one of ENDINGS, and the paths that cannot be used, each with the reason.
 
     Both lists are sorted by the bytes of the path. Links to files and folders are followed, but each folder is searched
-    once, under its own path if that is below `folder`. A folder that cannot be listed is among the problems; nothing is
-    raised.
+    once, under its own path if that is below `folder`, and those above it never. A folder that cannot be listed is among
+    the problems; nothing is raised.
     """
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
-    folders, links, seen = [Path(folder)], [], set()
+    folders, links, seen = [Path(folder)], [], _above(folder)
     while folders or links:
         parent = folders.pop() if folders else links.pop(links.index(min(links)))
         try:
@@ -35,8 +36,9 @@ def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]
             problems.append((parent, f"cannot be listed: {error.strerror}"))
             continue
         folders += [parent / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        links += [parent / entry.name for entry in entries if entry.is_symlink() and entry.is_dir()]
-        names = [entry.name for entry in entries if not (entry.is_symlink() and entry.is_dir())]
+        linked = [entry.name for entry in entries if entry.is_symlink() and os.path.isdir(entry.path)]
+        links += [parent / name for name in linked]
+        names = {entry.name for entry in entries} - {*linked}
         for path in (parent / name for name in names if name.lower().endswith(ENDINGS)):
             try:
                 _check_regular(os.stat(path))
@@ -44,6 +46,16 @@ def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]
             except (OSError, MidiError) as error:
                 problems.append((path, _reason(error)))
     return sorted(files, key=os.fsencode), sorted(problems, key=lambda problem: os.fsencode(problem[0]))
+
+
+def _above(folder: str | os.PathLike) -> set[tuple[int, int]]:
+    """The device and inode of each folder above one."""
+    found = set()
+    for path in Path(os.path.realpath(folder)).parents:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def read_bytes(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:

@@ -37,7 +37,7 @@ def play(
     unit: Float[Any, " latent"] | float = 1.0,
     temperature: float = 0.0,
     seed: int = 0,
-    voices: Sequence[DecodedSong] | None = None,
+    decoded_songs: Sequence[DecodedSong] | None = None,
     decoder: DecoderClass = Decoder,
 ) -> Song:
     """A mix of latent tracks, weighted block by block; a track that ends early starts again.
@@ -46,7 +46,7 @@ def play(
     common key (by default the heaviest track's in each block), `program` its MIDI program (by default the heaviest
     track's), `path` the interpolation (see `latents.mix_latents`). Gaussian noise with `noise` times the variance of
     the table is added to the rows; `unit` is the table's standard deviation. With a `temperature` above 0 onsets are
-    drawn at random, at the same density, instead of taking the likeliest. `voices` are the results of
+    drawn at random, at the same density, instead of taking the likeliest. `decoded_songs` are the results of
     `select.decode_song` for each track and as many blocks, if they are there already.
     """
     blocks = weights.shape[1]
@@ -56,6 +56,10 @@ def play(
     if config.train.loss == "squared" or alone.all():
         grid, pedal = select_by_threshold(decoded, config)
     else:
-        voices = [decode_song(params, track, blocks, config, decoder) for track in tracks] if voices is None else voices
-        grid, pedal = select_by_density(decoded, voices, weights, alone, config, temperature, seed)
+        decoded_songs = (
+            [decode_song(params, track, blocks, config, decoder) for track in tracks]
+            if decoded_songs is None
+            else decoded_songs
+        )
+        grid, pedal = select_by_density(decoded, decoded_songs, weights, alone, config, temperature, seed)
     return arrange_song(tracks, weights, grid, pedal, config, shift, program)
