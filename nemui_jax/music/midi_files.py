@@ -17,9 +17,9 @@ ENDINGS = (".mid", ".midi", ".rmi", ".kar")
 def find(folder: str | os.PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Files below a folder with one of ENDINGS, and the paths that cannot be used, each with the reason.
 
-    Both lists are sorted by the bytes of the path. Links to files and folders are followed, but each folder is searched
-    once, under its own path if that is below `folder`, and those above it never. A folder that cannot be listed is among
-    the problems; nothing is raised.
+    Both lists are sorted by the bytes of the path. Links to files and folders are followed; each folder is searched
+    once, under its own path if that is below `folder`, and those above it never are. A folder that cannot be listed is
+    among the problems; nothing is raised.
     """
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
