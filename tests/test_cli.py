@@ -197,11 +197,24 @@ def test_songs_as_json(trained, songs_folder):
     assert [row["index"] for row in rows] == [0, 1, 2]
     assert [row["name"] for row in rows] == ["a chorale", "repeats", "rubato"]
     for row in rows:
-        assert set(row) == {"index", "name", "path", "seconds", "notes", "key", "note_f1"}
+        assert set(row) == {
+            "index",
+            "name",
+            "path",
+            "seconds",
+            "notes",
+            "key",
+            "clock",
+            "tempo",
+            "note_f1",
+            "possible_note_f1",
+        }
         source = midi_reader.read(row["path"])
         assert Path(row["path"]).is_relative_to(songs_folder)
         assert (row["seconds"], row["notes"]) == (pytest.approx(source.seconds), len(source.notes))
     assert rows[0]["key"] == "C"
+    assert (rows[0]["clock"], rows[0]["tempo"]) == ("file", pytest.approx(100, rel=0.02))
+    assert rows[0]["possible_note_f1"] == 1
 
 
 @pytest.mark.parametrize(
@@ -783,3 +796,14 @@ with signals.handled() as received:
         print("whole", len(received) > 1)
 """
     assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "whole True\n"
+
+
+def test_what_the_grid_allows_is_said_where_notes_share_cells(tmp_path):
+    (tmp_path / "songs").mkdir()
+    doubled = [(beat * 0.5, beat * 0.5 + 0.4, 60 + beat % 5, 80, channel) for beat in range(16) for channel in (0, 1)]
+    midi_writer.write(make_song(doubled, tempos=[(0.0, 0.5)]), tmp_path / "songs/doubled.mid")
+    train = call("train", "--dir", tmp_path / "songs", "--run", tmp_path / "run", "--steps", 50, settings=SMALLEST)
+    assert "possible" in train.out
+    table = call("songs", "--run", tmp_path / "run").out.splitlines()
+    assert table[0].split()[-1] == "possible"
+    assert table[1].split()[-1] == "0.6667"  # 16 of 32 notes: recall 1/2, precision 1

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
@@ -46,7 +47,8 @@ class Policy:
         if not waits and not _importing(frame) and time.monotonic() - self.acted_at > AGAIN_SECONDS:
             self.acted_at = time.monotonic()
             if self.last:
-                logging.disable()  # libraries log errors that the interruption causes
+                logging.disable()  # libraries log, and warn of, what the interruption causes
+                warnings.simplefilter("ignore")
             raise Stopped
 
     def should_stop(self) -> bool:
@@ -76,7 +78,7 @@ def handled(last: bool = False) -> Iterator[list[int]]:
     handlers = [signal.signal(number, policy.handle) for number in SIGNALS]
     hook, thread_hook, token = sys.unraisablehook, threading.excepthook, _policy.set(policy)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    sys.unraisablehook = lambda what: None if what.exc_type is Stopped else hook(what)
+    sys.unraisablehook = lambda what: None if what.exc_type is Stopped or (last and policy.received) else hook(what)
     # Threads of process pools fail when their processes are gone.
     threading.excepthook = lambda what: None if policy.received else thread_hook(what)
     threading.Thread(target=_watch, args=(reading, policy.stopping), daemon=True).start()
@@ -87,11 +89,10 @@ def handled(last: bool = False) -> Iterator[list[int]]:
         _policy.reset(token)
         signal.set_wakeup_fd(wakeup)
         os.close(writing)
-        sys.unraisablehook = hook
         for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, signal.SIG_IGN if last else handler)
         if not (last and policy.received):
-            threading.excepthook = thread_hook
+            sys.unraisablehook, threading.excepthook = hook, thread_hook
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ def songs(args: argparse.Namespace) -> None:
         console.print_json([dataclasses.asdict(song) for song in found])
         return
     table = Table(box=None)
-    for head in ("song", "name", "length", "notes", "key", "tempo", "note F1", "possible"):
+    limited = any(song.possible_note_f1 < 1 for song in found)
+    for head in ("song", "name", "length", "notes", "key", "tempo", "note F1", *["possible"] * limited):
         table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
@@ -29,6 +30,6 @@ def songs(args: argparse.Namespace) -> None:
             song.key,
             tempo,
             note_f1,
-            f"{song.possible_note_f1:.4f}",
+            *[f"{song.possible_note_f1:.4f}"] * limited,
         )
     console.console().print(table)

@@ -130,15 +130,16 @@ def _print_scores(run: Run) -> None:
     if not any(scores):
         return
     table = Table(title="songs played back, against their files: note F1", title_justify="left", box=None)
-    for head in ("song", "name", "possible", *SCORES.values(), "onset error"):
+    limits = [entry.possible_note_f1 for entry, song in zip(run.entries, scores, strict=True) if song]
+    limited = min(limits) < 1  # notes share cells of the grid: say what it allows
+    for head in ("song", "name", *["possible"] * limited, *SCORES.values(), "onset error"):
         table.add_column(head, justify="left" if head == "name" else "right", no_wrap=head != "name")
     for index, (entry, song) in enumerate(zip(run.entries, scores, strict=True)):
         if song:
             numbers = (f"{song[name]:.4f}" for name in SCORES)
             error = console.milliseconds(song["onset_error_seconds"])
-            possible = f"{entry.possible_note_f1:.4f}"
-            table.add_row(str(index), console.one_line(entry.name), possible, *numbers, error)
+            possible = [f"{entry.possible_note_f1:.4f}"] * limited
+            table.add_row(str(index), console.one_line(entry.name), *possible, *numbers, error)
     means = (np.mean([song[name] for song in scores if song]) for name in SCORES)
-    possible = np.mean([entry.possible_note_f1 for entry, song in zip(run.entries, scores, strict=True) if song])
-    table.add_row("", "mean", f"{possible:.4f}", *(f"{mean:.4f}" for mean in means), "")
+    table.add_row("", "mean", *[f"{np.mean(limits):.4f}"] * limited, *(f"{mean:.4f}" for mean in means), "")
     console.console().print(table)
