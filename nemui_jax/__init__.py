@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nemui_jax.trainer import Event
     from nemui_jax.training.step import TrainState, init_state, train_step, train_steps
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "api": ("LoadedRun", "load", "train"),
