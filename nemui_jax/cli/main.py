@@ -6,6 +6,7 @@ This module imports only what the interpreter has loaded already, so that signal
 
 import os
 import sys
+import warnings
 
 DONE, FAILED, USAGE = 0, 1, 2
 COMMAND_MODULES = {"plots": "export"}  # of commands that are not in a module of their name
@@ -26,10 +27,11 @@ def main(arguments: "list[str] | None" = None) -> int:
             try:
                 code = _run(arguments)
             except BaseException as error:
-                if not received and not isinstance(
-                    error, KeyboardInterrupt
-                ):  # else a library turned it into another error
+                # After a signal any error may be what a library has made of it.
+                if not received and not isinstance(error, KeyboardInterrupt):
                     raise
+                if last:
+                    warnings.simplefilter("ignore")  # what was interrupted is freed from here on, and asyncio warns
                 code = None
     except KeyboardInterrupt:
         code = None

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
@@ -47,8 +46,7 @@ class Policy:
         if not waits and not _importing(frame) and time.monotonic() - self.acted_at > AGAIN_SECONDS:
             self.acted_at = time.monotonic()
             if self.last:
-                logging.disable()  # libraries log, and warn of, what the interruption causes
-                warnings.simplefilter("ignore")
+                logging.disable()  # libraries log errors that the interruption causes
             raise Stopped
 
     def should_stop(self) -> bool:
