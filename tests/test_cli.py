@@ -807,3 +807,13 @@ def test_what_the_grid_allows_is_said_where_notes_share_cells(tmp_path):
     table = call("songs", "--run", tmp_path / "run").out.splitlines()
     assert table[0].split()[-1] == "possible"
     assert table[1].split()[-1] == "0.6667"  # 16 of 32 notes: recall 1/2, precision 1
+
+
+def test_a_finished_run_is_not_refused_for_lack_of_disk(trained, songs_folder, tmp_path, monkeypatch):
+    path = shutil.copytree(trained.path, tmp_path / "run")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    refused(call("train", "--dir", songs_folder, "--run", tmp_path / "new"), "MiB are free")
+    answer = call("train", "--dir", songs_folder, "--run", path)
+    assert (answer.code, answer.err) == (0, "")
+    assert "training is finished" in answer.out
