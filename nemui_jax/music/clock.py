@@ -73,3 +73,19 @@ def _beats_per_quarter(song: Song) -> float:
     if quarters <= 0:
         return 1.0
     return 2.0 ** (1 + math.floor(math.log2(song.seconds / quarters / SLOWEST_BEAT_SECONDS)))
+
+
+def bar_lines(song: Song, clock: Clock, until: float) -> Float[np.ndarray, " bar"]:
+    """The beats of this clock on which bars begin, from 0 to before `until`; on a steady clock every fourth beat.
+
+    A bar is as long as the meter in force says, 4/4 where the file has none. A change of meter begins a bar.
+    """
+    if clock.kind == "steady":
+        return np.arange(0.0, until, 4.0)
+    starts = np.maximum(song.tempo_map.beats_at(song.meters["time"]), 0) * clock.beats_per_quarter
+    lengths = 4 * clock.beats_per_quarter * song.meters["numerator"] / np.maximum(song.meters["denominator"], 1)
+    if not len(starts) or starts[0] > 0:
+        starts, lengths = np.append(0.0, starts), np.append(4 * clock.beats_per_quarter, lengths)
+    ends = np.append(starts[1:], until)
+    found = [np.arange(*span) for span in zip(starts, np.minimum(ends, until) - 1e-6, lengths, strict=True)]
+    return np.concatenate(found)

@@ -1,0 +1,56 @@
+"""Songs on the grid of their clock: the parts, their notes and curves, and the bars.
+
+A GridSong is what sampling works on. `grid_song` makes it from a file's song; the decoder makes an equal one from
+learned rows. Pitches are in the common key, except those of drums, which are never transposed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nemui_jax.data import pianoroll
+from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of
+from nemui_jax.music.song import Part, Song, TempoMap
+
+
+@dataclass(frozen=True)
+class GridPart:
+    """A part on the grid."""
+
+    notes: np.ndarray  # GRID, sorted by step and pitch, in the common key; a drum hit lasts one step
+    source: Part  # of which program, channel, name and settings are used, not the notes
+    curves: Mapping[str, Float[np.ndarray, " step"]] = field(default_factory=dict)  # controllers that move, by name
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether its pitches are drums."""
+        return self.source.is_drums
+
+
+@dataclass(frozen=True)
+class GridSong:
+    """A song on the grid of its clock."""
+
+    name: str
+    parts: tuple[GridPart, ...]
+    steps: int
+    shift: int  # semitones from its key to the common key
+    clock: TempoMap  # its beats have STEPS_PER_BEAT steps each
+    bars: Int[np.ndarray, " bar"]  # the first step of each bar, ascending from 0 or before, up to the end
+    source: Song  # of which meters, key signatures and texts are used, not the notes
+
+
+def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
+    """A file's song on the grid, as far as the grid can hold it."""
+    beats = clock_of(song, clock)
+    steps = pianoroll.count_steps(song.seconds, beats)
+    parts = []
+    for part in song.parts:
+        notes = pianoroll.quantize(part.notes, beats, 0 if part.is_drums else shift)
+        if part.is_drums:
+            notes["end"] = notes["step"] + 1
+        parts.append(GridPart(notes, part))
+    bars = np.round(bar_lines(song, clock, steps / STEPS_PER_BEAT) * STEPS_PER_BEAT).astype(np.int64)
+    return GridSong(name or song.name, tuple(parts), steps, shift, beats, bars, song)
