@@ -25,7 +25,7 @@ from nemui_jax import config, recipe, trainer
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
-from nemui_jax.loader import ModelLoader
+from nemui_jax.loader import LoadedModel, ModelLoader
 from nemui_jax.music.clock import steady_clock
 from nemui_jax.music.song import MAX_SECONDS, Song, cut_song, retime
 from nemui_jax.piece import KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
@@ -34,11 +34,11 @@ from nemui_jax.runs.run import Run, read_run, read_scores
 from nemui_jax.trainer import Event, TrainOptions
 
 if TYPE_CHECKING:
+    from nemui_jax.data.grid import GridSong
     from nemui_jax.model.decoder import DecoderClass, Params
-    from nemui_jax.sampling.decode import LatentTrack
     from nemui_jax.training.step import OptimizerOf
 else:  # what they come from takes seconds to import
-    DecoderClass = Params = LatentTrack = OptimizerOf = Any
+    DecoderClass = GridSong = OptimizerOf = Params = Any
 RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
 __all__ = ["LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
@@ -99,15 +99,27 @@ def train(
         report=report,
     )
     if not isinstance(songs, str | Path):
-        trained = trainer.train(dataset.from_songs(songs, options.roll), Path(run), options)
+        trained = trainer.train(dataset.from_songs(songs, options.first_config), Path(run), options)
         return LoadedRun(trained, report, decoder=decoder)
     if not Path(songs).is_dir():
         raise UsageError(f"{escape(songs)}: no such folder")
-    corpus, reports = dataset.load(Path(songs), options.roll, max_seconds)
+    corpus, reports = dataset.load(Path(songs), options.first_config, max_seconds)
     for file in reports:
         if file.reason:
             report(f"not used: {escape(file.path)}: {file.reason}")
     return LoadedRun(trainer.train(corpus, Path(run), options), report, decoder=decoder)
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """A part of a song: what one instrument plays."""
+
+    name: str  # of its track, if it has one
+    instrument: str
+    program: int  # 0 to 127; of drums, the kit
+    drums: bool
+    channel: int  # 0 to 15
+    notes: int
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class SongInfo:
     seconds: float
     notes: int
     key: str
+    parts: tuple[PartInfo, ...]
     clock: str  # what counts its beats: "file" (the tempo map of its file) or "steady"
     tempo: float | None  # quarter notes a minute, on average; None on a steady clock
     note_f1: float | None  # F1 of its onsets when it is played back, 0 to 1; None where that was not measured
@@ -148,16 +161,20 @@ class LoadedRun:
         """Its songs, in order."""
         return tuple(
             SongInfo(
-                i,
-                entry.name,
-                entry.path,
-                entry.seconds,
-                entry.notes,
-                entry.key,
-                entry.clock,
-                entry.tempo,
-                scores.get("onset"),
-                entry.possible_note_f1,
+                index=i,
+                name=entry.name,
+                path=entry.path,
+                seconds=entry.seconds,
+                notes=entry.notes,
+                key=entry.key,
+                parts=tuple(
+                    PartInfo(part.name, part.instrument, part.program, part.is_drums, part.channel, part.notes)
+                    for part in entry.parts
+                ),
+                clock=entry.clock,
+                tempo=entry.tempo,
+                note_f1=scores.get("onset"),
+                possible_note_f1=entry.possible_note_f1,
             )
             for i, (entry, scores) in enumerate(zip(self.run.entries, read_scores(self.run), strict=True))
         )
@@ -356,39 +373,19 @@ class LoadedRun:
 
         The seed of the options is that of what is learned of files, once for all plans; a plan has its own for playing.
         """
-        seconds, sounds = options.recipe().get("seconds"), _sounds(options, self.run.entries)
+        seconds = options.recipe().get("seconds")
         if any(isinstance(plan.weights, tuple) and not all(0 <= w <= 1 for w in plan.weights) for plan in plans):
             self.report("weights below 0 or above 1 go beyond the songs: results are hard to foresee")
         for plan in plans:
             options.check_path(len(plan.songs))
-        from nemui_jax.sampling.arrange import count_blocks_in, mixed_clock
-        from nemui_jax.sampling.play import play
-
         model = self._loader.load([song for plan in plans for song in plan.songs], options.seed)
-        settings = model.config
         for plan in plans:
-            tracks = [model.track(song) for song in plan.songs]
-            lengths = [layout.count_blocks(track.steps, settings.model) for track in tracks]
-            blocks = min(lengths) if isinstance(plan.weights, tuple) else lengths[-1]
-            blocks = count_blocks_in(seconds, tracks, plan.weigh, settings) if seconds else blocks
-            weights, mixed = plan.weigh(blocks), len(tracks) > 1 or plan.noise or options.temperature
-            song = play(
-                model.params,
-                tracks,
-                weights,
-                settings,
-                **sounds,
-                noise=plan.noise,
-                unit=model.spread() if plan.noise else 1.0,
-                seed=plan.seed,
-                decoded_songs=[model.decoded(song, blocks) for song in plan.songs] if mixed else None,
-                decoder=model.decoder,
-            )
+            song = _play_plan(plan, model, options, self.run.entries)
+            song = cut_song(song, seconds) if seconds else song
             provenance = self._provenance({**plan.recipe, **options.recipe()}, plan.seed, model.step)
-            clock = mixed_clock(tracks, weights, settings)
-            sources = [retime(track.source, track.clock, clock) for track in tracks]
-            song, names = cut_song(song, seconds) if seconds else song, [track.name for track in tracks]
-            yield make_piece(song, plan, names, sources, provenance)
+            sources = [model.played(song) for song in plan.songs]
+            names, files = [source.name for source in sources], [source.source for source in sources]
+            yield make_piece(song, plan, names, files, provenance)
 
     def _one(self, plan: Plan, options: Options) -> Piece:
         return next(self.play([dataclasses.replace(plan, seed=options.seed)], options))
@@ -402,11 +399,43 @@ class LoadedRun:
         return "nemui_jax " + json.dumps(used, default=str)
 
 
-def _sounds(options: Options, entries: Sequence[dataset.SongEntry]) -> dict[str, Any]:
-    """What `sampling.play` takes of the options, for a run with these songs."""
-    return {
-        "shift": None if options.key is None else recipe.find_shift(options.key, entries),
-        "program": options.program,
-        "path": options.path,
-        "temperature": float(options.temperature),
-    }
+def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequence[dataset.SongEntry]) -> Song:
+    """What a plan asks for: a song as it was learned, or a mix."""
+    from nemui_jax.sampling import arrange
+
+    shift = None if options.key is None else recipe.find_shift(options.key, entries)
+    if not model.config.model.knot_steps:
+        return arrange.to_song(_interpolate(plan, model, options), shift, options.program)
+    if plan.is_recall and not options.temperature:
+        return arrange.to_song(model.played(plan.songs[0]), shift, options.program)
+    from nemui_jax.sampling.compose import mix
+
+    return mix(
+        [model.analyzed(song) for song in plan.songs],
+        plan.weigh,
+        seconds=options.recipe().get("seconds"),
+        shift=shift,
+        program=options.program,
+        noise=plan.noise,
+        temperature=float(options.temperature),
+        seed=plan.seed,
+    )
+
+
+def _interpolate(plan: Plan, model: LoadedModel, options: Options) -> GridSong:
+    """A mix of songs of one row each."""
+    from nemui_jax.sampling.interpolate import interpolate
+
+    songs, settings = [model.latent(song) for song in plan.songs], model.config.model
+    counts = [layout.count_cell_blocks(song.grid.steps, settings) for song in songs]
+    weights = plan.weigh(min(counts) if isinstance(plan.weights, tuple) else counts[-1])
+    return interpolate(
+        model.params,
+        songs,
+        weights,
+        model.config,
+        path=options.path,
+        noise=plan.noise,
+        seed=plan.seed,
+        decoder=model.decoder,
+    )

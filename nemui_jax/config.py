@@ -12,6 +12,10 @@ from nemui_jax.errors import UsageError
 
 PRESETS = ("default", "original")
 GRIDS = ("auto", "beats", "seconds")  # see `music.clock`
+HEADS = (  # of the decoder; see `model.heads`
+    *("onset", "frame", "velocity", "timing"),
+    *("pedal", "half_pedal", "bend", "modulation", "volume", "pan", "expression", "soft_pedal", "pressure"),
+)
 LOSSES = ("likelihood", "squared")
 MAX_STEPS = 10**9  # of training; the step is counted in 32 bits
 MAX_SEED = 2**31 - 1
@@ -28,13 +32,14 @@ class RollConfig:
     low: int = 21  # lowest and highest pitch of the grid, in the common key; set from the songs
     high: int = 108
     common_key: bool = True  # transpose every song to tonic C
+    parts: bool = True  # learn each part by itself; else all but drums merged into one
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The decoder and the latent tracks that it reads."""
 
-    heads: tuple[str, ...] = ("onset", "frame", "velocity", "timing", "pedal")
+    heads: tuple[str, ...] = HEADS[:5]  # and one for each other controller that moves in the songs
     block_steps: int = 12  # steps answered by one query
     knot_steps: int = 24  # steps in a cell, which is decoded from one latent row; 0: one row a song
     latent_size: int = 128
@@ -87,7 +92,7 @@ def preset(name: str) -> Config:
     if name == "original":
         return Config(
             preset="original",
-            roll=RollConfig(grid="seconds", low=0, high=127, common_key=False),
+            roll=RollConfig(grid="seconds", low=0, high=127, common_key=False, parts=False),
             model=ModelConfig(
                 heads=("frame",),
                 block_steps=1,
@@ -180,8 +185,8 @@ def check(config: Config) -> None:
         (roll.grid not in GRIDS, f"roll.grid={roll.grid}: there are {', '.join(GRIDS)}"),
         (not roll.low <= roll.high <= 127, f"roll.low={roll.low}, roll.high={roll.high}: must be in order, up to 127"),
         (not model.heads, "model.heads: name one at least"),
-        (bool(odd := {*model.heads} - {*ModelConfig.heads}), f"model.heads: no head {min(odd, default='')!r}; "
-         f"there are {', '.join(ModelConfig.heads)}"),
+        (bool(odd := {*model.heads} - {*HEADS}), f"model.heads: no head {min(odd, default='')!r}; "
+         f"there are {', '.join(HEADS)}"),
         (len({*model.heads}) < len(model.heads), "model.heads: name each head once"),
         (model.knot_steps % model.block_steps > 0,
          f"model.knot_steps={model.knot_steps}: must be a multiple of model.block_steps={model.block_steps}"),

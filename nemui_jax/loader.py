@@ -6,8 +6,6 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxtyping import Float
-
 from nemui_jax import shell
 from nemui_jax.config import Config
 from nemui_jax.data import dataset
@@ -16,12 +14,13 @@ from nemui_jax.runs.components import choose_components
 from nemui_jax.runs.run import Run
 
 if TYPE_CHECKING:
+    from nemui_jax.data.grid import GridSong
     from nemui_jax.model.decoder import DecoderClass, Params
-    from nemui_jax.sampling.decode import LatentTrack
-    from nemui_jax.sampling.select import DecodedSong
+    from nemui_jax.sampling.compose import AnalyzedSong
+    from nemui_jax.sampling.decode import LatentSong
 else:  # what they come from takes seconds to import
-    DecoderClass = Params = LatentTrack = DecodedSong = Any
-TRACKS_KEPT, VOICES_KEPT = 64, 16  # between pieces: a decoded song of five minutes takes 8 MB
+    AnalyzedSong = DecoderClass = GridSong = LatentSong = Params = Any
+ROWS_KEPT, SONGS_KEPT = 64, 256  # of songs that were played last, between pieces
 FIT_ENOUGH = 0.9  # note F1 from which a song whose rows were fitted is good enough to play with
 
 
@@ -32,24 +31,9 @@ class LoadedModel(NamedTuple):
     config: Config
     decoder: DecoderClass
     params: Params
-    track: Callable[[Any], LatentTrack]  # of a song, an index or a path
-    decoded: Callable[[Any, int], DecodedSong]  # a song by itself, over so many blocks
-    spread: Callable[[], Float[Any, " latent"]]  # of the rows: the unit of noise
-
-    def tracks(self, count: int) -> Sequence[LatentTrack]:
-        """The tracks of the first songs, each read when it is first asked for."""
-        return _Tracks(self.track, count)
-
-
-class _Tracks(Sequence[LatentTrack]):
-    def __init__(self, read: Callable[[int], LatentTrack], count: int):
-        self._read, self._count = read, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._read(int(index))
+    latent: Callable[[Any], LatentSong]  # of a song, an index or a path
+    played: Callable[[Any], GridSong]  # a song as it was learned
+    analyzed: Callable[[Any], AnalyzedSong]  # the same, with what mixing needs to know of it
 
 
 @dataclass(frozen=True)
@@ -70,9 +54,15 @@ class ModelLoader:
             return self._load_with(files, seed)
         indices = tuple(song for song in songs if isinstance(song, int))
         step = self._usable(indices, tuple(checkpoint.saved_steps(self.run.path)))
-        track, decoded = partial(self._track, step), partial(self._decoded, step)
-        spread = partial(checkpoint.restore_spread, self.run, step)
-        return LoadedModel(step, self.run.config, self.decoder, self.params(step), track, decoded, spread)
+        return LoadedModel(
+            step,
+            self.run.config,
+            self.decoder,
+            self.params(step),
+            latent=partial(self._latent, step),
+            played=partial(self._played, step),
+            analyzed=partial(self._analyzed, step),
+        )
 
     @cached_property
     def decoder(self) -> DecoderClass:
@@ -91,79 +81,83 @@ class ModelLoader:
         """The step to play songs from; looked at once for the same songs, as long as no checkpoint comes or goes."""
         from nemui_jax.runs import checkpoint
 
-        return lru_cache(maxsize=TRACKS_KEPT)(lambda songs, _: checkpoint.usable_step(self.run, self.report, songs))
+        return lru_cache(maxsize=ROWS_KEPT)(lambda songs, _: checkpoint.usable_step(self.run, self.report, songs))
 
     @cached_property
-    def _track(self) -> Callable[[int, int], LatentTrack]:
-        """Reads the track of a song of the run at a step, and keeps some; the rows of no other song are read."""
+    def _latent(self) -> Callable[[int, int], LatentSong]:
+        """Reads the rows of a song of the run at a step, and keeps some; the rows of no other song are read."""
         from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.decode import latent_track
+        from nemui_jax.sampling.decode import latent_song
 
-        def read(step: int, index: int) -> LatentTrack:
+        def read(step: int, index: int) -> LatentSong:
             rows = checkpoint.restore_rows(self.run, step, index)
-            return latent_track(self.run.entries[index], self.run.song(index), rows)
+            return latent_song(self.run.entries[index], self.run.song(index), rows, self.run.config)
 
-        return lru_cache(maxsize=TRACKS_KEPT)(read)
+        return lru_cache(maxsize=ROWS_KEPT)(read)
 
     @cached_property
-    def _decoded(self) -> Callable[[int, int, int], DecodedSong]:
-        """Decodes a song of the run by itself, at a step and over so many blocks, and keeps some."""
-        from nemui_jax.sampling.select import decode_song
+    def _played(self) -> Callable[[int, int], GridSong]:
+        """Plays a song of the run at a step, and keeps some."""
+        from nemui_jax.sampling.decode import decode_song
 
-        def decode(step: int, index: int, blocks: int) -> DecodedSong:
-            return decode_song(self.params(step), self._track(step, index), blocks, self.run.config, self.decoder)
+        def play(step: int, index: int) -> GridSong:
+            return decode_song(self.params(step), self._latent(step, index), self.run.config, self.decoder)
 
-        return lru_cache(maxsize=VOICES_KEPT)(decode)
+        return lru_cache(maxsize=SONGS_KEPT)(play)
+
+    @cached_property
+    def _analyzed(self) -> Callable[[int, int], AnalyzedSong]:
+        """Analyzes a song of the run as it is played at a step, and keeps some."""
+
+        def read(step: int, index: int) -> AnalyzedSong:
+            from nemui_jax.sampling.compose import analyze
+
+            return analyze(self._played(step, index))
+
+        return lru_cache(maxsize=SONGS_KEPT)(read)
 
     def _load_with(self, files: Sequence[Path], seed: int) -> LoadedModel:
         """The model with rows for songs in files: they are fitted; where that is too little the song is added."""
-        from nemui_jax.evaluation.report import note_f1
-        from nemui_jax.model import latents
         from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.decode import latent_tracks
-        from nemui_jax.sampling.select import decode_song
+        from nemui_jax.sampling.compose import analyze
+        from nemui_jax.sampling.decode import decode_song, latent_songs
         from nemui_jax.training import finetune
 
         step, decoder = checkpoint.usable_step(self.run, self.report), self.decoder
         params, table = checkpoint.restore_model(self.run, step, decoder)
         model = finetune.TrainedModel(params, table, self.run.corpus(), self.run.config)
-        found: dict[Path, int | LatentTrack] = {}
+        found: dict[Path, int | LatentSong] = {}
         for path in files:
             model, found[path] = self._learn(model, path, seed)
-        tracks: dict[int | Path, LatentTrack] = dict(enumerate(latent_tracks(model.corpus, model.table, model.config)))
-        for path, track in found.items():
-            tracks[path] = tracks[track] if isinstance(track, int) else track
-            f1 = note_f1(model.params, tracks[path], model.config, decoder)
-            self.report(f"{escape(path)}: note F1 {f1:.3f} when it is played back")
         params, settings = model.params, model.config
-        return LoadedModel(
-            step,
-            settings,
-            decoder,
-            params,
-            track=tracks.__getitem__,
-            decoded=lambda song, blocks: decode_song(params, tracks[song], blocks, settings, decoder),
-            spread=partial(latents.spread, model.table),
-        )
+        songs: dict[int | Path, LatentSong] = dict(enumerate(latent_songs(model.corpus, model.table, settings)))
+        for path, learned in found.items():
+            songs[path] = songs[learned] if isinstance(learned, int) else learned
+        played = lru_cache(maxsize=SONGS_KEPT)(lambda song: decode_song(params, songs[song], settings, decoder))
+        analyzed = lru_cache(maxsize=SONGS_KEPT)(lambda song: analyze(played(song)))
+        return LoadedModel(step, settings, decoder, params, songs.__getitem__, played, analyzed)
 
-    def _learn(self, model: Any, path: Path, seed: int) -> tuple[Any, int | LatentTrack]:
-        """A `finetune.TrainedModel` that plays the song in a file, and the song's index in it or its track."""
-        from nemui_jax.evaluation.report import note_f1
-        from nemui_jax.sampling.decode import latent_track
+    def _learn(self, model: Any, path: Path, seed: int) -> tuple[Any, int | LatentSong]:
+        """A `finetune.TrainedModel` that plays the song in a file, and the song's index in it or the song itself."""
+        from nemui_jax.evaluation.playback import note_f1
+        from nemui_jax.sampling.decode import latent_song, latent_songs
         from nemui_jax.training import finetune
 
-        entry, song = dataset.load_file(path, self.run.config.roll, self.max_seconds)
+        entry, song = dataset.load_file(path, self.run.config, self.max_seconds)
         hashes, name = [other.sha256 for other in model.corpus.entries], escape(path)
         if entry.sha256 in hashes:
             return model, hashes.index(entry.sha256)
         self.report(f"{name}: not in the run; fitting it")
         rows = finetune.fit_song(model.params, song, entry, model.config, seed, decoder=self.decoder)
-        track = latent_track(entry, song, rows)
-        f1 = note_f1(model.params, track, model.config, self.decoder)
+        learned = latent_song(entry, song, rows, model.config)
+        f1 = note_f1(model.params, learned, song, model.config, self.decoder)
         if f1 >= FIT_ENOUGH:
             self.report(f"{name}: fitted, with the decoder as it is; note F1 {f1:.3f}")
-            return model, track
+            return model, learned
         self.report(f"{name}: fitted, note F1 only {f1:.3f}; fine-tuning the decoder for this output")
         model = finetune.add_song(model, entry, song, seed, decoder=self.decoder)
+        learned = latent_songs(model.corpus, model.table, model.config)[-1]
+        f1 = note_f1(model.params, learned, song, model.config, self.decoder)
+        self.report(f"{name}: learned for this output, note F1 {f1:.3f}")
         self.report(f"to keep it: {shell.command('add', '--file', path, '--run', self.run.path)}")
         return model, len(hashes)

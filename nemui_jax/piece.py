@@ -1,6 +1,7 @@
 """What is asked for when a run is played, and what comes of it: a song that can be heard, seen and written."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from nemui_jax.files import escape
 from nemui_jax.model import latents
 from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.instruments import PROGRAMS
+from nemui_jax.music.instruments import instrument_name
 from nemui_jax.music.key import estimate_key
 from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, MAX_SECONDS, Song, TempoMap, cut_song
 
@@ -76,6 +77,11 @@ class Plan:
     noise: float = 0.0
     seed: int = 0
 
+    @property
+    def is_recall(self) -> bool:
+        """Whether one song is played as it is."""
+        return self.weights == (1.0,) and not self.noise
+
     def weigh(self, blocks: int) -> Float[np.ndarray, "song block"]:
         """The weights in each of so many blocks. Imports JAX."""
         from nemui_jax.sampling.blend import mix_weights, morph_weights
@@ -116,7 +122,7 @@ class Piece:
 
     @property
     def notes(self) -> np.ndarray:
-        """NOTE events, sorted by onset (seconds), then pitch."""
+        """SONG_NOTE: the notes of all parts but drums, sorted by onset (seconds), then pitch."""
         return self.song.notes
 
     @property
@@ -138,8 +144,10 @@ class Piece:
     @property
     def instruments(self) -> tuple[str, ...]:
         """The names of its instruments, the one with the most notes first."""
-        programs, counts = np.unique(self.notes["program"], return_counts=True)
-        return tuple(PROGRAMS[program] for program in programs[np.argsort(-counts, kind="stable")])
+        notes = Counter[str]()
+        for part in self.song.parts:
+            notes[instrument_name(part.program, part.is_drums)] += len(part.notes)
+        return tuple(name for name, _ in notes.most_common())
 
     def roll(self, step_seconds: float = 0.05) -> UInt8[np.ndarray, "step 128"]:
         """The velocity (1 to 127) of the note that sounds on each pitch at each step; 0 where none does."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from nemui_jax import adding, shell
 from nemui_jax import config as configs
-from nemui_jax.config import Config, RollConfig
+from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import resolve, write_text
@@ -117,9 +117,9 @@ class TrainOptions:
                 raise UsageError(f"{name}={value} is out of range; it is {least} to {most:,}")
 
     @property
-    def roll(self) -> RollConfig:
-        """How songs are laid on the grid, for `dataset.load`."""
-        return configs.override(self.config or Config(), self.overrides).roll
+    def first_config(self) -> Config:
+        """The configuration before it is fitted to the songs, for `dataset.load`."""
+        return configs.override(self.config or Config(), self.overrides)
 
     @property
     def components(self) -> Components:
@@ -164,7 +164,7 @@ def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
 
     UsageError where an override leaves no room for their pitches.
     """
-    fitted = dataset.fit_pitches(options.config or Config(), corpus)
+    fitted = dataset.fit_heads(dataset.fit_pitches(options.config or Config(), corpus), corpus)
     if options.config is None:
         fitted = dataset.fit_size(fitted, corpus)
     found = configs.override(fitted, options.overrides)
@@ -181,10 +181,10 @@ def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: flo
     from nemui_jax.training.step import default_steps
 
     config, names = fit_config(corpus, options), [component_name(component) for component in options.components]
-    size = sum(song.notes.nbytes + song.pedal.nbytes for song in corpus.songs)
-    disk.refuse_full_disk(path, corpus.lengths, config, size, *options.components)
+    size = sum(part.notes.nbytes + part.controls.nbytes for song in corpus.songs for part in song.parts)
+    disk.refuse_full_disk(path, layout.count_rows(corpus.entries), config, size, *options.components)
     loop = _make_loop(corpus, config, options)
-    total = options.steps or default_steps(layout.count_corpus_blocks(corpus.lengths, config), config.train)
+    total = options.steps or default_steps(layout.count_blocks(corpus.entries, config.model), config.train)
     if options.minutes:
         if loop.steps_in is None:
             raise UsageError("minutes: cannot be used with more music than the device holds; give steps instead")
@@ -225,7 +225,7 @@ def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainO
     else:
         if step is not None:
             options.report(f"continues after step {step:,} of {run.total:,}")
-            disk.refuse_full_disk(run.path, run.lengths, run.config, 0, decoder, optimizer)
+            disk.refuse_full_disk(run.path, run.rows, run.config, 0, decoder, optimizer)
         step, scores = _update(run, corpus, loop or _make_loop(corpus, run.config, options), step, options, began)
     if step == run.total and scores and distributed.is_coordinator():
         write_scores(run, scores)
@@ -336,7 +336,8 @@ def _refuse_differences(run: Run, options: TrainOptions) -> None:
     given, songs = options.config or Config(), dataset.Corpus(run.entries, ())
     if given.roll.common_key and run.config.roll.common_key:
         roll = dataclasses.replace(given.roll, low=run.config.roll.low, high=run.config.roll.high)
-        given = dataclasses.replace(given, roll=roll)
+        model = dataclasses.replace(given.model, heads=run.config.model.heads)
+        given = dataclasses.replace(given, roll=roll, model=model)
     sizes = [given] if options.config else [given, dataset.fit_size(given, songs)]  # songs may have been added since
     changed = min(
         (configs.differences(run.config, configs.override(size, options.overrides)) for size in sizes), key=len

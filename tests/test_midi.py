@@ -24,6 +24,7 @@ from nemui_jax.music.song import (
     NOTE,
     PITCH_BEND,
     PRESSURE,
+    PROGRAM_CHANGE,
     Part,
     Song,
     Text,
@@ -411,7 +412,13 @@ BAND = Song(
             channel=1,
             name="Bass",
             controls=np.array(
-                [(0.0, 7, 100), (0.0, 10, 20), (0.25, PITCH_BEND, -8192), (0.5, PITCH_BEND, 8191), (1.0, PRESSURE, 9)],
+                [
+                    (0.0, 7, 100),
+                    (0.0, 10, 20),
+                    (0.25, PITCH_BEND, -8192),
+                    (0.5, PITCH_BEND, 8191),
+                    (1.0, PRESSURE, 9),
+                ],
                 CONTROL,
             ),
         ),
@@ -430,15 +437,21 @@ def test_a_band_returns_part_by_part():
         assert (part.program, part.channel, part.name) == (other.program, other.channel, other.name)
         for name in NOTE.names or ():
             np.testing.assert_allclose(part.notes[name], other.notes[name], rtol=0, atol=1e-3)
-        assert part.controls[["controller", "value"]].tolist() == other.controls[["controller", "value"]].tolist()
-        np.testing.assert_allclose(part.controls["time"], other.controls["time"], rtol=0, atol=1e-3)
+        is_change = part.controls["controller"] == PROGRAM_CHANGE
+        assert set(part.controls["value"][is_change].tolist()) <= {part.program}
+        controls = part.controls[~is_change]
+        assert controls[["controller", "value"]].tolist() == other.controls[["controller", "value"]].tolist()
+        np.testing.assert_allclose(controls["time"], other.controls["time"], rtol=0, atol=1e-3)
     assert again.key_signatures.tolist() == BAND.key_signatures.tolist()
     assert again.texts == BAND.texts
+    assert midi_writer.encode(again) == midi_writer.encode(midi_reader.parse(midi_writer.encode(again)))
 
 
 def test_a_control_before_the_first_program_belongs_to_what_is_played():
     song = midi_reader.parse(midi(track("00 b0 07 32  00 c0 05  00 90 3c 50  60 80 3c 00")))
-    assert [(part.program, part.controls.tolist()) for part in song.parts] == [(5, [(0.0, 7, 50)])]
+    controls = [(0.0, 7, 50), (0.0, PROGRAM_CHANGE, 5)]  # written again in this order
+    assert [(part.program, part.controls.tolist()) for part in song.parts] == [(5, controls)]
+    assert midi_reader.parse(midi_writer.encode(song)).parts[0].controls.tolist() == controls
 
 
 def test_what_midi_cannot_say_is_written_as_the_nearest():

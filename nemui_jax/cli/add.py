@@ -29,12 +29,12 @@ def _read(paths: list[Path], run: Run, max_seconds: float) -> dataset.Corpus:
     found = {}
     for path in paths:
         if not path.is_dir():
-            entry, song = dataset.load_file(path, run.config.roll, max_seconds)
+            entry, song = dataset.load_file(path, run.config, max_seconds)
             if entry.sha256 in held:
                 raise UsageError(f"--file {escape(path)}: in the run already, as {held[entry.sha256]}")
             found[entry.sha256] = entry, song
             continue
-        corpus, reports = dataset.load(path, run.config.roll, max_seconds)
+        corpus, reports = dataset.load(path, run.config, max_seconds)
         console.print_reports(reports)
         for entry, song in zip(corpus.entries, corpus.songs, strict=True):
             if entry.sha256 in held:

@@ -24,17 +24,17 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.held_out:
         if not args.held_out.is_dir():
             raise UsageError(f"--held-out {escape(args.held_out)}: no such folder")
-        held_out, reports = dataset.load(args.held_out, run.config.roll, args.max_seconds)
+        held_out, reports = dataset.load(args.held_out, run.config, args.max_seconds)
         console.print_reports(reports)
     console.start_jax()
     from nemui_jax.evaluation import report
     from nemui_jax.runs import checkpoint
-    from nemui_jax.sampling.decode import latent_track, latent_tracks
+    from nemui_jax.sampling.decode import latent_song, latent_songs
     from nemui_jax.training import finetune
 
     step = checkpoint.usable_step(run)
     params, table = checkpoint.restore_model(run, step)
-    tracks = latent_tracks(corpus, table, run.config)
+    tracks = latent_songs(corpus, table, run.config)
     original = None if args.original is None else _original_player(read_run(args.original), run)
     with console.progress_bar("measuring", report.PAIRS) as show:
         result = report.evaluate(params, tracks, corpus.songs, run.config, original, show)
@@ -43,7 +43,7 @@ def evaluate(args: argparse.Namespace) -> None:
         unseen = [index for index, entry in enumerate(held_out.entries) if entry.sha256 not in learned]
         songs = [held_out.songs[index] for index in unseen]
         fitted = [
-            latent_track(entry, song, finetune.fit_song(params, song, entry, run.config))
+            latent_song(entry, song, finetune.fit_song(params, song, entry, run.config))
             for entry, song in zip((held_out.entries[index] for index in unseen), songs, strict=True)
         ]
         result["held_out"] = report.score_playback(params, fitted, songs, run.config)
@@ -57,14 +57,14 @@ def _original_player(other: Run, run: Run) -> Any:
     """A function by which a run of the original preset mixes this run's songs."""
     from nemui_jax.evaluation import report
     from nemui_jax.runs import checkpoint
-    from nemui_jax.sampling.decode import latent_tracks
+    from nemui_jax.sampling.decode import latent_songs
 
     missing = [entry.name for entry in run.entries if entry.sha256 not in {theirs.sha256 for theirs in other.entries}]
     if missing:
         raise UsageError(f"--original {other.path}: does not have the song {missing[0]}; train both on the same folder")
     params, table = checkpoint.restore_model(other, checkpoint.usable_step(other))
     hashes = {entry.name: entry.sha256 for entry in run.entries}
-    tracks = latent_tracks(other.corpus(), table, other.config)
+    tracks = latent_songs(other.corpus(), table, other.config)
     by_hash = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
 
     def play(pair: Sequence[Any], weight: float, blocks: int) -> Song:

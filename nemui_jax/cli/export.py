@@ -7,7 +7,6 @@ import numpy as np
 
 from nemui_jax import api
 from nemui_jax.cli import console
-from nemui_jax.evaluation import note_metrics
 from nemui_jax.runs.run import read_log, read_scores
 
 
@@ -16,21 +15,21 @@ def plots(args: argparse.Namespace) -> None:
     loaded = api.load(args.run, partial(print, flush=True))
     run, draw = loaded.run, api.import_plots()
     console.start_jax()
+    from nemui_jax.evaluation import playback
     from nemui_jax.outputs import latent_map
-    from nemui_jax.sampling.decode import latent_tracks
+    from nemui_jax.sampling.decode import latent_songs
     from nemui_jax.sampling.play import play_back
 
-    tracks, scores = latent_tracks(run.corpus(), loaded.table, run.config), read_scores(run)
+    corpus, scores = run.corpus(), read_scores(run)
     if not all(scores):  # training was stopped before they were measured
-        scores = [
-            note_metrics.playback_scores(track.source, play_back(loaded.params, track, run.config)) for track in tracks
-        ]
-    worst = min(range(len(tracks)), key=lambda song: (scores[song]["onset"], scores[song]["offset"]))
-    track, song_of_row = tracks[worst], np.repeat(np.arange(len(tracks)), np.diff(run.row_starts))
-    title = f"{track.name}: note F1 {scores[worst]['onset']:.4f}, the lowest of {len(tracks)} songs"
+        scores = playback.measure(corpus, run.config, loaded.params, loaded.table)
+    songs = latent_songs(corpus, loaded.table, run.config)
+    worst = min(range(len(songs)), key=lambda song: (scores[song]["onset"], scores[song]["offset"]))
+    song, song_of_row = songs[worst], np.repeat(np.arange(len(songs)), np.diff(run.row_starts))
+    title = f"{song.name}: note F1 {scores[worst]['onset']:.4f}, the lowest of {len(songs)} songs"
     figures = {
-        "map": latent_map.draw(np.asarray(loaded.table), song_of_row, [track.name for track in tracks]),
-        "recall": draw.recall(track.source, play_back(loaded.params, track, run.config), title=title),
+        "map": latent_map.draw(np.asarray(loaded.table), song_of_row, [song.name for song in songs]),
+        "recall": draw.recall(corpus.songs[worst], play_back(loaded.params, song, run.config), title=title),
     }
     if log := [row for row in read_log(run) if "loss" in row]:
         figures = {"curve": draw.curve(log)} | figures

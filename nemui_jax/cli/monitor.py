@@ -183,12 +183,12 @@ def image(source: Song, recalled: Song, seconds: float) -> UInt8[np.ndarray, "he
 
 def _first_song(event: Event) -> tuple[Song, Song]:
     """The run's first song, from its file and played back."""
-    from nemui_jax.sampling.decode import latent_track
+    from nemui_jax.sampling.decode import latent_song
     from nemui_jax.sampling.play import play_back
 
     run, state = event.run, event.state
-    track = latent_track(run.entries[0], run.song(0), state.latents[: run.row_starts[1]])
-    return track.source, play_back(state.params, track, run.config)
+    song = latent_song(run.entries[0], run.song(0), state.latents[: run.row_starts[1]], run.config)
+    return song.grid.source, play_back(state.params, song, run.config)
 
 
 def _how_to_see(folder: Path) -> str:

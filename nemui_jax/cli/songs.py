@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections import Counter
 
 from rich.table import Table
 
@@ -16,9 +17,24 @@ def songs(args: argparse.Namespace) -> None:
         console.print_json([dataclasses.asdict(song) for song in found])
         return
     table = Table(box=None)
+    bands = any(len(song.parts) > 1 for song in found)
     limited = any(song.possible_note_f1 < 1 for song in found)
-    for head in ("song", "name", "length", "notes", "key", "tempo", "note F1", *["possible"] * limited):
-        table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
+    for head in (
+        "song",
+        "name",
+        "length",
+        "notes",
+        "key",
+        "tempo",
+        *["instruments"] * bands,
+        "note F1",
+        *["possible"] * limited,
+    ):
+        table.add_column(
+            head,
+            justify="left" if head in ("name", "key", "instruments") else "right",
+            no_wrap=head not in ("name", "instruments"),
+        )
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
         tempo = "-" if song.tempo is None else f"{song.tempo:.0f} bpm"
@@ -29,7 +45,17 @@ def songs(args: argparse.Namespace) -> None:
             f"{song.notes:,}",
             song.key,
             tempo,
+            *[_instruments(song)] * bands,
             note_f1,
             *[f"{song.possible_note_f1:.4f}"] * limited,
         )
     console.console().print(table)
+
+
+def _instruments(song: api.SongInfo) -> str:
+    """The instruments of a song, the one with the most notes first, with the number of parts where there are several."""
+    notes = Counter[str]()
+    for part in song.parts:
+        notes[part.instrument] += part.notes
+    parts = Counter(part.instrument for part in song.parts)
+    return ", ".join(f"{name} x{parts[name]}" if parts[name] > 1 else name for name, _ in notes.most_common())

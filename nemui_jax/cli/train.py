@@ -35,7 +35,7 @@ def train(args: argparse.Namespace) -> int:
     began, options = time.monotonic(), _options(args)
     console.start_jax()
     first = _join(args) if args.coordinator else True
-    corpus, reports = dataset.load(args.dir, options.roll, args.max_seconds)
+    corpus, reports = dataset.load(args.dir, options.first_config, args.max_seconds)
     console.print_reports(reports)
     if not corpus.entries:
         raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")

@@ -1,4 +1,4 @@
-"""A folder of MIDI files to a corpus: the songs, their entries in the manifest, and their rolls packed for the device.
+"""A folder of MIDI files to a corpus: the songs, their entries in the manifest, and their music packed for the device.
 
 Every file is accounted for in the load report. Parsed songs are cached by file content, so that a folder is parsed
 once; rolls depend on the configuration and are made from the songs in milliseconds. This module does not import JAX.
@@ -10,21 +10,44 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Int32
 
-from nemui_jax.config import Config, RollConfig
-from nemui_jax.data import cache, layout, pianoroll
+from nemui_jax.config import Config
+from nemui_jax.data import cache, cells, curves, layout
+from nemui_jax.data.cells import Rolls
+from nemui_jax.data.grid import GridSong, grid_song
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
-from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, clock_of, off_beat_steps
+from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps
+from nemui_jax.music.instruments import instrument_name
 from nemui_jax.music.key import estimate_key, shift_to_common
-from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
+from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Part, Song, as_notes, pedal_controls
 
-LARGE_SECONDS = 3 * 3600.0  # of music, from which rows are twice as long and learning rates lower
+LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """A part of a song in the manifest."""
+
+    name: str
+    program: int
+    channel: int
+    notes: int
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether it is on the drum channel."""
+        return self.channel == DRUM_CHANNEL
+
+    @property
+    def instrument(self) -> str:
+        """The name of its instrument."""
+        return instrument_name(self.program, self.is_drums)
 
 
 @dataclass(frozen=True)
@@ -36,11 +59,12 @@ class SongEntry:
     sha256: str  # of the file's bytes
     seconds: float
     steps: int  # of its grid
+    rows: int  # of its cells that are heard and differ
     notes: int
     key: str
     shift: int  # semitones from its key to the common key
-    program: int
-    clock: str  # "file" or "steady"; see `music.clock`
+    parts: tuple[PartEntry, ...]
+    clock: str  # "file", "tracked" or "steady"; see `music.clock`
     beats_per_quarter: float  # beats for each quarter note of its file's tempo map
     merged: int = 0  # notes that share a grid cell with a louder one
 
@@ -56,6 +80,11 @@ class SongEntry:
             return None
         return 60 * (self.steps - 1) / STEPS_PER_BEAT / self.beats_per_quarter / self.seconds
 
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> "SongEntry":
+        """The entry that `dataclasses.asdict` made this of."""
+        return SongEntry(**{**row, "parts": tuple(PartEntry(**part) for part in row["parts"])})
+
 
 @dataclass(frozen=True)
 class FileReport:
@@ -67,33 +96,12 @@ class FileReport:
     remarks: tuple[str, ...] = ()
 
 
-class Rolls(NamedTuple):
-    """The rolls of all songs, one after another, as they are on the device. Each song is padded to whole blocks.
-
-    Onsets and frames are bits (`pianoroll.pack_bits`). The arrays over notes are sorted by step; `note_start[s]` is the
-    first note at or after step `s`, and each ends with padding for the notes of one block.
-    """
-
-    bits: UInt8[Any, "step 2 byte"]
-    pedal: UInt8[Any, " step"]  # share of the step with the pedal down, times 255
-    note_start: Int32[Any, " step_and_one"]
-    note_step: Int32[Any, " note"]
-    note_column: UInt8[Any, " note"]
-    note_velocity: UInt8[Any, " note"]
-    note_timing: Float32[Any, " note"]  # steps from the step to the onset, -0.5 to 0.5
-
-
 @dataclass(frozen=True)
 class Corpus:
     """Songs and their entries in the manifest, in the same order."""
 
     entries: tuple[SongEntry, ...]
     songs: tuple[Song, ...]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Steps of each song."""
-        return [entry.steps for entry in self.entries]
 
     def fingerprint(self) -> str:
         """A hash of the songs' files in their order; it does not depend on their paths."""
@@ -102,7 +110,7 @@ class Corpus:
 
 def load(
     folder: Path,
-    config: RollConfig,
+    config: Config,
     max_seconds: float = MAX_SECONDS,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[Corpus, list[FileReport]]:
@@ -134,7 +142,7 @@ def read_ahead(folder: Path, share: int, of: int, max_seconds: float = MAX_SECON
         pass
 
 
-def load_file(path: Path, config: RollConfig, max_seconds: float = MAX_SECONDS) -> tuple[SongEntry, Song]:
+def load_file(path: Path, config: Config, max_seconds: float = MAX_SECONDS) -> tuple[SongEntry, Song]:
     """The song of one file and its entry. MidiError names the file and the problem."""
     parsed = cache.parse_file((path, max_seconds))
     if isinstance(parsed, str):
@@ -142,14 +150,14 @@ def load_file(path: Path, config: RollConfig, max_seconds: float = MAX_SECONDS) 
     return make_entry(parsed.song, path, parsed.sha256, config)[0], parsed.song
 
 
-def from_songs(songs: Iterable[Song], config: RollConfig) -> Corpus:
+def from_songs(songs: Iterable[Song], config: Config) -> Corpus:
     """A corpus of songs in memory; equal songs are one.
 
     UsageError for a song without notes, MidiError for one that cannot be written as MIDI (`midi_writer.encode`).
     """
     found: dict[str, tuple[SongEntry, Song]] = {}
     for number, song in enumerate(songs):
-        if not len(song.notes):
+        if not any(len(part.notes) for part in song.parts):
             raise UsageError(f"song {number} ({escape(song.name)}): has no notes")
         sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
         entry, _ = make_entry(song, Path(), sha256, config)
@@ -159,28 +167,36 @@ def from_songs(songs: Iterable[Song], config: RollConfig) -> Corpus:
     return Corpus(tuple(entry for entry, _ in found.values()), tuple(song for _, song in found.values()))
 
 
-def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple[SongEntry, tuple[str, ...]]:
+def make_entry(song: Song, path: Path, sha256: str, config: Config) -> tuple[SongEntry, tuple[str, ...]]:
     """A song's entry in the manifest, and remarks for the user on what was repaired or left out."""
-    key, clock = estimate_key(song.notes), choose_clock(song, config.grid)
-    beats = clock_of(song, clock)
-    merged = len(song.notes) - len(pianoroll.quantize(song.notes, beats))
+    learned = learned_song(song, config)
+    key, clock = estimate_key(song.notes), choose_clock(song, config.roll.grid)
+    shift = shift_to_common(key) if config.roll.common_key else 0
+    on_grid = grid_song(learned, clock, shift)
+    notes = sum(len(part.notes) for part in learned.parts)
+    merged = notes - sum(len(part.notes) for part in on_grid.parts)
     remarks = song.warnings
-    if song.drums:
+    if learned is not song and song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
-        remarks += (f"{merged} notes left out, where a louder one has the same step and pitch",)
-    if clock.kind == "file" and off_beat_steps(song.notes, beats) > OFF_BEAT_STEPS:
+        remarks += (f"{merged} notes left out, where a louder one of the part has the same step and pitch",)
+    if clock.kind == "file" and off_beat_steps(song.notes, on_grid.clock) > OFF_BEAT_STEPS:
         remarks += ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
     entry = SongEntry(
         name=escape(path.stem),
         path=escape(os.path.abspath(path)),
         sha256=sha256,
-        seconds=song.seconds,
-        steps=pianoroll.count_steps(song.seconds, beats),
-        notes=len(song.notes),
+        seconds=learned.seconds,
+        steps=on_grid.steps,
+        rows=int(cells.make_score(on_grid, config.model).max()) + 1,
+        notes=notes,
         key=key,
-        shift=shift_to_common(key) if config.common_key else 0,
-        program=song.program,
+        shift=shift,
+        parts=tuple(
+            PartEntry(escape(part.name), part.program, part.channel, len(part.notes))
+            for part in learned.parts
+            if len(part.notes)
+        ),
         clock=clock.kind,
         beats_per_quarter=clock.beats_per_quarter,
         merged=merged,
@@ -188,13 +204,38 @@ def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple
     return entry, remarks
 
 
+def learned_song(song: Song, config: Config) -> Song:
+    """What is learned of a song: all parts of it, or without `roll.parts` one that merges all but drums."""
+    if config.roll.parts:
+        return song
+    merged = Part(as_notes(song.notes), song.program, controls=pedal_controls(song.pedal))
+    return dataclasses.replace(song, parts=(merged,))
+
+
+def on_grid(song: Song, entry: SongEntry, config: Config) -> GridSong:
+    """What is learned of a song, on the grid of its clock."""
+    clock = Clock(entry.clock, entry.beats_per_quarter)
+    return grid_song(learned_song(song, config), clock, entry.shift, entry.name)
+
+
+def fit_heads(config: Config, corpus: Corpus) -> Config:
+    """The configuration with a head for each controller that moves in these songs; the original preset has none."""
+    if not config.roll.parts:
+        return config
+    used = {name for song in corpus.songs for part in song.parts for name in curves.moving(part)}
+    more = tuple(name for name in curves.CURVES if name in used - {*config.model.heads})
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, heads=config.model.heads + more))
+
+
 def fit_pitches(config: Config, corpus: Corpus) -> Config:
     """The configuration with the range of pitches that these songs need; the original preset keeps all 128."""
     if not config.roll.common_key:
         return config
     pitches = [
-        int(limit(song.notes["pitch"])) + entry.shift
+        int(limit(part.notes["pitch"])) + (0 if part.is_drums else entry.shift)
         for entry, song in zip(corpus.entries, corpus.songs, strict=True)
+        for part in learned_song(song, config).parts
+        if len(part.notes)
         for limit in (np.min, np.max)
     ]
     return dataclasses.replace(config, roll=dataclasses.replace(config.roll, low=min(pitches), high=max(pitches)))
@@ -203,10 +244,10 @@ def fit_pitches(config: Config, corpus: Corpus) -> Config:
 def fit_size(config: Config, corpus: Corpus) -> Config:
     """The configuration for this amount of music; the original preset stays as it is.
 
-    From LARGE_SECONDS on rows are longer, because the one decoder holds less of each song, and learning rates are
+    From LARGE_ROWS on rows are longer, because the one decoder holds less of each song, and learning rates are
     lower, because training takes many more updates: see benchmarks/README.
     """
-    if config.preset != "default" or sum(entry.seconds for entry in corpus.entries) < LARGE_SECONDS:
+    if config.preset != "default" or layout.count_rows(corpus.entries) < LARGE_ROWS:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
     train = config.train
@@ -215,38 +256,24 @@ def fit_size(config: Config, corpus: Corpus) -> Config:
     return dataclasses.replace(config, model=model, train=train)
 
 
-def entry_clock(song: Song, entry: SongEntry) -> TempoMap:
-    """The times of the beats that the grid of a song divides."""
-    return clock_of(song, Clock(entry.clock, entry.beats_per_quarter))
-
-
-def grid_of(song: Song, entry: SongEntry) -> np.ndarray:
-    """A song's GRID notes in the common key."""
-    return pianoroll.quantize(song.notes, entry_clock(song, entry), entry.shift)
-
-
 def pack(corpus: Corpus, config: Config) -> Rolls:
-    """The rolls of all songs, packed."""
-    low, high, block = config.roll.low, config.roll.high, config.model.block_steps
-    bits, pedal, notes, start = [], [], [], 0
+    """The music of the rows of all songs, packed."""
+    bits, levels, notes, start = [], [], [], 0
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        steps = layout.count_blocks(entry.steps, config.model) * block
-        grid = grid_of(song, entry)
-        bits.append(pianoroll.pack_bits(grid, steps, low, high))
-        share = pianoroll.quantize_pedal(song.pedal, steps, entry_clock(song, entry))
-        pedal.append(np.round(share * 255).astype(np.uint8))
-        grid["step"] += start
-        notes.append(grid)
-        start += steps
+        packed = cells.pack_song(on_grid(song, entry, config), config)
+        packed.notes["step"] += start
+        start += len(packed.bits)
+        for found, part in zip((bits, levels, notes), packed, strict=True):
+            found.append(part)
     grid = np.concatenate(notes)
     note_start = np.searchsorted(grid["step"], np.arange(start + 1)).astype(np.int32)
-    grid = np.concatenate([grid, np.zeros(max_notes_per_block(note_start, block), grid.dtype)])
+    grid = np.concatenate([grid, np.zeros(max_notes_per_block(note_start, config.model.block_steps), grid.dtype)])
     return Rolls(
         bits=np.concatenate(bits),
-        pedal=np.concatenate(pedal),
+        curves=np.concatenate(levels),
         note_start=note_start,
         note_step=grid["step"],
-        note_column=(grid["pitch"] - low).astype(np.uint8),
+        note_column=(grid["pitch"] - config.roll.low).astype(np.uint8),
         note_velocity=grid["velocity"],
         note_timing=grid["timing"],
     )

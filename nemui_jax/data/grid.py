@@ -4,13 +4,13 @@ A GridSong is what sampling works on. `grid_song` makes it from a file's song; t
 learned rows. Pitches are in the common key, except those of drums, which are never transposed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from nemui_jax.data import pianoroll
+from nemui_jax.data.curves import Curves, sample_curves
 from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of
 from nemui_jax.music.song import Part, Song, TempoMap
 
@@ -21,7 +21,7 @@ class GridPart:
 
     notes: np.ndarray  # GRID, sorted by step and pitch, in the common key; a drum hit lasts one step
     source: Part  # of which program, channel, name and settings are used, not the notes
-    curves: Mapping[str, Float[np.ndarray, " step"]] = field(default_factory=dict)  # controllers that move, by name
+    curves: Curves = field(default_factory=dict)  # by name; see `curves`
 
     @property
     def is_drums(self) -> bool:
@@ -46,11 +46,13 @@ def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
     """A file's song on the grid, as far as the grid can hold it."""
     beats = clock_of(song, clock)
     steps = pianoroll.count_steps(song.seconds, beats)
-    parts = []
-    for part in song.parts:
-        notes = pianoroll.quantize(part.notes, beats, 0 if part.is_drums else shift)
-        if part.is_drums:
-            notes["end"] = notes["step"] + 1
-        parts.append(GridPart(notes, part))
+    parts = tuple(_grid_part(part, steps, beats, shift) for part in song.parts if len(part.notes))
     bars = np.round(bar_lines(song, clock, steps / STEPS_PER_BEAT) * STEPS_PER_BEAT).astype(np.int64)
-    return GridSong(name or song.name, tuple(parts), steps, shift, beats, bars, song)
+    return GridSong(name or song.name, parts, steps, shift, beats, bars, song)
+
+
+def _grid_part(part: Part, steps: int, clock: TempoMap, shift: int) -> GridPart:
+    notes = pianoroll.quantize(part.notes, clock, 0 if part.is_drums else shift)
+    if part.is_drums:
+        notes["end"] = notes["step"] + 1
+    return GridPart(notes, part, sample_curves(part, steps, clock))

@@ -20,6 +20,7 @@ VELOCITY_TOLERANCE = 0.1  # of the reference's velocity range, after the best li
 DECIMALS = 4  # distances in time are rounded to 0.1 ms, as in mir_eval, so that exactly 50 ms is a hit
 STEP_SECONDS = 0.05  # grid of `likeness`; onsets may be one step apart
 SHIFTS = range(-11, 12)  # transpositions that `likeness` tries, in semitones: all that two keys can be apart
+_INSTRUMENT_NOTE = np.dtype([("onset", "f8"), ("end", "f8"), ("pitch", "i4"), ("velocity", "u1")])
 MARGIN = 12  # the largest transposition that it can be given
 
 
@@ -71,10 +72,11 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> NoteScores:
 def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
     """How well a song was played back.
 
-    `onset`, `offset` and `velocity` are note F1, 0 to 1, in order of strictness (see NoteScores); `pedal` is
-    `pedal_agreement`; `onset_error_seconds` is the median, None where no note is matched.
+    `onset`, `offset` and `velocity` are note F1, 0 to 1, in order of strictness (see NoteScores). Notes match only if
+    they have the same instrument too, as MT3 is judged (Gardner et al., 2022); the ends of drum hits do not count.
+    `pedal` is `pedal_agreement`; `onset_error_seconds` is the median, None where no note is matched.
     """
-    scores = note_scores(source.notes, played.notes)
+    scores = note_scores(_by_instrument(source), _by_instrument(played))
     return {
         "onset": scores.onset.f1,
         "offset": scores.offset.f1,
@@ -82,6 +84,19 @@ def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
         "pedal": pedal_agreement(source.pedal, played.pedal, source.seconds),
         "onset_error_seconds": scores.onset_error_seconds if scores.onset.f1 else None,
     }
+
+
+def _by_instrument(song: Song) -> np.ndarray:
+    """The notes of all parts, with pitches that are 128 apart from one instrument to the next."""
+    found = []
+    for part in song.parts:
+        notes = part.notes.astype(_INSTRUMENT_NOTE)
+        notes["pitch"] += 128 * (128 if part.is_drums else part.program)
+        if part.is_drums:
+            notes["end"] = notes["onset"]
+        found.append(notes)
+    notes = np.concatenate([np.empty(0, _INSTRUMENT_NOTE), *found])
+    return notes[np.lexsort((notes["end"], notes["pitch"], notes["onset"]))]
 
 
 def _score(hits: int, references: int, estimates: int) -> Score:

@@ -10,7 +10,8 @@ from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params
-from nemui_jax.sampling.decode import latent_tracks
+from nemui_jax.music.song import Song
+from nemui_jax.sampling.decode import LatentSong, latent_songs
 from nemui_jax.sampling.play import play_back
 
 
@@ -26,11 +27,16 @@ def measure(
 
     With `songs` only so many, spread evenly over all, are measured; the others have no scores.
     """
-    tracks = latent_tracks(corpus, table, config)
-    chosen = range(len(tracks)) if songs is None else {*np.linspace(0, len(tracks) - 1, songs).astype(int).tolist()}
+    learned = latent_songs(corpus, table, config)
+    chosen = range(len(learned)) if songs is None else {*np.linspace(0, len(learned) - 1, songs).astype(int).tolist()}
     return tuple(
-        note_metrics.playback_scores(source, play_back(params, track, config, decoder=decoder))
+        note_metrics.playback_scores(source, play_back(params, song, config, decoder=decoder))
         if index in chosen
         else {}
-        for index, (track, source) in enumerate(zip(tracks, corpus.songs, strict=True))
+        for index, (song, source) in enumerate(zip(learned, corpus.songs, strict=True))
     )
+
+
+def note_f1(params: Params, song: LatentSong, source: Song, config: Config, decoder: DecoderClass = Decoder) -> float:
+    """How well a song is played back: the F1 of onset, pitch and instrument, 0 to 1."""
+    return note_metrics.playback_scores(source, play_back(params, song, config, decoder=decoder))["onset"] or 0.0

@@ -80,29 +80,29 @@ def decode(
 
 
 def widen(params: Params, old: Config, new: Config) -> Params:
-    """The weights of a decoder for a grid with more pitches; its outputs for the old pitches stay the same.
+    """The weights of a decoder for a grid with more pitches or heads; the outputs that it had stay the same.
 
     UsageError for a decoder without an output layer `heads` like Decoder's.
     """
-    if old.roll == new.roll:
+    if (old.roll, old.model.heads) == (new.roll, new.model.heads):
         return params
-    heads = heads_of(old)
-    sizes = [math.prod(head_shape(head, old)) for head in heads.values()]
+    heads, sizes = heads_of(new), [math.prod(head_shape(head, old)) for head in heads_of(old).values()]
     layer = params["params"].get("heads", {})
     if getattr(layer.get("bias"), "shape", None) != (sum(sizes),):
         raise UsageError(
-            f"the song needs pitches {new.roll.low} to {new.roll.high}, the run has {old.roll.low} to {old.roll.high}, "
-            "and its decoder has no layer `heads` to widen; train a new run on all songs"
+            f"the song needs pitches {new.roll.low} to {new.roll.high} and heads {', '.join(heads)}, which the run does "
+            "not have, and its decoder has no layer `heads` to widen; train a new run on all songs"
         )
     pad = (old.roll.low - new.roll.low, new.roll.high - old.roll.high)
 
     def widened(weights: Array, is_bias: bool) -> Array:
+        had = dict(zip(heads_of(old), jnp.split(weights, np.cumsum(sizes)[:-1], axis=-1), strict=True))
         found = []
-        for head, part in zip(heads.values(), jnp.split(weights, np.cumsum(sizes)[:-1], axis=-1), strict=True):
+        for name, head in heads.items():
+            shape, first = (*weights.shape[:-1], *head_shape(head, old)), head.first_bias if is_bias else 0.0
+            part = had[name].reshape(shape) if name in had else jnp.full(shape, first)
             if head.per_pitch:
-                cells = part.reshape(*part.shape[:-1], *head_shape(head, old))
-                widths = [(0, 0)] * (cells.ndim - 1) + [pad]
-                part = jnp.pad(cells, widths, constant_values=head.first_bias if is_bias else 0.0)
+                part = jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [pad], constant_values=first)
             found.append(part.reshape(*weights.shape[:-1], -1))
         return jnp.concatenate(found, axis=-1)
 

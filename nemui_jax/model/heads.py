@@ -1,7 +1,7 @@
 """The heads of the decoder: one table with the loss, weight, first bias and target of each.
 
 To add a head, add its entry to HEADS and its name to `ModelConfig.heads`; data that its target needs and that is not on
-the device yet goes into `dataset.Rolls`. A head's loss is summed over all steps and pitches, or over notes where
+the device yet goes into `cells.Rolls`. A head's loss is summed over all steps and pitches, or over notes where
 `at_onsets` is set.
 """
 
@@ -15,7 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nemui_jax.config import Config
-from nemui_jax.data.dataset import Rolls
+from nemui_jax.data.cells import CURVE_LEVELS, Rolls
+from nemui_jax.data.curves import CURVES
+
+
+CURVE_WEIGHT, VELOCITY_WEIGHT = (float(x) for x in __import__("os").environ.get("WW", "1,5").split(","))
 
 
 class Excerpt(NamedTuple):
@@ -25,6 +29,7 @@ class Excerpt(NamedTuple):
     step: Int[Array, "query step"]
     note: Int[Array, "query note"]  # notes that begin in the block, then others as padding
     pitches: int
+    curves: tuple[str, ...]  # the columns of `Rolls.curves`
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,17 @@ def read_bits(music: Excerpt, channel: int) -> Float[Array, "query step pitch"]:
     return jnp.unpackbits(bits, axis=-1, count=music.pitches, bitorder="little").astype(jnp.float32)
 
 
+def read_curve(music: Excerpt, name: str) -> Float[Array, "query step"]:
+    """A controller's curve, 0 to 1; see `data.curves`."""
+    return music.rolls.curves[music.step, music.curves.index(name)] / CURVE_LEVELS
+
+
+def curve_head(name: str) -> Head:
+    """The head of a controller."""
+    weight = 1.0 if name == "pedal" else CURVE_WEIGHT
+    return Head(cross_entropy, lambda music: read_curve(music, name), jax.nn.sigmoid, per_pitch=False, weight=weight)
+
+
 HEADS: dict[str, Head] = {
     # Onsets and frames are rare: with these biases training does not begin with half of them predicted.
     "onset": Head(cross_entropy, lambda music: read_bits(music, 0), jax.nn.sigmoid, first_bias=-5.0),
@@ -67,15 +83,13 @@ HEADS: dict[str, Head] = {
         squared_error,
         lambda music: music.rolls.note_velocity[music.note] / 127,
         at_onsets=True,
-        weight=5.0,
+        weight=VELOCITY_WEIGHT,
         default=64 / 127,
     ),
     "timing": Head(  # steps from the onset's step
         squared_error, lambda music: music.rolls.note_timing[music.note], at_onsets=True, weight=1.5
     ),
-    "pedal": Head(  # share of the step
-        cross_entropy, lambda music: music.rolls.pedal[music.step] / 255, jax.nn.sigmoid, per_pitch=False
-    ),
+    **{name: curve_head(name) for name in CURVES},
 }
 
 

@@ -1,25 +1,11 @@
-"""Latents: reading a song's rows, and interpolating between them. Arrays may be NumPy's or JAX's."""
+"""Latents: interpolating between rows. Arrays may be NumPy's or JAX's."""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax.config import ModelConfig
-from nemui_jax.data import layout
-
 PATHS = ("line", "norm", "sphere")  # kinds of interpolation
-
-
-def read_track(
-    track: Float[Any, "row latent"], steps: int, count: int, config: ModelConfig
-) -> Float[Any, "query latent"]:
-    """The latents of `count` queries of a song of `steps` steps, from its first; the song starts again when it ends.
-
-    As songs are padded to whole cells, queries at one index have the same time within the cell in all songs.
-    """
-    rows = layout.song_queries(steps, config).row
-    return track[rows[np.arange(count) % len(rows)]]
 
 
 def mix_latents(

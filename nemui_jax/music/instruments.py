@@ -21,3 +21,8 @@ Bird Tweet, Telephone Ring, Helicopter, Applause, Gunshot
     .strip()
     .split(", ")
 )
+
+
+def instrument_name(program: int, is_drums: bool = False) -> str:
+    """The name of a part's instrument."""
+    return "Drums" if is_drums else PROGRAMS[program]

@@ -37,6 +37,7 @@ from nemui_jax.music.song import (
     NOTE,
     PITCH_BEND,
     PRESSURE,
+    PROGRAM_CHANGE,
     Part,
     Song,
     TempoMap,
@@ -113,7 +114,7 @@ def _has_pitches(events: _Events) -> bool:
 
 def _why_no_notes(events: _Events) -> str:
     if events.ends:
-        return f"has only drums ({len(events.ends):,} notes), which are not learned"
+        return f"has only drums ({len(events.ends):,} notes); a song needs notes with pitches too"
     if not events.tracks:
         return "has a MIDI header but no tracks"
     return "has no notes" + "".join(f"; {warning}" for warning in events.warnings()[:3])
@@ -181,6 +182,7 @@ def _add_other(status: int, first: int, second: int, tick: int, place: int, even
         events.controls.extend((tick, place, channel << 8 | first, second))
     elif kind == 0xC0:
         events.programs.extend((tick, place, channel, first))
+        events.controls.extend((tick, place, channel << 8 | PROGRAM_CHANGE, first))
     elif kind == 0xD0:
         events.controls.extend((tick, place, channel << 8 | PRESSURE, first))
     elif kind == 0xE0:
@@ -281,7 +283,7 @@ def _to_song(events: _Events, header: Header, max_seconds: float) -> Song:
     rows = _table(events.notes, 4)
     onset = seconds_at(rows[:, 0])
     end = np.maximum(seconds_at(_table(events.ends, 1)[:, 0]), onset + MIN_NOTE_SECONDS)
-    seconds = float(end[rows[:, 2] >> 7 != DRUM_CHANNEL].max())
+    seconds = float(np.where(rows[:, 2] >> 7 == DRUM_CHANNEL, onset, end).max())  # a drum's end means nothing
     if not seconds <= max_seconds:
         spans = f"lasts {_span(seconds)}, more than the limit of {_span(max_seconds)}"
         raise MidiError(f"{spans}; raise it with --max-seconds")
@@ -343,6 +345,11 @@ def _split_parts(
         changes = programs[programs[:, 2] == channel]
         moves = controls[controls[:, 2] >> 8 == channel]
         moves = moves[np.lexsort((moves[:, 1], moves[:, 0]))]
+        first_note = min(zip(*rows[on_channel, :2].T.tolist(), strict=True))
+        before = (moves[:, 0] < first_note[0]) | ((moves[:, 0] == first_note[0]) & (moves[:, 1] < first_note[1]))
+        is_change = moves[:, 2] & 0xFF == PROGRAM_CHANGE
+        first_change = np.flatnonzero(is_change & before)[-1:]  # others are written where notes need them
+        moves = moves[~is_change | np.isin(np.arange(len(moves)), first_change)]
         of_notes = _programs_at(rows[on_channel], changes)
         of_moves = _programs_at(moves, changes)
         if len(moves):  # a control whose program plays no notes belongs to the program of the next note
@@ -353,7 +360,9 @@ def _split_parts(
         for program in np.unique(of_notes).tolist():
             played = notes[on_channel[of_notes == program]]
             played = played[np.lexsort((played["end"], played["pitch"], played["onset"]))]
-            parts.append(Part(played, program, channel, names.get(channel, ""), timed(moves[of_moves == program])))
+            other = (moves[:, 2] & 0xFF == PROGRAM_CHANGE) & (moves[:, 3] != program)  # to one that plays no notes
+            controls_of_part = timed(moves[(of_moves == program) & ~other])
+            parts.append(Part(played, program, channel, names.get(channel, ""), controls_of_part))
     return tuple(parts)
 
 

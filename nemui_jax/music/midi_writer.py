@@ -9,7 +9,16 @@ import numpy as np
 
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
-from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, PITCH_BEND, PRESSURE, Part, Song, TempoMap, merge_notes
+from nemui_jax.music.song import (
+    DEFAULT_QUARTER_SECONDS,
+    PITCH_BEND,
+    PRESSURE,
+    PROGRAM_CHANGE,
+    Part,
+    Song,
+    TempoMap,
+    merge_notes,
+)
 
 _TICKS_PER_QUARTER = 960
 _LONGEST_DELTA = 2**28 - 1  # ticks: four bytes of a variable-length number
@@ -115,7 +124,8 @@ def _plan_tempos(tempo_map: TempoMap) -> tuple[_Ticks, list[tuple[int, int]], in
 def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
     """The events of a track for each part, with its name if it has one.
 
-    Where parts share a channel, a program change is written wherever the notes go on in another part.
+    A program change is written where the controls of a channel's first part have one, or else first of all, and then
+    wherever the channel's notes go on in another part.
     """
     from mido import Message, MetaMessage
 
@@ -123,12 +133,14 @@ def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
     for part in parts:
         named = [(0, 0, MetaMessage("track_name", name=_as_latin(part.name)))] if part.name else []
         moves = zip(ticks_at(part.controls["time"]).tolist(), part.controls.tolist(), strict=True)
-        tracks.append(named + [(tick, _CONTROL, _control(part.channel, *move[1:])) for tick, move in moves])
+        tracks.append(named + [(tick, _CONTROL, _control(part, *move[1:])) for tick, move in moves])
     notes = merge_notes(parts)
     notes = notes[np.lexsort((notes["end"], notes["onset"]))]
     places = {(part.channel, part.program): place for place, part in enumerate(parts)}
     on_ticks, off_ticks = _separate(notes, ticks_at)
-    in_force: dict[int, int] = {}  # channel -> program, over all tracks
+    in_force = {  # channel -> program, over all tracks
+        part.channel: part.program for part in parts if (part.controls["controller"] == PROGRAM_CHANGE).any()
+    }
     # In the order of playback: by tick, then by track.
     order = np.lexsort((notes["program"], notes["channel"], np.array(on_ticks)))
     for index in order.tolist():
@@ -144,9 +156,12 @@ def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
     return tracks or [[]]
 
 
-def _control(channel: int, controller: int, value: int) -> Any:
+def _control(part: Part, controller: int, value: int) -> Any:
     from mido import Message
 
+    channel = part.channel
+    if controller == PROGRAM_CHANGE:
+        return Message("program_change", channel=channel, program=part.program)
     if controller == PITCH_BEND:
         return Message("pitchwheel", channel=channel, pitch=value)
     if controller == PRESSURE:

@@ -32,8 +32,9 @@ MAX_SECONDS = 4 * 3600.0
 MIN_NOTE_SECONDS = 0.001
 DEFAULT_QUARTER_SECONDS = 0.5  # 120 bpm, the tempo of a file that gives none
 DRUM_CHANNEL = 9  # channel 10 where channels are counted from 1
-SUSTAIN = 64  # controllers have their MIDI numbers, and two more numbers stand for:
+SUSTAIN = 64  # controllers have their MIDI numbers, and three more numbers stand for:
 PITCH_BEND, PRESSURE = 128, 129  # values -8192 to 8191; 0 to 127
+PROGRAM_CHANGE = 130  # to the part's program, before the first note on its channel; the value is that program
 
 
 class TempoMap(NamedTuple):
@@ -133,10 +134,11 @@ class Song:
         """PEDAL: the highest sustain value of all parts except drums, at each change."""
         return _highest([part for part in self.parts if not part.is_drums], SUSTAIN)
 
-    @property
+    @cached_property
     def seconds(self) -> float:
-        """End of the last note that is not a drum's, in seconds; 0.0 for a song without notes."""
-        return float(self.notes["end"].max()) if len(self.notes) else 0.0
+        """End of the last note, or onset of the last drum hit, in seconds; 0.0 for a song without notes."""
+        ends = (part.notes["onset" if part.is_drums else "end"] for part in self.parts)
+        return float(max((times.max() for times in ends if len(times)), default=0.0))
 
     @property
     def program(self) -> int:

@@ -64,11 +64,9 @@ def import_safetensors() -> Any:
 
 def run_information(config: Config, entries: Sequence[SongEntry], fingerprint: str) -> dict[str, Any]:
     """The configuration, and the songs with their first row and number of rows, as plain data for JSON."""
-    starts = layout.row_starts([entry.steps for entry in entries], config)
+    starts = layout.row_starts(entries)
     songs = [
-        dataclasses.asdict(entry)
-        | {"index": index, "first_row": starts[index], "rows": starts[index + 1] - starts[index]}
-        for index, entry in enumerate(entries)
+        dataclasses.asdict(entry) | {"index": index, "first_row": starts[index]} for index, entry in enumerate(entries)
     ]
     return {"format": FORMAT, "run": fingerprint, "config": json.loads(to_json(config)), "songs": songs}
 

@@ -2,11 +2,9 @@
 
 import resource
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from nemui_jax.config import Config
-from nemui_jax.data import layout
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
 from nemui_jax.model.decoder import Decoder, DecoderClass
@@ -17,17 +15,14 @@ from nemui_jax.training.step import OptimizerOf
 
 def refuse_full_disk(
     path: Path,
-    lengths: Sequence[int],
+    rows: int,
     config: Config,
     more: int = 0,
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
 ) -> None:
-    """UsageError where it is known before training that its checkpoints, and so many bytes more, will not fit.
-
-    `lengths` are the songs', in steps.
-    """
-    needed, largest = checkpoint.needs(layout.count_corpus_rows(lengths, config), config, decoder, optimizer)
+    """UsageError where it is known before training that checkpoints of so many rows, and more bytes, will not fit."""
+    needed, largest = checkpoint.needs(rows, config, decoder, optimizer)
     needed += more - sum(file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file())
     free, limit = shutil.disk_usage(path).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if needed > free:

@@ -34,7 +34,7 @@ from nemui_jax.music.song import Song
 from nemui_jax.runs import integrity
 from nemui_jax.runs.components import DEFAULTS
 
-FORMAT = 3
+FORMAT = 4
 _WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
     r"(scores|recall)\.json|metrics\.jsonl|tensorboard|profile|plots|export|\..*\.partial",
     r"songs/\.?[0-9a-f]{64}\.(song|npz)(\.[\w-]+\.partial)?",
@@ -57,14 +57,9 @@ class Run:
     optimizer: str = DEFAULTS["optimizer"]
 
     @property
-    def lengths(self) -> list[int]:
-        """Steps of each song."""
-        return [entry.steps for entry in self.entries]
-
-    @property
     def row_starts(self) -> list[int]:
         """The first row of each song in the latent table, and the number of rows."""
-        return layout.row_starts(self.lengths, self.config)
+        return layout.row_starts(self.entries)
 
     @property
     def rows(self) -> int:
@@ -162,7 +157,7 @@ def read_run(path: Path) -> Run:
         what = integrity.unseal(found)
         if what["format"] > FORMAT:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
-        entries = tuple(dataset.SongEntry(**row) for row in what["songs"])
+        entries = tuple(dataset.SongEntry.from_json(row) for row in what["songs"])
         names = [what.get(kind, default) for kind, default in DEFAULTS.items()]  # early runs do not name the defaults
         return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names)
     except (KeyError, TypeError, ValueError) as error:

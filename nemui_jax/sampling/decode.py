@@ -1,97 +1,110 @@
-"""Latents to probabilities, in batches of one shape."""
+"""Latent rows to songs on the grid: what the decoder has learned, played note by note."""
 
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nemui_jax.config import Config
-from nemui_jax.data import dataset, layout
+from nemui_jax.data import cells, curves, dataset, layout, pianoroll
+from nemui_jax.data.grid import GridPart, GridSong
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode
 from nemui_jax.model.heads import HEADS, heads_of
-from nemui_jax.music.song import Song, TempoMap, retime
+from nemui_jax.music.song import Song
 
 QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: few sizes, so that few programs are compiled
+Heads = dict[str, Float[np.ndarray, "step ..."]]  # probabilities and values, [step pitch] or [step]; see `heads`
 
 
 @dataclass(frozen=True)
-class LatentTrack:
-    """A learned song: its latent rows, and its file's song, from which meter, program and clock are taken."""
+class LatentSong:
+    """A learned song: its latent rows, and where they are played."""
 
-    name: str
     rows: Float[np.ndarray, "row latent"]
-    steps: int
-    shift: int  # semitones from its key to the common key
-    source: Song  # its notes are not used for playing
-    clock: TempoMap  # its steps divide the beats of this clock
+    score: layout.Score
+    grid: GridSong  # its parts' notes and curves are not used: they come from the rows
+
+    @property
+    def name(self) -> str:
+        """The song's name."""
+        return self.grid.name
 
 
-class Decoded(NamedTuple):
-    """The decoder's outputs for consecutive steps: probabilities, except velocity (share of 127) and timing (steps)."""
-
-    onset: Float[Any, "step pitch"]
-    frame: Float[Any, "step pitch"]
-    velocity: Float[Any, "step pitch"]
-    timing: Float[Any, "step pitch"]
-    pedal: Float[Any, " step"]  # share of the step with the pedal down
-
-
-def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], config: Config) -> list[LatentTrack]:
-    """The latent tracks of all songs, in order."""
-    table, spans = np.asarray(table), itertools.pairwise(layout.row_starts(corpus.lengths, config))
+def latent_songs(corpus: dataset.Corpus, table: Float[Any, "row latent"], config: Config) -> list[LatentSong]:
+    """All songs of a corpus with their rows, in order."""
+    table, spans = np.asarray(table), itertools.pairwise(layout.row_starts(corpus.entries))
     return [
-        latent_track(entry, song, table[start:end])
+        latent_song(entry, song, table[start:end], config)
         for entry, song, (start, end) in zip(corpus.entries, corpus.songs, spans, strict=True)
     ]
 
 
-def latent_track(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row latent"]) -> LatentTrack:
-    """The latent track of a song with these rows."""
-    return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, song, dataset.entry_clock(song, entry))
+def latent_song(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row latent"], config: Config) -> LatentSong:
+    """A song with these rows."""
+    grid = dataset.on_grid(song, entry, config)
+    return LatentSong(np.asarray(rows), cells.make_score(grid, config.model), grid)
 
 
-def retime_track(track: LatentTrack, clock: TempoMap) -> LatentTrack:
-    """The same track with its beats at the times of another clock."""
-    return replace(track, source=retime(track.source, track.clock, clock), clock=clock)
+def decode_song(params: Params, song: LatentSong, config: Config, decoder: DecoderClass = Decoder) -> GridSong:
+    """The notes and curves of a song as they have been learned: where probabilities exceed 0.5."""
+    blocks = layout.count_cell_blocks(song.grid.steps, config.model)
+    latent, time = np.repeat(song.rows, blocks, 0), np.tile(layout.block_times(blocks), len(song.rows))
+    heads = decode_heads(params, latent, time, config, decoder)
+    cell = layout.cell_steps(song.grid.steps, config.model)
+    steps = (song.score[:, :, None] * cell + np.arange(cell)).reshape(len(song.score), -1)  # of the heads
+    parts = [_decode_part(heads, *each, config) for each in zip(steps, song.grid.parts, strict=True)]
+    return replace(song.grid, parts=tuple(parts))
 
 
-def decode_latents(
-    params: Params,
-    stretch: Float[Any, "query latent"],
-    time: Float[Any, " query"],
-    config: Config,
-    decoder: DecoderClass = Decoder,
-) -> Decoded:
-    """The heads that notes are selected from, with the default value of those that the decoder does not have."""
-    outputs = decode_heads(params, stretch, time, config, decoder)
-    per_pitch = next(values for values in outputs.values() if values.ndim == 2)
+def _decode_part(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, config: Config) -> GridPart:
+    played = {name: heads[name][step] for name in curves.CURVES if name in heads and name in part.curves}
+    found = {name: _held(values, step >= 0, curves.rest(name)) for name, values in played.items()}
+    return replace(part, notes=read_notes(heads, step, config), curves=found)
 
-    def default(name: str) -> np.ndarray:
-        head = HEADS[name]
-        return np.full_like(per_pitch if head.per_pitch else per_pitch[:, 0], head.default)
 
-    return Decoded(*(outputs[name] if name in outputs else default(name) for name in Decoded._fields))
+def read_notes(heads: Heads, step: Int[np.ndarray, " step"], config: Config) -> np.ndarray:
+    """GRID notes, in the common key, where probabilities exceed 0.5.
+
+    `step` is the step of the heads that is played at each step; where it is negative there is silence.
+    """
+    heard = (step >= 0)[:, None]
+    frame = (heads["frame"][step] > 0.5) & heard
+    if "onset" in heads:
+        onset = (heads["onset"][step] > 0.5) & heard
+    else:
+        onset = frame & ~np.pad(frame, ((1, 0), (0, 0)))[:-1]
+    roll = np.empty((len(step), len(pianoroll.CHANNELS), frame.shape[1]), np.float32)
+    roll[:, pianoroll.ONSET], roll[:, pianoroll.FRAME] = onset, frame
+    for channel, name in ((pianoroll.VELOCITY, "velocity"), (pianoroll.TIMING, "timing")):
+        roll[:, channel] = heads[name][step] if name in heads else HEADS[name].default
+    return pianoroll.from_roll(roll, config.roll.low)
+
+
+def _held(values: Float[np.ndarray, " step"], heard: np.ndarray, first: float) -> Float[np.ndarray, " step"]:
+    """A curve that keeps its value through silence."""
+    last = np.maximum.accumulate(np.where(heard, np.arange(len(values)), -1))
+    return np.where(last >= 0, values[last], first)
 
 
 def decode_heads(
     params: Params,
-    stretch: Float[Any, "query latent"],
+    latent: Float[Any, "query latent"],
     time: Float[Any, " query"],
     config: Config,
     decoder: DecoderClass = Decoder,
-) -> dict[str, Float[np.ndarray, "step ..."]]:
-    """All heads, [step pitch] or [step], with logits turned into probabilities; decoded in batches of one shape."""
-    count = len(stretch)
+) -> Heads:
+    """All heads, with logits turned into probabilities; decoded in batches of few shapes."""
+    count = len(latent)
     batch = next((size for size in QUERY_BATCHES if size >= count), QUERY_BATCHES[-1])
     padding = -count % batch
-    stretch, time = np.pad(stretch, ((0, padding), (0, 0))), np.pad(time, (0, padding))
+    latent, time = np.pad(latent, ((0, padding), (0, 0))), np.pad(time, (0, padding))
     parts = [
-        _decode(params, stretch[start : start + batch], time[start : start + batch], config=config, decoder=decoder)
-        for start in range(0, len(stretch), batch)
+        _decode(params, latent[start : start + batch], time[start : start + batch], config=config, decoder=decoder)
+        for start in range(0, len(latent), batch)
     ]
     parts = jax.device_get(parts)
     heads = {
@@ -103,10 +116,10 @@ def decode_heads(
 @partial(jax.jit, static_argnames=("config", "decoder"))
 def _decode(
     params: Params,
-    stretch: Float[Any, "query latent"],
+    latent: Float[Any, "query latent"],
     time: Float[Any, " query"],
     config: Config,
     decoder: DecoderClass,
 ) -> dict[str, Float[Array, "query step ..."]]:
-    blocks = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(params, stretch, time)
+    blocks = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(params, latent, time)
     return {name: head.activation(blocks[name]) for name, head in heads_of(config).items()}

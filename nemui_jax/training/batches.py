@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, UInt32
 
 from nemui_jax.config import Config, TrainConfig
-from nemui_jax.data import dataset, layout
+from nemui_jax.data import cells, dataset, layout
 from nemui_jax.model import losses
 from nemui_jax.model.heads import Excerpt, count_pitches, heads_of
 from nemui_jax.training import distributed
@@ -19,7 +19,7 @@ from nemui_jax.training import distributed
 class Data(NamedTuple):
     """The music on the device, and the blocks that batches are drawn from."""
 
-    rolls: dataset.Rolls
+    rolls: cells.Rolls
     queries: layout.Queries
     skipped: Int[Array, ""] | np.int32 = np.int32(0)  # of the updates so far, those made on other music
     replay: layout.Queries | None = None  # queries of old songs, of which each batch has as many as of `queries`
@@ -29,7 +29,7 @@ def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) 
     """The corpus on the devices, and the largest number of notes that begin in a block (static, as it is a shape)."""
     rolls = dataset.pack(corpus, config)
     max_notes_per_block = dataset.max_notes_per_block(rolls.note_start, config.model.block_steps)
-    data = Data(rolls, layout.corpus_queries(corpus.lengths, config))
+    data = Data(rolls, layout.corpus_queries(corpus.entries, config.model))
     return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh), max_notes_per_block
 
 
@@ -79,13 +79,14 @@ def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) 
 
 
 def make_targets(
-    rolls: dataset.Rolls, start: Int[Array, " query"], config: Config, max_notes_per_block: int
+    rolls: cells.Rolls, start: Int[Array, " query"], config: Config, max_notes_per_block: int
 ) -> losses.Target:
     """The targets of the blocks that begin at these steps."""
     block = config.model.block_steps
     first, last = rolls.note_start[start], rolls.note_start[start + block]
     note = first[:, None] + jnp.arange(max_notes_per_block)[None]
-    music = Excerpt(rolls, start[:, None] + jnp.arange(block)[None], note, count_pitches(config))
+    steps, curves = start[:, None] + jnp.arange(block)[None], cells.curve_names(config.model)
+    music = Excerpt(rolls, steps, note, count_pitches(config), curves)
     return losses.Target(
         values={name: head.read(music) for name, head in heads_of(config).items()},
         note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),

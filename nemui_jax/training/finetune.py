@@ -53,9 +53,8 @@ def fit_song(
     """
     data, max_notes = batches.load_data(dataset.Corpus((entry,), (within_pitches(song, entry, config),)), config)
     settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
-    rows = layout.count_song_rows(entry.steps, config.model)
     params = jax.tree.map(jnp.array, params)  # a copy, as training donates its state
-    state = start_state(params, jnp.zeros((rows, config.model.latent_size)), settings, optimizer)
+    state = start_state(params, jnp.zeros((entry.rows, config.model.latent_size)), settings, optimizer)
     loop = train_loop(
         state,
         data,
@@ -67,7 +66,7 @@ def fit_song(
         optimizer=optimizer,
         update_params=False,
     )
-    return _finish(state, loop, FIT_UPDATES, progress).latents[:rows]
+    return _finish(state, loop, FIT_UPDATES, progress).latents[: entry.rows]
 
 
 class TrainedModel(NamedTuple):
@@ -81,7 +80,7 @@ class TrainedModel(NamedTuple):
 
 def finetune_steps(model: TrainedModel) -> int:
     """Updates for adding a song, in whole calls: more for a model of more songs, so that these are not forgotten."""
-    trained = default_steps(layout.count_corpus_blocks(model.corpus.lengths, model.config), model.config.train)
+    trained = default_steps(layout.count_blocks(model.corpus.entries, model.config.model), model.config.train)
     updates = max(MIN_FINETUNE_UPDATES, round(FINETUNE_UPDATES_RATIO * trained))
     return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
@@ -98,14 +97,15 @@ def add_song(
     """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
 
     Half of each batch is of old songs, so that the decoder does not forget them. If the song has pitches outside the
-    grid, the grid is widened. `progress(done, total)` is called with the number of updates.
+    grid or controllers without a head, the decoder is widened. `progress(done, total)` is called with the number of updates.
     """
-    old, fitted = model.config, dataset.fit_pitches(model.config, dataset.Corpus((entry,), (song,)))
+    old, alone = model.config, dataset.Corpus((entry,), (song,))
+    fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
     low, high = min(old.roll.low, fitted.roll.low), max(old.roll.high, fitted.roll.high)
-    config = dataclasses.replace(old, roll=dataclasses.replace(old.roll, low=low, high=high))
+    config = dataclasses.replace(fitted, roll=dataclasses.replace(old.roll, low=low, high=high))
     corpus = dataset.Corpus((*model.corpus.entries, entry), (*model.corpus.songs, song))
     data, max_notes = batches.load_data(corpus, config)
-    new_blocks = layout.count_blocks(entry.steps, config.model)
+    new_blocks = layout.count_blocks([entry], config.model)
     data = data._replace(
         queries=layout.Queries(*(column[-new_blocks:] for column in data.queries)),
         replay=layout.Queries(*(column[:-new_blocks] for column in data.queries)),
@@ -116,7 +116,7 @@ def add_song(
         row_rate=FINETUNE_ROW_RATE_RATIO * config.train.row_rate,
         weight_rate=FINETUNE_WEIGHT_RATE_RATIO * config.train.weight_rate,
     )
-    first_row, rows = len(model.table), layout.count_corpus_rows(corpus.lengths, config)
+    first_row, rows = len(model.table), layout.count_rows(corpus.entries)
     table = np.pad(np.asarray(model.table), ((0, rows - first_row), (0, 0)))
     params = jax.tree.map(jnp.array, widen(model.params, old, config))  # a copy, as training donates its state
     total = finetune_steps(model)
@@ -133,7 +133,7 @@ def add_song(
         first_row=first_row,
     )
     state = _finish(state, loop, total, progress)
-    return TrainedModel(state.params, np.asarray(state.latents[:rows]), corpus, config)
+    return TrainedModel(state.params, np.asarray(state.latents[: entry.rows]), corpus, config)
 
 
 def _with_batch(config: Config, blocks: int, **rates: float) -> Config:
@@ -155,7 +155,7 @@ def within_pitches(song: Song, entry: dataset.SongEntry, config: Config) -> Song
     """The song without notes outside the pitches of the grid."""
 
     def kept(part: Part) -> Part:
-        pitch = part.notes["pitch"].astype(int) + entry.shift
+        pitch = part.notes["pitch"].astype(int) + (0 if part.is_drums else entry.shift)
         return dataclasses.replace(part, notes=part.notes[(pitch >= config.roll.low) & (pitch <= config.roll.high)])
 
     return dataclasses.replace(song, parts=tuple(kept(part) for part in song.parts))

@@ -84,7 +84,7 @@ def _whole(
         return train_loop(state, data, key, total, config, max_notes, decoder=decoder, optimizer=optimizer)
 
     def steps_in(seconds: float) -> int:
-        rows = layout.count_corpus_rows(corpus.lengths, config)
+        rows = layout.count_rows(corpus.entries)
         state = place_state(init_state(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
         return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
 

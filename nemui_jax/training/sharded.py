@@ -20,6 +20,7 @@ from jaxtyping import Array, Key
 
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.data import dataset, layout
+from nemui_jax.data.cells import Rolls, curve_names
 from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
@@ -32,11 +33,11 @@ FILL = 0.8  # share of the memory that the music and rows of two shards may take
 class Shards:
     """Songs in groups, with their music in memory-mapped arrays."""
 
-    music: tuple[tuple[dataset.Rolls, layout.Queries], ...]
+    music: tuple[tuple[Rolls, layout.Queries], ...]
     rows: tuple[tuple[int, int], ...]  # first row of each shard in the table, and the row after its last
     max_notes_per_block: int  # largest number of notes that begin in a block
 
-    def max_length(self, array_of: Callable[[dataset.Rolls, layout.Queries], Any]) -> int:
+    def max_length(self, array_of: Callable[[Rolls, layout.Queries], Any]) -> int:
         """The largest length of one of the arrays over all shards."""
         return max(len(array_of(*music)) for music in self.music)
 
@@ -49,11 +50,11 @@ class Shards:
 
 def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
     """An estimate of the device memory, in bytes, for music, table and optimiser moments."""
-    steps = layout.count_corpus_blocks(corpus.lengths, config) * config.model.block_steps
+    steps = layout.count_blocks(corpus.entries, config.model) * config.model.block_steps
     notes = sum(entry.notes for entry in corpus.entries)
-    cells = 2 * -(-(config.roll.high - config.roll.low + 1) // 8)
-    table = 3 * 4 * layout.count_corpus_rows(corpus.lengths, config) * config.model.latent_size
-    return steps * (cells + 5) + notes * 10 + table + 12 * steps // config.model.block_steps
+    step_bytes = 2 * -(-(config.roll.high - config.roll.low + 1) // 8) + 2 * len(curve_names(config.model)) + 4
+    table = 3 * 4 * layout.count_rows(corpus.entries) * config.model.latent_size
+    return steps * step_bytes + notes * 10 + table + 12 * steps // config.model.block_steps
 
 
 def device_memory() -> float:
@@ -67,7 +68,7 @@ def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[
 
     A song that is too long for that is a group by itself.
     """
-    total, steps = bytes_needed(corpus, config), [entry.steps for entry in corpus.entries]
+    total, steps = bytes_needed(corpus, config), [entry.rows for entry in corpus.entries]
     if total <= FILL * memory:
         return [range(len(steps))]
     max_steps, edges, filled = FILL * memory / 2 * sum(steps) / total, [0], 0
@@ -82,30 +83,30 @@ def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[
 def write_shards(corpus: dataset.Corpus, groups: Sequence[range], config: Config, folder: Path) -> Shards:
     """Packs the shards of a corpus into files in a folder, which is emptied first, and maps them into memory."""
     shutil.rmtree(folder, ignore_errors=True)
-    starts = layout.row_starts(corpus.lengths, config)
+    starts = layout.row_starts(corpus.entries)
     music, max_notes = [], 1
     for number, group in enumerate(groups):
         part = dataset.Corpus(corpus.entries[group.start : group.stop], corpus.songs[group.start : group.stop])
         rolls = dataset.pack(part, config)
         max_notes = max(max_notes, dataset.max_notes_per_block(rolls.note_start, config.model.block_steps))
         (folder / str(number)).mkdir(parents=True)
-        music.append((_mapped(folder / str(number), rolls), layout.corpus_queries(part.lengths, config)))
+        music.append((_mapped(folder / str(number), rolls), layout.corpus_queries(part.entries, config.model)))
     return Shards(tuple(music), tuple((starts[group.start], starts[group.stop]) for group in groups), max_notes)
 
 
-def _mapped(folder: Path, rolls: dataset.Rolls) -> dataset.Rolls:
+def _mapped(folder: Path, rolls: Rolls) -> Rolls:
     for name, array in rolls._asdict().items():
         np.save(folder / f"{name}.npy", array)
-    return dataset.Rolls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in dataset.Rolls._fields))
+    return Rolls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rolls._fields))
 
 
 def load_shard(shards: Shards, number: int) -> batches.Data:
     """A shard's music on the device, with every array padded to its largest length over all shards."""
     rolls, queries = shards.music[number]
-    steps = shards.max_length(lambda rolls, _: rolls.pedal)
+    steps = shards.max_length(lambda rolls, _: rolls.bits)
     notes = shards.max_length(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
-    lengths = dataset.Rolls(steps, steps, steps + 1, notes, notes, notes, notes)
-    padded = dataset.Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
+    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes, notes)
+    padded = Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
     padded.note_start[len(rolls.note_start) :] = rolls.note_start[-1]
     again = np.arange(shards.max_length(lambda _, queries: queries.step)) % len(queries.step)
     return jax.device_put(batches.Data(padded, layout.Queries(*(column[again] for column in queries)), np.int32(0)))
