@@ -10,7 +10,7 @@ from nemui_jax.data import curves, layout, pianoroll
 from nemui_jax.data.grid import GridPart, GridSong
 
 TIMING_LEVELS = 128  # a step: timings closer than that are equal
-CURVE_LEVELS = 2**16 - 1
+CURVE_LEVELS, VELOCITY_LEVELS = 2**16 - 1, 2**8 - 1
 
 
 class Rolls(NamedTuple):
@@ -25,7 +25,7 @@ class Rolls(NamedTuple):
     note_start: Int32[Any, " step_and_one"]
     note_step: Int32[Any, " note"]
     note_column: UInt8[Any, " note"]
-    note_velocity: UInt8[Any, " note"]
+    note_velocity: UInt8[Any, " note"]  # from the part's lowest to its highest, as 0 to VELOCITY_LEVELS
     note_timing: Float32[Any, " note"]  # steps from the step to the onset, -0.5 to 0.5
 
 
@@ -37,8 +37,8 @@ def curve_names(config: ModelConfig) -> tuple[str, ...]:
 def make_score(song: GridSong, config: ModelConfig) -> layout.Score:
     """The row of each cell. Rows are in the order in which the cells of the parts come first, part by part.
 
-    Cells are equal if they have the same notes, with their lengths, velocities and timings, and the same curves. A cell
-    is silent if nothing sounds in it and no curve moves.
+    Cells are equal if they have the same notes, with lengths, timings and velocities (from the lowest to the highest of
+    the part), and the same curves. A cell is silent if nothing sounds in it and no curve moves.
     """
     count = layout.count_cells(song.steps, config)
     if not config.knot_steps:
@@ -66,7 +66,7 @@ def _cell_keys(part: GridPart, count: int, steps: int) -> tuple[UInt64[np.ndarra
     cell, begins = first[index] + place, place == 0
     start = np.where(begins, notes["step"][index] - cell * steps, -1)
     end = np.minimum(notes["end"][index] - cell * steps, steps)
-    velocity = np.where(begins, notes["velocity"][index], 0)
+    velocity = np.where(begins, _velocity_levels(part)[index], 0)
     timing = np.where(begins, np.round(notes["timing"][index] * TIMING_LEVELS), 0)
     np.add.at(keys, cell, _hash(start, end, notes["pitch"][index], velocity, timing))
     silent = np.ones(count, bool)
@@ -78,6 +78,13 @@ def _cell_keys(part: GridPart, count: int, steps: int) -> tuple[UInt64[np.ndarra
             np.add.at(keys, step // steps, _hash(np.full(len(step), number), step % steps, levels[1:]))
             silent[np.flatnonzero(np.diff(levels)) // steps] = False
     return keys, silent
+
+
+def _velocity_levels(part: GridPart) -> UInt8[np.ndarray, " note"]:
+    low, high = part.velocities
+    return np.round((part.notes["velocity"].astype(float) - low) / max(high - low, 1) * VELOCITY_LEVELS).astype(
+        np.uint8
+    )
 
 
 def _hash(*columns: np.ndarray) -> UInt64[np.ndarray, " item"]:
@@ -102,7 +109,7 @@ class SongRolls(NamedTuple):
 
     bits: UInt8[np.ndarray, "step 2 byte"]
     curves: UInt16[np.ndarray, "step curve"]
-    notes: np.ndarray  # GRID, sorted by step and pitch
+    notes: np.ndarray  # GRID, sorted by step and pitch; velocities as in Rolls
 
 
 def pack_song(song: GridSong, config: Config) -> SongRolls:
@@ -130,6 +137,7 @@ def _pack_part(part: GridPart, score: Int32[np.ndarray, " cell"], start: int, st
     row_of_cell[cells] = rows
     row = row_of_cell[part.notes["step"] // steps]
     notes = part.notes[row >= start]
+    notes["velocity"] = _velocity_levels(part)[row >= start]
     notes["step"] = row[row >= start] * steps + notes["step"] % steps
     chosen = (cells[:, None] * steps + np.arange(steps)).reshape(-1)
     return SongRolls(bits[chosen], levels[chosen], notes)

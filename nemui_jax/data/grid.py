@@ -5,6 +5,7 @@ learned rows. Pitches are in the common key, except those of drums, which are ne
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
@@ -22,6 +23,12 @@ class GridPart:
     notes: np.ndarray  # GRID, sorted by step and pitch, in the common key; a drum hit lasts one step
     source: Part  # of which program, channel, name and settings are used, not the notes
     curves: Curves = field(default_factory=dict)  # by name; see `curves`
+
+    @cached_property
+    def velocities(self) -> tuple[int, int]:
+        """The lowest and the highest velocity of its source: what is learned of a note is where it is between them."""
+        velocity = self.source.notes["velocity"]
+        return (int(velocity.min()), int(velocity.max())) if len(velocity) else (64, 64)
 
     @property
     def is_drums(self) -> bool:

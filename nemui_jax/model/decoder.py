@@ -90,8 +90,8 @@ def widen(params: Params, old: Config, new: Config) -> Params:
     layer = params["params"].get("heads", {})
     if getattr(layer.get("bias"), "shape", None) != (sum(sizes),):
         raise UsageError(
-            f"the song needs pitches {new.roll.low} to {new.roll.high} and heads {', '.join(heads)}, which the run does "
-            "not have, and its decoder has no layer `heads` to widen; train a new run on all songs"
+            f"the song needs pitches {new.roll.low} to {new.roll.high} and heads {', '.join(heads)}, the run does not "
+            "have all of them, and its decoder has no layer `heads` to widen; train a new run on all songs"
         )
     pad = (old.roll.low - new.roll.low, new.roll.high - old.roll.high)
 

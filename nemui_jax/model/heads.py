@@ -15,11 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nemui_jax.config import Config
-from nemui_jax.data.cells import CURVE_LEVELS, Rolls
+from nemui_jax.data.cells import CURVE_LEVELS, VELOCITY_LEVELS, Rolls
 from nemui_jax.data.curves import CURVES
-
-
-CURVE_WEIGHT, VELOCITY_WEIGHT = (float(x) for x in __import__("os").environ.get("WW", "1,5").split(","))
 
 
 class Excerpt(NamedTuple):
@@ -70,8 +67,8 @@ def read_curve(music: Excerpt, name: str) -> Float[Array, "query step"]:
 
 
 def curve_head(name: str) -> Head:
-    """The head of a controller."""
-    weight = 1.0 if name == "pedal" else CURVE_WEIGHT
+    """The head of a controller; all but the sustain pedal are rare."""
+    weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 4.0
     return Head(cross_entropy, lambda music: read_curve(music, name), jax.nn.sigmoid, per_pitch=False, weight=weight)
 
 
@@ -79,12 +76,12 @@ HEADS: dict[str, Head] = {
     # Onsets and frames are rare: with these biases training does not begin with half of them predicted.
     "onset": Head(cross_entropy, lambda music: read_bits(music, 0), jax.nn.sigmoid, first_bias=-5.0),
     "frame": Head(cross_entropy, lambda music: read_bits(music, 1), jax.nn.sigmoid, first_bias=-3.5),
-    "velocity": Head(  # share of 127
+    "velocity": Head(  # from the part's lowest, 0, to its highest, 1
         squared_error,
-        lambda music: music.rolls.note_velocity[music.note] / 127,
+        lambda music: music.rolls.note_velocity[music.note] / VELOCITY_LEVELS,
         at_onsets=True,
-        weight=VELOCITY_WEIGHT,
-        default=64 / 127,
+        weight=5.0,
+        default=0.5,
     ),
     "timing": Head(  # steps from the onset's step
         squared_error, lambda music: music.rolls.note_timing[music.note], at_onsets=True, weight=1.5

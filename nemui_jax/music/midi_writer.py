@@ -132,7 +132,9 @@ def _part_tracks(parts: Sequence[Part], ticks_at: _Ticks) -> list[list[_Timed]]:
     tracks: list[list[_Timed]] = []
     for part in parts:
         named = [(0, 0, MetaMessage("track_name", name=_as_latin(part.name)))] if part.name else []
-        moves = zip(ticks_at(part.controls["time"]).tolist(), part.controls.tolist(), strict=True)
+        is_change, first = part.controls["controller"] == PROGRAM_CHANGE, part.notes["onset"].min(initial=np.inf)
+        times = np.where(is_change, np.minimum(part.controls["time"], first), part.controls["time"])
+        moves = zip(ticks_at(times).tolist(), part.controls.tolist(), strict=True)
         tracks.append(named + [(tick, _CONTROL, _control(part, *move[1:])) for tick, move in moves])
     notes = merge_notes(parts)
     notes = notes[np.lexsort((notes["end"], notes["onset"]))]

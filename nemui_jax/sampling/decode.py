@@ -63,24 +63,25 @@ def decode_song(params: Params, song: LatentSong, config: Config, decoder: Decod
 def _decode_part(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, config: Config) -> GridPart:
     played = {name: heads[name][step] for name in curves.CURVES if name in heads and name in part.curves}
     found = {name: _held(values, step >= 0, curves.rest(name)) for name, values in played.items()}
-    return replace(part, notes=read_notes(heads, step, config), curves=found)
+    return replace(part, notes=read_notes(heads, step, part.velocities, config), curves=found)
 
 
-def read_notes(heads: Heads, step: Int[np.ndarray, " step"], config: Config) -> np.ndarray:
+def read_notes(heads: Heads, step: Int[np.ndarray, " step"], velocities: tuple[int, int], config: Config) -> np.ndarray:
     """GRID notes, in the common key, where probabilities exceed 0.5.
 
     `step` is the step of the heads that is played at each step; where it is negative there is silence.
+    `velocities` are the lowest and the highest.
     """
     heard = (step >= 0)[:, None]
     frame = (heads["frame"][step] > 0.5) & heard
-    if "onset" in heads:
-        onset = (heads["onset"][step] > 0.5) & heard
-    else:
-        onset = frame & ~np.pad(frame, ((1, 0), (0, 0)))[:-1]
+    begins = frame & ~np.pad(frame, ((1, 0), (0, 0)))[:-1]
+    onset = (heads["onset"][step] > 0.5) & heard if "onset" in heads else begins
     roll = np.empty((len(step), len(pianoroll.CHANNELS), frame.shape[1]), np.float32)
     roll[:, pianoroll.ONSET], roll[:, pianoroll.FRAME] = onset, frame
     for channel, name in ((pianoroll.VELOCITY, "velocity"), (pianoroll.TIMING, "timing")):
         roll[:, channel] = heads[name][step] if name in heads else HEADS[name].default
+    low, high = velocities
+    roll[:, pianoroll.VELOCITY] = (low + (high - low) * roll[:, pianoroll.VELOCITY].clip(0, 1)) / 127
     return pianoroll.from_roll(roll, config.roll.low)
 
 

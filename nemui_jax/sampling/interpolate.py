@@ -44,5 +44,6 @@ def interpolate(
         latent = latent + np.sqrt(noise) * unit * np.random.default_rng(seed).normal(size=latent.shape[1])
     heads = decode_heads(params, latent.astype(np.float32), layout.block_times(blocks), config, decoder)
     steps = blocks * config.model.block_steps
-    part = GridPart(read_notes(heads, np.arange(steps), config), heaviest.parts[0].source)
-    return replace(heaviest, parts=(part,), steps=steps)
+    part = heaviest.parts[0]
+    notes = read_notes(heads, np.arange(steps), part.velocities, config)
+    return replace(heaviest, parts=(GridPart(notes, part.source),), steps=steps)
