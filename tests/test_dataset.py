@@ -374,7 +374,7 @@ def test_queries_of_a_corpus(corpus, knot_steps):
 
 
 def test_a_large_library_has_longer_rows(monkeypatch, songs_folder):
-    corpus, _ = dataset.load(songs_folder, RollConfig())
+    corpus, _ = dataset.load(songs_folder, Config())
     default = config.preset("default")
     assert dataset.fit_size(default, corpus) == default
     monkeypatch.setattr(dataset, "LARGE_SECONDS", 10.0)

@@ -51,7 +51,7 @@ def test_head(songs_folder, monkeypatch):
     monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
     monkeypatch.setattr(heads, "HEADS", dict(heads.HEADS))  # the example adds to it
     silent = main_of("head")(str(songs_folder))
-    corpus, _ = dataset.load(songs_folder, TINY.roll)
+    corpus, _ = dataset.load(songs_folder, TINY)
     config = dataset.fit_pitches(TINY, corpus)
     frames = dataset.pack(corpus, config).bits[:, 1]
     assert ((silent > 0.5) == ~frames.any(-1)).mean() > 0.95

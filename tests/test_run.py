@@ -40,7 +40,7 @@ from nemui_jax.runs.run import (
 
 @pytest.fixture(scope="module")
 def corpus(songs_folder) -> dataset.Corpus:
-    return dataset.load(songs_folder, SMALLEST.roll)[0]
+    return dataset.load(songs_folder, SMALLEST)[0]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_run_returns(run, corpus):
             np.testing.assert_array_equal(getattr(song, name), getattr(source, name))
         assert song.name == source.name
     assert again.fingerprint() == corpus.fingerprint()
-    assert run.rows == int(layout.corpus_queries(corpus.lengths, run.config).row.max()) + 1
+    assert run.rows == int(layout.corpus_queries(corpus.entries, run.config.model).row.max()) + 1
 
 
 @pytest.mark.parametrize("path", ["here", "../b/here", "link", "link/../here", "none/../here"])

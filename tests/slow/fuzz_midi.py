@@ -60,7 +60,7 @@ def survives(data: bytes) -> None:
         song = midi_reader.parse(data)
     except MidiError:
         return
-    dataset.make_entry(song, Path("a.mid"), "", RollConfig())
+    dataset.make_entry(song, Path("a.mid"), "", Config())
     assert len(midi_reader.parse(midi_writer.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
 
 

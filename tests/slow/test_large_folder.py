@@ -44,7 +44,7 @@ def test_ten_thousand_files(folder, cache, capsys):
     took = []
     for _ in range(2):
         began = time.monotonic()
-        corpus, reports = dataset.load(folder, RollConfig())
+        corpus, reports = dataset.load(folder, Config())
         took.append(time.monotonic() - began)
         assert len(corpus.entries) == len(reports) == FILES
     with capsys.disabled():
