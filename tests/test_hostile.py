@@ -17,7 +17,7 @@ from damage import contents
 from midi_bytes import midi as file_of
 from midi_bytes import notes, track
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config, RollConfig
 from nemui_jax.data import dataset
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_reader, tunes
@@ -194,7 +194,7 @@ def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     """A microsecond a quarter note, for minutes: millions of beats, with 12 steps of the grid each."""
     song = midi_reader.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
     assert song.seconds > 250
-    entry, _ = dataset.make_entry(song, Path("a.mid"), "", RollConfig(grid="beats"))
+    entry, _ = dataset.make_entry(song, Path("a.mid"), "", Config(roll=RollConfig(grid="beats")))
     assert entry.steps <= song.seconds / 0.03 + 12  # no step is shorter than 30 ms, on average
 
 

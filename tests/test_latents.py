@@ -1,5 +1,6 @@
 """Where rows and their music stand, and how latents are mixed."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_queries_cover_the_rows_of_all_songs(songs, sizes):
     np.testing.assert_array_equal(found.row, np.arange(rows).repeat(sizes[1]))
     np.testing.assert_allclose((found.row + found.time) * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
     starts = layout.row_starts(songs)
-    assert [end - start for start, end in zip(starts, starts[1:], strict=False)] == [song.rows for song in songs]
+    assert [end - start for start, end in itertools.pairwise(starts)] == [song.rows for song in songs]
 
 
 def test_queries_of_two_songs():

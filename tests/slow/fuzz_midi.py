@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_reader, midi_writer, tunes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALLEST, finish, make_song, start
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.music import midi_writer
 
