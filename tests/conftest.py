@@ -191,7 +191,7 @@ def band() -> Song:
 
 def controls(rows: Sequence[tuple[float, int, int]]) -> np.ndarray:
     """CONTROL events from rows (time, controller, value), sorted by time."""
-    found = np.array(rows, CONTROL)
+    found = np.array(list(rows), CONTROL)
     return found[np.argsort(found["time"], kind="stable")]
 
 

@@ -74,8 +74,8 @@ def _cell_keys(part: GridPart, count: int, steps: int) -> tuple[UInt64[np.ndarra
     for number, name in enumerate(curves.CURVES):
         if name in part.curves:
             levels = _levels(np.append(curves.rest(name), part.curves[name]), count * steps + 1)
-            step = np.arange(count * steps)
-            np.add.at(keys, step // steps, _hash(np.full(len(step), number), step % steps, levels[1:]))
+            step = np.flatnonzero(levels[1:] != levels[0])  # at rest it is as in a part without this curve
+            np.add.at(keys, step // steps, _hash(np.full(len(step), number), step % steps, levels[1:][step]))
             silent[np.flatnonzero(np.diff(levels)) // steps] = False
     return keys, silent
 
