@@ -69,8 +69,9 @@ def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):
     assert len({str(jax.tree.map(np.shape, data)) for data in brought}) == 1  # one compiled step serves all
     for number, data in enumerate(brought):
         rolls, queries = shards.music[number]
-        count, steps = len(queries.step), len(rolls.pedal)
+        count, steps = len(queries.step), len(rolls.bits)
         np.testing.assert_array_equal(data.rolls.bits[:steps], rolls.bits)
+        np.testing.assert_array_equal(data.rolls.curves[:steps], rolls.curves)
         np.testing.assert_array_equal(data.queries.row[:count], queries.row)
         assert set(np.asarray(data.queries.step)) == set(queries.step)  # padded with queries of its own
         first, last = np.asarray(data.rolls.note_start)[[0, -1]]
