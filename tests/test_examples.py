@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, chorale, settings_flags
+from conftest import ROOT, TINY, band, chorale, settings_flags
 
 import nemui_jax
 from nemui_jax.data import dataset
@@ -68,12 +68,15 @@ def test_override(songs_folder, tmp_path):
     assert found["base"] < found["plain"] < 20
 
 
-def test_cells(trained, capsys):
-    latent = main_of("cells")(str(trained.path), 1)
-    run = nemui_jax.load(trained.path)
-    start, end = run.run.row_starts[1:3]
-    np.testing.assert_array_equal(latent, np.asarray(run.table)[start:end])
-    assert capsys.readouterr().out.count("begins at step") == end - start
+def test_cells(tmp_path, capsys):
+    run = nemui_jax.train([band()], tmp_path / "run", overrides=settings_flags(TINY)[1::2], steps=1)
+    latent = main_of("cells")(str(tmp_path / "run"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Drums", "Bass", "Strings", "Lead", "Band:"]
+    assert lines[2].split()[1:14] == ["."] * 12 + ["21"]
+    assert lines[0].split()[1:7] * 4 == lines[0].split()[1:]
+    assert f"96 cells of 8 steps in 4 parts; 16 are silent, {80 - run.run.rows} share another's row" in lines[-1]
+    np.testing.assert_array_equal(latent[2, 12], np.asarray(run.table)[21])
 
 
 def test_train(songs_folder, tmp_path, capsys):
