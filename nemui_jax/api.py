@@ -374,8 +374,6 @@ class LoadedRun:
         The seed of the options is that of what is learned of files, once for all plans; a plan has its own for playing.
         """
         seconds = options.recipe().get("seconds")
-        if any(isinstance(plan.weights, tuple) and not all(0 <= w <= 1 for w in plan.weights) for plan in plans):
-            self.report("weights below 0 or above 1 go beyond the songs: results are hard to foresee")
         for plan in plans:
             options.check_path(len(plan.songs))
         model = self._loader.load([song for plan in plans for song in plan.songs], options.seed)

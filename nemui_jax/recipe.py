@@ -56,7 +56,7 @@ def find_songs(text: str, entries: Sequence[dataset.SongEntry]) -> list[int | Pa
 
 
 def find_weights(text: str, entries: Sequence[dataset.SongEntry]) -> dict[int | Path, float]:
-    """Songs and their weights, as in `0:0.5,3:0.5`, scaled to a sum of 1; a song without a weight has weight 1."""
+    """Songs and their weights, as in `0:0.5,3:0.5`, scaled to a sum of 1; a song without a number has weight 1."""
     parts = (part.rpartition(":") for part in text.split(","))
     return scale_weights([(name, number) if colon else (number, 1.0) for name, colon, number in parts], text, entries)
 
@@ -66,17 +66,19 @@ def scale_weights(
     text: str,
     entries: Sequence[dataset.SongEntry],
 ) -> dict[int | Path, float]:
-    """Songs and their weights, scaled to a sum of 1; `text` is how they were written, for errors."""
+    """Songs of weights above 0, scaled to a sum of 1; `text` is how they were written, for errors."""
     weights: dict[int | Path, float] = {}
     for name, number in parts:
         song = find_song(name, entries)
         if song in weights:
             raise RecipeError(f"song {song} is named twice in {escape(text)!r}; name each song once")
         weights[song] = _number(number, f"{name}:{number}")
+        if weights[song] < 0:
+            raise RecipeError(f"the weight {number} in {escape(text)!r} is below 0; give 0 or more")
     total = sum(weights.values())
-    if not 1e-6 < abs(total) < 1e12:
+    if not 1e-6 < total < 1e12:
         raise RecipeError(f"the weights in {escape(text)!r} add up to {total:g}; choose some with a sum such as 1")
-    return {song: weight / total for song, weight in weights.items()}
+    return {song: weight / total for song, weight in weights.items() if weight}
 
 
 def find_noise(text: str, entries: Sequence[dataset.SongEntry]) -> tuple[int | Path, float]:

@@ -21,6 +21,7 @@ def demo(args: argparse.Namespace) -> int:
     for out, *what in (
         ("recall", "--song", "all"),
         ("mix-entertainer-prelude.mid", "--mix", "entertainer:0.5,prelude-in-c:0.5"),
+        ("mix-saints-susanna.mid", "--mix", "saints:0.5,susanna:0.5"),
         ("mix-of-three.mid", "--mix", "greensleeves:0.4,gymnopedie:0.3,canon:0.3"),
         ("morph-fur-elise-blue-danube.mid", "--morph", "fur-elise,blue-danube"),
         ("variations", "--perturb", "ode-to-joy:0.3", "--count", "3"),

@@ -5,74 +5,93 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from nemui_jax import api
 from nemui_jax.cli import console
 from nemui_jax.data import dataset
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape, write_text
 from nemui_jax.music.song import Song
-from nemui_jax.runs.run import Run, read_run
+from nemui_jax.runs.run import Run
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measures how well a run plays its songs back, and its mixes against the songs and simple baselines."""
-    run = read_run(args.run)
-    corpus = run.corpus()
-    held_out = None
-    if args.held_out:
-        if not args.held_out.is_dir():
-            raise UsageError(f"--held-out {escape(args.held_out)}: no such folder")
-        held_out, reports = dataset.load(args.held_out, run.config, args.max_seconds)
-        console.print_reports(reports)
+    """Measures how well a run plays its songs back, and its mixes and new songs against the songs."""
+    loaded = api.load(args.run, print)
+    run = loaded.run
+    held_out = _read_held_out(args, run)
+    original = None if args.original is None else _original_mixer(api.load(args.original, print), run)
     console.start_jax()
     from nemui_jax.evaluation import report
-    from nemui_jax.runs import checkpoint
-    from nemui_jax.sampling.decode import latent_song, latent_songs
-    from nemui_jax.training import finetune
 
-    step = checkpoint.usable_step(run)
-    params, table = checkpoint.restore_model(run, step)
-    tracks = latent_songs(corpus, table, run.config)
-    original = None if args.original is None else _original_player(read_run(args.original), run)
+    corpus = run.corpus()
+
+    def compose(count: int, seconds: float) -> list[Song]:
+        return [piece.song for piece in loaded.randoms(count, seconds=seconds)]
+
     with console.progress_bar("measuring", report.PAIRS) as show:
-        result = report.evaluate(params, tracks, corpus.songs, run.config, original, show)
+        result = report.evaluate(
+            corpus.songs,
+            played=lambda index: loaded.song(index).song,
+            on_grid=lambda index: dataset.on_grid(corpus.songs[index], run.entries[index], run.config),
+            mix=_mixer(loaded, range(len(run.entries))),
+            compose=compose if run.config.model.knot_steps else None,
+            original=original,
+            progress=show,
+        )
     if held_out is not None:
-        learned = [entry.sha256 for entry in run.entries]
-        unseen = [index for index, entry in enumerate(held_out.entries) if entry.sha256 not in learned]
-        songs = [held_out.songs[index] for index in unseen]
-        fitted = [
-            latent_song(entry, song, finetune.fit_song(params, song, entry, run.config))
-            for entry, song in zip((held_out.entries[index] for index in unseen), songs, strict=True)
-        ]
-        result["held_out"] = report.score_playback(params, fitted, songs, run.config)
+        result["held_out"] = _score_held_out(held_out, loaded)
     _print_evaluation(result)
     if args.json:
         write_text(args.json, json.dumps(result, indent=1))
         console.print_result(args.json, f"all figures are in {args.json}")
 
 
-def _original_player(other: Run, run: Run) -> Any:
-    """A function by which a run of the original preset mixes this run's songs."""
+def _read_held_out(args: argparse.Namespace, run: Run) -> dataset.Corpus | None:
+    if not args.held_out:
+        return None
+    if not args.held_out.is_dir():
+        raise UsageError(f"--held-out {escape(args.held_out)}: no such folder")
+    held_out, reports = dataset.load(args.held_out, run.config, args.max_seconds)
+    console.print_reports(reports)
+    return held_out
+
+
+def _score_held_out(held_out: dataset.Corpus, loaded: api.LoadedRun) -> list[dict[str, Any]]:
+    """How well songs that the run does not hold are played back once rows are fitted to them."""
     from nemui_jax.evaluation import report
-    from nemui_jax.runs import checkpoint
-    from nemui_jax.sampling.decode import latent_songs
+    from nemui_jax.sampling.decode import latent_song
+    from nemui_jax.sampling.play import play_back
+    from nemui_jax.training import finetune
 
-    missing = [entry.name for entry in run.entries if entry.sha256 not in {theirs.sha256 for theirs in other.entries}]
+    run, learned, found = loaded.run, {entry.sha256 for entry in loaded.run.entries}, []
+    for entry, song in zip(held_out.entries, held_out.songs, strict=True):
+        if entry.sha256 not in learned:
+            rows = finetune.fit_song(loaded.params, song, entry, run.config)
+            played = play_back(loaded.params, latent_song(entry, song, rows, run.config), run.config)
+            found.append(report.score_playback(song, played, dataset.on_grid(song, entry, run.config)))
+    return found
+
+
+def _mixer(loaded: api.LoadedRun, numbers: Sequence[int]) -> Any:
+    """Mixes songs of a run, whose indices there are `numbers`."""
+
+    def mix(songs: Sequence[int], weights: Sequence[float], seconds: float) -> Song:
+        given = {numbers[song]: weight for song, weight in zip(songs, weights, strict=True)}
+        return loaded.mix(given, seconds=seconds).song
+
+    return mix
+
+
+def _original_mixer(other: api.LoadedRun, run: Run) -> Any:
+    """Mixes this run's songs with a run of the original preset."""
+    places = {entry.sha256: index for index, entry in enumerate(other.run.entries)}
+    missing = [entry.name for entry in run.entries if entry.sha256 not in places]
     if missing:
-        raise UsageError(f"--original {other.path}: does not have the song {missing[0]}; train both on the same folder")
-    params, table = checkpoint.restore_model(other, checkpoint.usable_step(other))
-    hashes = {entry.name: entry.sha256 for entry in run.entries}
-    tracks = latent_songs(other.corpus(), table, other.config)
-    by_hash = {entry.sha256: track for entry, track in zip(other.entries, tracks, strict=True)}
-
-    def play(pair: Sequence[Any], weight: float, blocks: int) -> Song:
-        ratio = report.block_seconds(run.config) / report.block_seconds(other.config)
-        pair = [by_hash[hashes[track.name]] for track in pair]
-        return report.mix(params, pair, weight, int(np.ceil(blocks * ratio)), other.config)
-
-    return play
+        path = other.run.path
+        raise UsageError(f"--original {path}: does not have the song {missing[0]}; train both on the same folder")
+    return _mixer(other, [places[entry.sha256] for entry in run.entries])
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
@@ -102,10 +121,9 @@ def _print_evaluation(result: dict[str, Any]) -> None:
             table(title, ("song", *fields, *(f"grid's {field}" for field in fields)), rows)
     if "mixes" not in result:
         return
-    names = list(next(iter(result["mixes"].values())))
-    rows = [[name, *(figures[name] for figures in result["mixes"].values())] for name in names]
-    table("\nmixes of two songs, means over pairs, by weight of the second", ("", *result["mixes"]), rows)
+    heads = list(next(iter(result["mixes"].values())))
+    rows = [[name, *figures.values()] for name, figures in result["mixes"].items()]
+    table("\nmixes of two songs against the songs, means over pairs", ("", *(h.replace("_", " ") for h in heads)), rows)
     table("\npaths from one song to another", ("", ""), list(result["path"].items()))
-    heads = ("overlapping_area", "kl_divergence", "bits_a_note", "onset_density", "rest_ratio", "scale_consistency")
-    rows = [[name, *(figures.get(head) for head in heads)] for name, figures in result["sets"].items()]
-    table("\nsets of pieces against the songs", ("", *(head.replace("_", " ") for head in heads)), rows)
+    if "new" in result:
+        table("\nnew songs against the songs", ("", ""), list(result["new"].items()))

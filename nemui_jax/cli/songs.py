@@ -53,7 +53,7 @@ def songs(args: argparse.Namespace) -> None:
 
 
 def _instruments(song: api.SongInfo) -> str:
-    """The instruments of a song, the one with the most notes first, with the number of parts where there are several."""
+    """The instruments of a song by number of notes, each with the number of its parts where there are several."""
     notes = Counter[str]()
     for part in song.parts:
         notes[part.instrument] += part.notes

@@ -50,6 +50,12 @@ def cross_entropy(logits: Float[Array, "..."], target: Float[Array, "..."]) -> F
     return 0.5 * (logits + size) - logits * target + jnp.log(1 + jnp.exp(-size))
 
 
+def divergence(logits: Float[Array, "..."], target: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The cross-entropy less that of a perfect prediction: 0 where a target between 0 and 1 is learned."""
+    entropy = -jax.scipy.special.xlogy(target, target) - jax.scipy.special.xlogy(1 - target, 1 - target)
+    return cross_entropy(logits, target) - entropy
+
+
 def squared_error(values: Float[Array, "..."], target: Float[Array, "..."]) -> Float[Array, "..."]:
     """The square of each difference."""
     return jnp.square(values - target)
@@ -68,8 +74,8 @@ def read_curve(music: Excerpt, name: str) -> Float[Array, "query step"]:
 
 def curve_head(name: str) -> Head:
     """The head of a controller; all but the sustain pedal are rare."""
-    weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 4.0
-    return Head(cross_entropy, lambda music: read_curve(music, name), jax.nn.sigmoid, per_pitch=False, weight=weight)
+    weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 16.0
+    return Head(divergence, lambda music: read_curve(music, name), jax.nn.sigmoid, per_pitch=False, weight=weight)
 
 
 HEADS: dict[str, Head] = {

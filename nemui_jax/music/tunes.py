@@ -1,4 +1,4 @@
-"""Built-in tunes: works in the public domain, notated for this project and rendered as songs.
+"""Built-in tunes: works in the public domain or made for this project, notated and rendered as songs.
 
 Each tune is a file scores/NN-name.toml beside this module; to add a tune, add a file. All fields:
 
@@ -9,6 +9,7 @@ Each tune is a file scores/NN-name.toml beside this module; to add a tune, add a
     pickup = "1/4"                         # length of an incomplete first bar, which is bar 0
     tempo = 120                            # quarter notes a minute
     tempo_changes = { 3 = 110, 4 = 92.5 }  # from those bars on
+    swing = "2/3"                          # where in its beat an eighth off the beat is played; "1/2" is straight
     pedal = "bar"                          # how often it is pressed anew: "bar", "half" a bar, or "beat"
     program = 0                            # General MIDI; 0 is the piano
     roll = 0.004                           # seconds from one note of a chord to the next, from the bottom
@@ -20,55 +21,84 @@ Each tune is a file scores/NN-name.toml beside this module; to add a tune, add a
     melody = "!mf G4:4 | {theme} | {theme+1} |"  # the second time an octave higher
     accompaniment = "!p r:4 | [ {oompah(chords)} | ]x2"  # a bar of the pattern for each bar of chords
 
-A voice is made of tokens between spaces:
+`notation` says how a voice is written. A tune for several instruments has `[parts]` in place of `[voices]`, and each
+part its own pedal, program, roll and voices. The part named drums is the drum kit, of which `program` is the number:
 
-    !mf %80 C4:8 D4 <E4 G4>:2 r:4 | [ C4:12 E4 G4 ]x4 | !< F#4:2~ F#4:8 Bb3 A3:4' | !f C4:1^ |
-
-- `C4:8` is middle C, an eighth long; a duration holds until the next one. `4.` is dotted, `4..` twice dotted,
-  `12` the eighth of a triplet (a twelfth of a whole note). `r` rests, `<C4 E4>` is a chord, `#` and `b` alter.
-- After the duration `~` ties to the same pitches in the next chord, `'` is staccato, `^` accents.
-- `!p` (ppp to fff) is a dynamic; `!<` and `!>` are hairpins, from the dynamic in force to the next one.
-- `%80` lets notes sound for 80 % of their length from here on (95 at the start).
-- `[ ... ]xN` repeats what is inside, bar lines included, and may be nested.
-- `|` ends a bar, whose length is verified.
+    [parts.flute]
+    program = 73
+    volume = 100                           # 0 to 127, as written to the file; without it, the player's default
+    pan = 50                               # 0 is left, 64 the middle, 127 right
+    voices.solo = "!mf G4:4 | E5:2v G5:4 | F5:4/ D5:2 |"
+    [parts.drums]
+    voices.hands = "r:4 | [ r stick stick | ]x2"
+    voices.feet = "r:4 | [ kick r r | ]x2"
 
 The rendering depends on nothing but the tune. Velocity is the dynamic's, with an accent on the bar's first beat and a
 smaller one on its other beats, an arc over every four bars, the top notes of chords brought out, and a little
-unevenness. Each chord of a voice is up to 15 ms early or late, by a hash of its position.
+unevenness. Each chord of a voice is up to 15 ms early or late, by a hash of its position; the voices of a band's part
+move together, as one person plays them.
 """
 
-import re
 import tomllib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from math import pi, sin
+from math import ceil, pi, sin
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, pedal_controls
+from nemui_jax.music.notation import Event, Voice, insert_phrases, parse_voice
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, METER, NOTE, PITCH_BEND, SUSTAIN, Part, Song, TempoMap
 
 _SCORES = Path(__file__).with_name("scores")
 MAX_SHIFT_SECONDS = 0.015  # how far a chord is moved from its place in the score
-_LEVELS = {"ppp": 24, "pp": 34, "p": 45, "mp": 56, "mf": 67, "f": 81, "ff": 96, "fff": 110}
-_STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_ACCENT = 14  # what `^` adds to the velocity
-_STACCATO = 0.45
-_PITCH = r"[A-G][#b]?\d"
-_PHRASE = re.compile(r"\{(\w+)(?:\((\w+)\)|([+-]\d))?\}")
-_TOKEN = re.compile(
-    rf"(?P<bar>\|)|!(?P<mark>[pmf]+|<|>)|%(?P<hold>\d+)|(?P<open>\[)|\]x(?P<times>\d+)"
-    rf"|(?P<chord>r|{_PITCH}|<{_PITCH}(?: {_PITCH})*>)(?::(?P<denominator>\d+)(?P<dots>\.*))?(?P<signs>[~'^]*)"
+_MODULATION, _VOLUME, _PAN, _EXPRESSION = 1, 7, 10, 11
+_CURVE_SECONDS = 0.02  # between two values of a curve
+_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+_Time = Callable[[Fraction], float]  # from a place in whole notes to seconds
+_Moves = list[tuple[float, int, int]]  # times, controllers and values
+
+
+class _Curve(NamedTuple):
+    """A controller and what it does where a chord has one of its signs."""
+
+    controller: int
+    rest: int  # its value where a chord has none
+    shapes: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]]  # by sign: shares of the chord's length; values
+
+
+_CURVES = (
+    _Curve(PITCH_BEND, 0, {"/": ((0, 0.5), (-8192, 0)), "\\": ((0.3, 1), (0, -8192))}),
+    _Curve(_MODULATION, 0, {"v": ((0.2, 0.6), (0, 80))}),
+    _Curve(_EXPRESSION, 127, {"<": ((0, 1), (64, 127)), ">": ((0, 1), (127, 64))}),
 )
 
 
 @dataclass(frozen=True)
+class TunePart:
+    """An instrument of a tune. Its voices have their phrases written out."""
+
+    voices: tuple[str, ...]
+    name: str = ""  # "" for the only one
+    program: int = 0
+    volume: int | None = None
+    pan: int | None = None
+    pedal: str = ""  # "bar", "half", "beat" or "": how often the sustain pedal changes
+    roll: float = 0.004  # seconds from one note of a chord to the next
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether it is the drum kit."""
+        return self.name == "drums"
+
+
+@dataclass(frozen=True)
 class Tune:
-    """A piece in the notation above, with its phrases written out. Lengths and positions are in whole notes."""
+    """A piece in the notation above. Lengths and positions are in whole notes."""
 
     name: str  # as in the file's name
     title: str
@@ -76,40 +106,27 @@ class Tune:
     style: str
     meter: tuple[int, int]
     tempo: float
-    voices: tuple[str, ...]
-    pedal: str = ""  # "bar", "half", "beat" or "": how often the sustain pedal changes
-    program: int = 0
+    parts: tuple[TunePart, ...]
     pickup: Fraction = Fraction(0)  # length of an incomplete first bar, 0 for none
     tempos: tuple[tuple[int, float], ...] = ()  # (bar, tempo) from that bar on; the first whole bar is 1
-    roll: float = 0.004  # seconds from one note of a chord to the next
+    swing: Fraction = Fraction(1, 2)  # the place in its beat of an eighth off the beat
 
 
-_FIELDS = {field.name for field in fields(Tune)} - {"name", "tempos"} | {"tempo_changes", "phrases"}
-
-
-class _Event(NamedTuple):
-    """A note of a voice, in whole notes from the start."""
-
-    start: Fraction
-    length: Fraction
-    pitch: int
-    level: float  # velocity before the expression
-    hold: float
-    rank: int  # place in its chord, from the bottom
-    top: bool
-    voice: int
+_PART_FIELDS = {field.name for field in fields(TunePart)} - {"name"}
+_SOLO_FIELDS = _PART_FIELDS - {"volume", "pan"}
+_FIELDS = {field.name for field in fields(Tune)} - {"name", "tempos", "parts"} | {"tempo_changes", "phrases"}
 
 
 def read(path: Path) -> Tune:
     """The tune in a file `NN-name.toml`. ValueError names the file and says what is wrong."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
+        _check_fields(data, _FIELDS | ({"parts"} if "parts" in data else _SOLO_FIELDS), "")
         phrases: dict[str, str] = {}
         for name, text in data.pop("phrases", {}).items():
-            phrases[name] = _insert_phrases(text, phrases)
-        if unknown := data.keys() - _FIELDS:
-            raise ValueError(f"no field {min(unknown)!r}; there are {', '.join(sorted(_FIELDS))}")
-        voices = tuple(_insert_phrases(text, phrases) for text in data.pop("voices").values())
+            phrases[name] = insert_phrases(text, phrases)
+        solo = {name: data.pop(name) for name in _SOLO_FIELDS & data.keys()}
+        parts = tuple(_read_part(name, part, phrases) for name, part in (data.pop("parts", None) or {"": solo}).items())
         numerator, denominator = (int(number) for number in data.pop("meter").split("/"))
         return Tune(
             name=path.stem.partition("-")[2],
@@ -118,10 +135,10 @@ def read(path: Path) -> Tune:
             style=data.pop("style"),
             meter=(numerator, denominator),
             tempo=float(data.pop("tempo")),
-            voices=voices,
+            parts=parts,
             pickup=Fraction(data.pop("pickup", 0)),
             tempos=tuple((int(bar), float(tempo)) for bar, tempo in data.pop("tempo_changes", {}).items()),
-            **data,
+            swing=Fraction(data.pop("swing", "1/2")),
         )
     except KeyError as error:
         raise ValueError(f"{path.name}: {error} is missing") from error
@@ -129,194 +146,40 @@ def read(path: Path) -> Tune:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _insert_phrases(text: str, phrases: Mapping[str, str]) -> str:
-    """The text with every `{phrase}` written out."""
-
-    def written_out(found: re.Match) -> str:
-        name, bars, octaves = found.groups()
-        missing = [repr(used) for used in (name, bars) if used and used not in phrases]
-        if missing:
-            raise ValueError(f"no phrase {missing[0]} above {found[0]}")
-        if bars:
-            return _fill_pattern(phrases[name], phrases[bars])
-        return _transpose(phrases[name], int(octaves or 0))
-
-    return _PHRASE.sub(written_out, text)
+def _read_part(name: str, data: dict[str, Any], phrases: Mapping[str, str]) -> TunePart:
+    where = f"part {name}: " if name else ""
+    _check_fields(data, _PART_FIELDS, where)
+    if "voices" not in data:
+        raise ValueError(f"{where}'voices' is missing")
+    for field in ("program", "volume", "pan"):
+        if not 0 <= data.get(field, 0) <= 127:
+            raise ValueError(f"{where}{field} is {data[field]}, expected 0 to 127")
+    voices = tuple(insert_phrases(text, phrases) for text in data["voices"].values())
+    return TunePart(**data | {"name": name, "voices": voices})
 
 
-def _fill_pattern(pattern: str, bars: str) -> str:
-    """One bar after the other: a bar's marks, then the pattern with $1, $2 ... replaced by its pitches."""
-    lines = []
-    for bar in bars.split("|"):
-        marks = [word for word in bar.split() if word[0] in "!%"]
-        pitches = [word for word in bar.split() if word[0] not in "!%"]
-        if int(max(re.findall(r"\$(\d)", pattern), default="0")) > len(pitches):
-            raise ValueError(f"too few pitches in the bar {bar.strip()!r} for the pattern {pattern!r}")
-        lines.append(" ".join([*marks, re.sub(r"\$(\d)", lambda found, of=pitches: of[int(found[1]) - 1], pattern)]))
-    return " | ".join(lines)
-
-
-def _transpose(text: str, octaves: int) -> str:
-    """The text, that many octaves higher."""
-    return re.sub(r"([A-G][#b]?)(\d)", lambda found: f"{found[1]}{int(found[2]) + octaves}", text)
-
-
-def parse_voice(tune: Tune, voice: int) -> tuple[list[_Event], Fraction]:
-    """The notes of one voice (counted from 0), and its length. ValueError names tune, voice and bar."""
-    start, bar_start, length, hold = Fraction(0), Fraction(0), Fraction(1, 4), 0.95
-    bar = 0 if tune.pickup else 1
-    notes: list[_Event] = []
-    tied: dict[int, int] = {}  # pitch to index in notes
-    marks: list[tuple[Fraction, int, str]] = []  # place, bar, mark
-
-    def fail(reason: str, at: int | None = None) -> ValueError:
-        return ValueError(f"{tune.name}, voice {voice + 1}, bar {bar if at is None else at}: {reason}")
-
-    def check_bar() -> None:
-        whole = Fraction(*tune.meter) if bar else tune.pickup
-        if start - bar_start != whole:
-            raise fail(f"lasts {start - bar_start} of a whole note, expected {whole}")
-
-    for token in _expand(_tokens(tune.voices[voice], fail), fail):
-        if token["bar"]:
-            check_bar()
-            bar, bar_start = bar + 1, start
-        elif token["mark"]:
-            if token["mark"] not in (*_LEVELS, "<", ">"):
-                raise fail(f"no dynamic !{token['mark']}")
-            marks.append((start, bar, token["mark"]))
-        elif token["hold"]:
-            hold = int(token["hold"]) / 100
-        else:
-            if token["denominator"]:
-                length = _duration(token, fail)
-            tied = _add_chord(notes, tied, token, _Event(start, length, 0, 0, hold, 0, False, voice), fail)
-            start += length
-    if tied:
-        raise fail("a tie leads to no note of its pitch")
-    if start != bar_start:
-        check_bar()
-    levels = _dynamics(marks, fail)
-    return [note._replace(level=note.level + levels(note.start)) for note in notes], start
-
-
-def _duration(token: re.Match, fail: Callable[..., ValueError]) -> Fraction:
-    if not int(token["denominator"]):
-        raise fail("no duration 0")
-    return Fraction(1, int(token["denominator"])) * (2 - Fraction(1, 2 ** len(token["dots"])))
-
-
-def _add_chord(
-    notes: list[_Event], tied: dict[int, int], token: re.Match, blank: _Event, fail: Callable[..., ValueError]
-) -> dict[int, int]:
-    """Adds a chord's notes to `notes`, or lengthens those tied to it; returns the tied notes' indices by pitch."""
-    pitches = sorted(_pitch(name) for name in re.findall(_PITCH, token["chord"]))
-    if tied and not tied.keys() & set(pitches):
-        raise fail("a tie leads to no note of its pitch")
-    accent = _ACCENT if "^" in token["signs"] else 0
-    hold = _STACCATO if "'" in token["signs"] else blank.hold
-    held = {}
-    for rank, pitch in enumerate(pitches):
-        index = tied.get(pitch)
-        if index is None:
-            index = len(notes)
-            top = pitch == pitches[-1]
-            notes.append(blank._replace(pitch=pitch, level=accent, hold=hold, rank=rank, top=top))
-        else:
-            notes[index] = notes[index]._replace(length=blank.start + blank.length - notes[index].start)
-        if "~" in token["signs"]:
-            held[pitch] = index
-    return held
-
-
-def _pitch(name: str) -> int:
-    return 12 * (int(name[-1]) + 1) + _STEPS[name[0]] + name.count("#") - name.count("b")
-
-
-def _tokens(text: str, fail: Callable[..., ValueError]) -> Iterator[re.Match]:
-    for match in re.finditer(r"<[^>\s][^>]*>\S*|\S+", text):
-        token = _TOKEN.fullmatch(match[0])
-        if token is None:
-            raise fail(f"cannot read {match[0]!r}")
-        yield token
-
-
-def _expand(tokens: Iterable[re.Match], fail: Callable[..., ValueError]) -> list[re.Match]:
-    """The tokens with the repeats written out."""
-    stack: list[list[re.Match]] = [[]]
-    for token in tokens:
-        if token["open"]:
-            stack.append([])
-        elif token["times"]:
-            if len(stack) == 1:
-                raise fail("] without [")
-            inner = stack.pop()
-            stack[-1] += inner * int(token["times"])
-        else:
-            stack[-1].append(token)
-    if len(stack) > 1:
-        raise fail("[ without ]")
-    return stack[0]
-
-
-def _dynamics(marks: list[tuple[Fraction, int, str]], fail: Callable[..., ValueError]) -> Callable[[Fraction], float]:
-    """The level at a position, from dynamics and hairpins; mf before the first."""
-    points: list[tuple[float, float]] = [(0.0, _LEVELS["mf"])]
-    opened = ""
-    bar = 0
-    for place, bar, mark in marks:
-        if mark in _LEVELS:
-            goal = _LEVELS[mark]
-            step = goal - points[-1][1]
-            if (opened == "<" and step <= 0) or (opened == ">" and step >= 0):
-                raise fail(f"the hairpin !{opened} leads to !{mark}", bar)
-            if not opened:
-                points.append((float(place), points[-1][1]))
-            points.append((float(place), goal))
-            opened = ""
-        elif opened:
-            raise fail("a hairpin within a hairpin", bar)
-        else:
-            points.append((float(place), points[-1][1]))
-            opened = mark
-    if opened:
-        raise fail(f"the hairpin !{opened} leads to no dynamic", bar)
-    places, levels = zip(*points, strict=True)
-    return lambda place: float(np.interp(float(place) + 1e-9, places, levels))
+def _check_fields(data: dict[str, Any], known: set[str], where: str) -> None:
+    if unknown := data.keys() - known:
+        raise ValueError(f"{where}no field {min(unknown)!r}; there are {', '.join(sorted(known))}")
 
 
 def song(tune: Tune) -> Song:
-    """The tune as a song. Its arrays are read-only."""
-    parsed = [parse_voice(tune, voice) for voice in range(len(tune.voices))]
-    lengths = [length for _, length in parsed]
-    if len(set(lengths)) != 1:
-        raise ValueError(f"{tune.name}: the voices last {', '.join(map(str, lengths))} whole notes")
-    whole = Fraction(*tune.meter)
-    changes = [(tune.pickup + (bar - 1) * whole, tempo) for bar, tempo in tune.tempos]
-    places, tempos = zip((Fraction(0), tune.tempo), *changes, strict=True)
-    if list(places) != sorted(set(places)) or places[-1] >= lengths[0]:
-        raise ValueError(f"{tune.name}: tempos must be in order, and within the piece")
-    edges = np.array([*places, lengths[0] + 1], float)
-    whole_seconds = 240 / np.array(tempos, float)  # of a whole note
-    seconds = np.concatenate([[0.0], np.cumsum(np.diff(edges) * whole_seconds)])
-
-    def time(place: Fraction) -> float:
-        return float(np.interp(float(place), edges, seconds))
-
-    notes = np.array(
-        [_play(tune, event, time) for event in _merge(event for events, _ in parsed for event in events)], NOTE
+    """The tune as a song. Its arrays are read-only. ValueError names tune, part, voice and bar."""
+    voices = _parse_voices(tune)
+    if len(tune.parts) > len(_CHANNELS) + any(part.is_drums for part in tune.parts):
+        raise ValueError(f"{tune.name}: more than {len(_CHANNELS)} parts besides drums")
+    tempo_map, time = _timing(tune, voices[0][0].length)
+    channels = iter(_CHANNELS)
+    parts = tuple(
+        _render_part(tune, part, parsed, DRUM_CHANNEL if part.is_drums else next(channels), time)
+        for part, parsed in zip(tune.parts, voices, strict=True)
     )
-    notes = notes[np.lexsort((notes["pitch"], notes["onset"]))]
-    for pitch in np.unique(notes["pitch"]):
-        same = np.flatnonzero(notes["pitch"] == pitch)
-        notes["end"][same[:-1]] = np.minimum(notes["end"][same[:-1]], notes["onset"][same[1:]])
     meters = [(0.0, *tune.meter)]
     if tune.pickup:
         meters = [(0.0, *tune.pickup.as_integer_ratio()), (time(tune.pickup), *tune.meter)]
-    pedal = pedal_controls(np.array(_pedal(tune, lengths[0], time), PEDAL))
     return Song(
-        parts=(Part(_frozen(notes), tune.program, controls=_frozen(pedal)),),
-        tempo_map=TempoMap.of_changes(4 * edges[:-1], whole_seconds / 4),
+        parts=parts,
+        tempo_map=tempo_map,
         meters=_frozen(np.array(meters, METER)),
         name=f"{tune.title} ({tune.composer})" if tune.composer else tune.title,
     )
@@ -331,15 +194,66 @@ def write_all(folder: Path) -> list[Path]:
     return paths
 
 
-def _merge(events: Iterable[_Event]) -> list[_Event]:
+def _parse_voices(tune: Tune) -> list[list[Voice]]:
+    """The voices of each part, all of one length."""
+    parsed, lengths = [], {}
+    for part in tune.parts:
+        parsed.append([])
+        for number, text in enumerate(part.voices, 1):
+            where = f"{part.name}, voice {number}" if part.name else f"voice {number}"
+            voice = parse_voice(text, tune.meter, tune.pickup, f"{tune.name}, {where}", part.is_drums)
+            parsed[-1].append(voice)
+            lengths[where] = voice.length
+    if len(set(lengths.values())) > 1:
+        listed = "; ".join(f"{where}: {length}" for where, length in lengths.items())
+        raise ValueError(f"{tune.name}: the voices differ in length, counted in whole notes ({listed})")
+    return parsed
+
+
+def _timing(tune: Tune, length: Fraction) -> tuple[TempoMap, _Time]:
+    """The tempo map of a tune of that length, and the seconds at a place in whole notes."""
+    whole = Fraction(*tune.meter)
+    changes = [(tune.pickup + (bar - 1) * whole, tempo) for bar, tempo in tune.tempos]
+    places, tempos = zip((Fraction(0), tune.tempo), *changes, strict=True)
+    if list(places) != sorted(set(places)) or places[-1] >= length:
+        raise ValueError(f"{tune.name}: tempos must be in order, and within the piece")
+    edges = np.array([*places, length + 1], float)
+    whole_seconds = 240 / np.array(tempos, float)  # of a whole note
+    seconds = np.concatenate([[0.0], np.cumsum(np.diff(edges) * whole_seconds)])
+
+    def time(place: Fraction) -> float:
+        return float(np.interp(float(place), edges, seconds))
+
+    return TempoMap.of_changes(4 * edges[:-1], whole_seconds / 4), time
+
+
+def _render_part(tune: Tune, part: TunePart, voices: Sequence[Voice], channel: int, time: _Time) -> Part:
+    players = [part.name or index for index in range(len(voices))]  # who moves together
+    events = _merge((event, player) for voice, player in zip(voices, players, strict=True) for event in voice.notes)
+    notes = np.array([_play(tune, part, event, player, time) for event, player in events], NOTE)
+    notes = notes[np.lexsort((notes["pitch"], notes["onset"]))]
+    for pitch in np.unique(notes["pitch"]):
+        same = np.flatnonzero(notes["pitch"] == pitch)
+        notes["end"][same[:-1]] = np.minimum(notes["end"][same[:-1]], notes["onset"][same[1:]])
+    settings = [(0.0, _VOLUME, part.volume), (0.0, _PAN, part.pan)]
+    rows = [row for row in settings if row[2] is not None] + _pedal(tune, part, voices[0].length, time)
+    for voice, player in zip(voices, players, strict=True):
+        rows += [row for curve in _CURVES for row in _follow(tune, voice, player, curve, time)]
+    controls = np.array(rows, CONTROL)
+    controls = controls[np.argsort(controls["time"], kind="stable")]
+    return Part(_frozen(notes), part.program, channel, part.name, _frozen(controls))
+
+
+def _merge(events: Iterable[tuple[Event, object]]) -> list[tuple[Event, object]]:
     """Notes of one pitch that start together become one: the longest, as loud as the loudest."""
-    found: dict[tuple[Fraction, int], _Event] = {}
-    for event in events:
+    found: dict[tuple[Fraction, int], tuple[Event, object]] = {}
+    for event, player in events:
         other = found.get((event.start, event.pitch))
         if other is not None:
-            event = max(event, other, key=lambda one: one.length * Fraction(one.hold))
-            event = event._replace(level=max(event.level, other.level))
-        found[event.start, event.pitch] = event
+            level = max(event.level, other[0].level)
+            event, player = max((event, player), other, key=lambda one: one[0].length * Fraction(one[0].hold))
+            event = event._replace(level=level)
+        found[event.start, event.pitch] = event, player
     return list(found.values())
 
 
@@ -348,37 +262,66 @@ def _beat(tune: Tune) -> Fraction:
     return Fraction(3 if numerator > 3 and numerator % 3 == 0 else 1, denominator)
 
 
+def _swing(tune: Tune, place: Fraction) -> Fraction:
+    """Where in the score a place is played: later than written if it is half a beat after a beat."""
+    beat = _beat(tune)
+    return place + (tune.swing - Fraction(1, 2)) * beat if (place - tune.pickup) % beat * 2 == beat else place
+
+
 def _hash(*values: object) -> float:
     """A number in [0, 1) that depends only on the values."""
     return zlib.crc32(repr(values).encode()) / 2**32
 
 
-def _play(tune: Tune, event: _Event, time: Callable[[Fraction], float]) -> tuple:
+def _shift(tune: Tune, player: object, place: Fraction) -> float:
+    """How many seconds the chord at a place is played late."""
+    about = (tune.name, player, str(place))
+    return MAX_SHIFT_SECONDS * (_hash(*about, "early") + _hash(*about, "late") - 1)
+
+
+def _play(tune: Tune, part: TunePart, event: Event, player: object, time: _Time) -> tuple:
     bars = (event.start - tune.pickup) / Fraction(*tune.meter)
     within = bars % 1 * Fraction(*tune.meter)
     level = event.level + (6 if within == 0 else 2 if within % _beat(tune) == 0 else -2)
     level += 5 * sin(pi * float(bars % 4) / 4) - 2.5 + (2 if event.top else -3)
-    place = (tune.name, event.voice, str(event.start))
-    level += 5 * _hash(*place, event.pitch) - 2.5
-    shift = MAX_SHIFT_SECONDS * (_hash(*place, "early") + _hash(*place, "late") - 1) + tune.roll * event.rank
-    onset = max(0.0, time(event.start) + shift)
-    end = time(event.start + event.length * Fraction(event.hold)) + shift
-    return onset, max(end, onset + 0.03), event.pitch, min(127, max(1, round(level)))
+    level += 5 * _hash(tune.name, player, str(event.start), event.pitch) - 2.5
+    shift = _shift(tune, player, event.start) + part.roll * event.rank
+    start, end = _swing(tune, event.start), _swing(tune, event.start + event.length)
+    onset = max(0.0, time(start) + shift)
+    off = time(start + (end - start) * Fraction(event.hold)) + shift
+    return onset, max(off, onset + 0.03), event.pitch, min(127, max(1, round(level)))
 
 
-def _pedal(tune: Tune, length: Fraction, time: Callable[[Fraction], float]) -> list[tuple[float, int]]:
-    """Times and values of the pedal: up as a new harmony begins, down just after it."""
-    if not tune.pedal:
+def _follow(tune: Tune, voice: Voice, player: object, curve: _Curve, time: _Time) -> _Moves:
+    """A curve as the signs of a voice's chords shape it; nothing for a voice without such signs."""
+    if not any(sign in chord.signs for chord in voice.chords for sign in curve.shapes):
+        return []
+    starts = [max(0.0, time(_swing(tune, chord.start)) + _shift(tune, player, chord.start)) for chord in voice.chords]
+    rows, last = [], curve.rest
+    for chord, start, end in zip(voice.chords, starts, [*starts[1:], time(voice.length)], strict=True):
+        shape = next((curve.shapes[sign] for sign in chord.signs if sign in curve.shapes), ((0,), (curve.rest,)))
+        count = max(1, ceil((end - start) / _CURVE_SECONDS))
+        shares = np.arange(count) / count
+        for share, value in zip(shares.tolist(), np.rint(np.interp(shares, *shape)).tolist(), strict=True):
+            if value != last:
+                rows.append((start + share * (end - start), curve.controller, int(value)))
+                last = value
+    return rows
+
+
+def _pedal(tune: Tune, part: TunePart, length: Fraction, time: _Time) -> _Moves:
+    """The sustain pedal: up as a new harmony begins, down just after it."""
+    if not part.pedal:
         return []
     whole = Fraction(*tune.meter)
-    every = {"bar": whole, "half": whole / 2, "beat": _beat(tune)}[tune.pedal]
+    every = {"bar": whole, "half": whole / 2, "beat": _beat(tune)}[part.pedal]
     rows, place = [], tune.pickup
     while place < length:
         if rows:
-            rows.append((time(place) + 0.01, 0))
-        rows.append((time(place) + 0.07, 127))
+            rows.append((time(place) + 0.01, SUSTAIN, 0))
+        rows.append((time(place) + 0.07, SUSTAIN, 127))
         place += every
-    return [*rows, (time(length), 0)]
+    return [*rows, (time(length), SUSTAIN, 0)]
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

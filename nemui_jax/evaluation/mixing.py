@@ -1,0 +1,175 @@
+"""Measures of a mix against its songs, counted in beats.
+
+Conventions: all songs here are at QUARTER_SECONDS a quarter note and in the common key (`in_beats`), and notes are
+SONG_NOTE arrays without drums. Measures of a mix are compared with the weighted mean of its songs' over the same beats.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from nemui_jax.evaluation.language_model import LanguageModel
+from nemui_jax.music.key import estimate_key, shift_to_common
+from nemui_jax.music.song import Song, TempoMap, cut_notes, retime
+
+QUARTER_SECONDS = 0.5
+STEPS = 12  # a quarter, of the rolls that windows are compared on
+HEARD_QUARTERS, WOVEN_QUARTERS = 16, 4  # lengths of windows
+NEAR_PITCHES = 3  # semitones that two onsets on one step may be apart to be alike
+LIKENESS_RATIO = 1.1  # a song is heard in a window that is so many times as like it as other songs
+COPY_LIKENESS = 0.9  # F1 of onsets from which a window is a passage of a song
+ON_BEAT = (0, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1)  # of a quarter: sixteenths and triplet eighths
+ON_BEAT_DISTANCE = 1 / 24
+
+
+def in_beats(song: Song) -> np.ndarray:
+    """The notes of a song at one tempo and in the common key."""
+    notes = retime(replace(song, texts=()), song.tempo_map, TempoMap.steady(QUARTER_SECONDS)).notes
+    moved = notes.copy()
+    moved["pitch"] = np.clip(notes["pitch"].astype(int) + shift_to_common(estimate_key(notes)), 0, 127)
+    return moved
+
+
+def compare(
+    mix: np.ndarray,
+    songs: Sequence[np.ndarray],
+    weights: Sequence[float],
+    unrelated: Sequence[np.ndarray],
+    quarters: int,
+    bits: LanguageModel,
+    without: Sequence[int],
+) -> dict[str, float]:
+    """The measures of the first quarters of a mix of songs; `without` are the songs' indices in the language model.
+
+    `bits` is the cost of a note under the language model, as a ratio to the songs'; `clash` and `on_beat` are shares of
+    onsets, as differences from the songs'; `density` is notes a beat, as a ratio. `heard` is the share of windows of
+    HEARD_QUARTERS in which every song is heard, `woven` the same in windows of WOVEN_QUARTERS, `copied` the share of
+    windows that are a passage of one song.
+    """
+    seconds = quarters * QUARTER_SECONDS
+    mix, starts = cut_notes(mix, seconds), [cut_notes(song, seconds) for song in songs]
+
+    def expected(measure) -> float:
+        return float(np.average([measure(song) for song in starts], weights=weights))
+
+    def cost(notes: np.ndarray) -> float:
+        return bits.cost(notes, without=without)
+
+    return {
+        "bits": cost(mix) / expected(cost),
+        "clash": clash(mix) - expected(clash),
+        "on_beat": on_beat(mix) - expected(on_beat),
+        "density": len(mix) / max(expected(len), 1),
+        "heard": heard(mix, songs, unrelated, quarters, HEARD_QUARTERS),
+        "woven": heard(mix, songs, unrelated, quarters, WOVEN_QUARTERS),
+        "copied": copied(mix, songs, quarters),
+    }
+
+
+def cut_quarters(notes: np.ndarray, quarters: int) -> np.ndarray:
+    """The notes that begin in the first quarters."""
+    return cut_notes(notes, quarters * QUARTER_SECONDS)
+
+
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure."""
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+
+
+def clash(notes: np.ndarray) -> float:
+    """The share of onsets with a note sounding a minor second, a major seventh or a minor ninth away."""
+    if not len(notes):
+        return 0.0
+    notes, found = np.sort(notes, order="onset"), 0
+    longest = float((notes["end"] - notes["onset"]).max())
+    first = np.searchsorted(notes["onset"], notes["onset"] - longest - 0.01)
+    last = np.searchsorted(notes["onset"], notes["onset"] + 0.005, side="right")
+    pitch = notes["pitch"].astype(int)
+    for index in range(len(notes)):
+        others = slice(first[index], last[index])
+        sounding = notes["end"][others] > notes["onset"][index] + 0.025
+        distance = np.abs(pitch[others] - pitch[index])
+        found += bool((sounding & ((distance == 1) | (distance == 11) | (distance == 13))).any())
+    return found / len(notes)
+
+
+def on_beat(notes: np.ndarray) -> float:
+    """The share of onsets within ON_BEAT_DISTANCE of a sixteenth or a triplet eighth."""
+    if not len(notes):
+        return 0.0
+    place = notes["onset"] / QUARTER_SECONDS % 1
+    return float((np.abs(place[:, None] - np.array(ON_BEAT)).min(1) <= ON_BEAT_DISTANCE + 1e-6).mean())
+
+
+def heard(
+    mix: np.ndarray, songs: Sequence[np.ndarray], unrelated: Sequence[np.ndarray], quarters: int, size: int
+) -> float:
+    """The share of windows of `size` quarters that are more like each of the songs than like unrelated ones.
+
+    Likeness is the F1 of onsets on the same step and at most NEAR_PITCHES apart, with the best passage of a song.
+    Windows with fewer notes than one for two quarters do not count.
+    """
+    here = _windows(mix, quarters, size, size)
+    full = here.sum(1) >= size / 2
+    if not full.any():
+        return 0.0
+    own = np.stack([_likeness(here[full], song, size) for song in songs])
+    other = np.mean([_likeness(here[full], song, size) for song in unrelated], axis=0) if unrelated else 0.0
+    return float((own >= LIKENESS_RATIO * other).all(0).mean())
+
+
+def copied(mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int) -> float:
+    """The share of windows of HEARD_QUARTERS that are a passage of one of the songs, at its best transposition."""
+    here = _windows(mix, quarters, HEARD_QUARTERS, HEARD_QUARTERS)
+    if not len(here):
+        return 0.0
+    best = np.zeros(len(here))
+    for song in songs:
+        there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
+        rolls = there.reshape(len(there), -1, 128)
+        total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
+        for shift in range(-11, 12):
+            moved = np.roll(rolls, shift, 2).reshape(there.shape)
+            best = np.maximum(best, (2 * (here @ moved.T) / total).max(1, initial=0))
+    return float((best > COPY_LIKENESS).mean())
+
+
+def cross_fade(songs: Sequence[np.ndarray], weights: Sequence[float], seed: int = 0) -> np.ndarray:
+    """Each note of each song with a probability of the song's weight, as in MusicVAE (Roberts et al., 2018)."""
+    rng = np.random.default_rng(seed)
+    kept = [song[rng.random(len(song)) < weight] for song, weight in zip(songs, weights, strict=True)]
+    return np.sort(np.concatenate(kept), order=["onset", "pitch"])
+
+
+def count_quarters(notes: np.ndarray) -> int:
+    """Quarters up to the last onset."""
+    return int(notes["onset"].max(initial=0) / QUARTER_SECONDS) + 1
+
+
+def _windows(notes: np.ndarray, quarters: int, size: int, hop: int) -> Float32[np.ndarray, "window cell"]:
+    """Onsets of windows of `size` quarters, one every `hop` quarters, on steps and pitches."""
+    roll = np.zeros((quarters * STEPS + 1, 128), np.float32)
+    step = np.round(notes["onset"] / QUARTER_SECONDS * STEPS).astype(int)
+    inside = step < len(roll) - 1
+    roll[step[inside], notes["pitch"][inside]] = 1
+    starts = range(0, quarters - size + 1, hop)
+    found = [roll[start * STEPS : (start + size) * STEPS].ravel() for start in starts]
+    return np.stack(found) if found else np.zeros((0, size * STEPS * 128), np.float32)
+
+
+def _likeness(here: Float32[np.ndarray, "window cell"], song: np.ndarray, size: int) -> Float[np.ndarray, " window"]:
+    """How like the best passage of a song each window is, 0 to 1."""
+    there = _windows(song, count_quarters(song), size, 4)
+    if not len(there):
+        return np.zeros(len(here))
+    total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
+    return ((here @ _widened(there).T + _widened(here) @ there.T) / total).max(1)
+
+
+def _widened(windows: Float32[np.ndarray, "window cell"]) -> Float32[np.ndarray, "window cell"]:
+    """Cells that have an onset on their step at most NEAR_PITCHES away."""
+    rolls = windows.reshape(len(windows), -1, 128)
+    moved = [np.roll(rolls, shift, 2) for shift in range(-NEAR_PITCHES, NEAR_PITCHES + 1)]
+    return np.max(moved, axis=0).reshape(windows.shape)
