@@ -80,7 +80,7 @@ class Plan:
     @property
     def is_recall(self) -> bool:
         """Whether one song is played as it is."""
-        return self.weights == (1.0,) and not self.noise
+        return isinstance(self.weights, tuple) and self.weights == (1.0,) and not self.noise
 
     def weigh(self, blocks: int) -> Float[np.ndarray, "song block"]:
         """The weights in each of so many blocks. Imports JAX."""

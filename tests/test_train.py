@@ -187,6 +187,8 @@ def test_loss_by_hand(small, loaded):
     block = {name: rng.normal(size=shape).astype(np.float32) for name in ("onset", "frame", "velocity", "timing")}
     block["pedal"] = rng.normal(size=shape[:2]).astype(np.float32)
     expected = sum(bernoulli_nats(block[name], target.values[name]).sum() for name in ("onset", "frame", "pedal"))
+    shares = target.values["pedal"].clip(1e-9, 1 - 1e-9)
+    expected -= bernoulli_nats(np.log(shares / (1 - shares)), shares).sum()  # 0 where the pedal is learned
     assert target.note_mask.sum() > 3
     for query in range(7):
         for note in np.flatnonzero(target.note_mask[query] == 1):
@@ -195,6 +197,14 @@ def test_loss_by_hand(small, loaded):
                 expected += weight * (block[name][cell] - target.values[name][query, note]) ** 2
     found = losses.loss(jax.device_put(block), jax.device_put(target), small)
     assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
+
+
+def test_a_divergence_is_0_where_its_target_is_learned():
+    target = jnp.array([0.0, 0.01, 0.5, 0.9, 1.0])
+    logits = jnp.log(target / (1 - target)).clip(-30, 30)
+    np.testing.assert_allclose(heads.divergence(logits, target), 0, atol=1e-6)
+    assert (heads.divergence(logits[::-1], target)[jnp.array([0, 1, 3, 4])] > 0.1).all()
+    assert np.isfinite(jax.grad(lambda logits: heads.divergence(logits, target).sum())(logits)).all()
 
 
 def test_squared_loss_is_the_mean_over_frames(loaded, small):
