@@ -48,7 +48,9 @@ SMALLEST = dataclasses.replace(  # for tests of what happens around a training, 
 
 
 TRAINING_FIXTURES = {"trained", "trained_waltzes", "finished", "watched"}  # and those that take one of them
-TRAINING_MODULES = {"test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer"}
+TRAINING_MODULES = {
+    *("test_bands", "test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer")
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -180,7 +182,7 @@ def band() -> Song:
     parts[2] = dataclasses.replace(parts[2], name="Strings", controls=controls(pedal))
     parts[9] = dataclasses.replace(parts[9], name="Drums", controls=controls([(0.0, 7, 100)]))
     return Song(
-        (parts[9], parts[1], parts[2], parts[0]),
+        tuple(parts[channel] for channel in (0, 1, 2, 9)),
         tempo_map=TempoMap.steady(beat),
         meters=np.array([(0.0, 4, 4)], METER),
         key_signatures=np.array([(0.0, 1, False)], KEY_SIGNATURE),

@@ -126,7 +126,7 @@ def on_grid(song: Song, shift: int = 0) -> GridSong:
 
 def test_cells_of_a_band():
     """Four bars of six cells each: bass and drums repeat bars, the strings rest in two."""
-    drums, bass, strings, lead = cells.make_score(on_grid(band()), CONFIG).reshape(4, 4, 6)
+    lead, bass, strings, drums = cells.make_score(on_grid(band()), CONFIG).reshape(4, 4, 6)
     np.testing.assert_array_equal(drums, drums[:1].repeat(4, 0))
     np.testing.assert_array_equal(bass[0], bass[1])
     assert not set(bass[1]) & set(bass[2])
@@ -139,11 +139,11 @@ def test_drums_are_not_transposed_and_last_a_step():
     song = band()
     for shift in (0, 5):
         grid = on_grid(song, shift)
-        assert [part.is_drums for part in grid.parts] == [True, False, False, False]
+        assert [part.is_drums for part in grid.parts] == [False, False, False, True]
         for part, source in zip(grid.parts, song.parts, strict=True):
             moved = 0 if part.is_drums else shift
             assert sorted(part.notes["pitch"]) == sorted(source.notes["pitch"].astype(int) + moved)
-        drums = grid.parts[0].notes
+        drums = grid.parts[3].notes
         np.testing.assert_array_equal(drums["end"], drums["step"] + 1)
 
 
