@@ -22,7 +22,7 @@ from typing import Any
 
 import report
 
-from nemui_jax import config
+from nemui_jax.config import Config
 from nemui_jax.data import cache, dataset
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_files, midi_reader, midi_writer
@@ -58,18 +58,18 @@ def copied(folder: Path, copies: int) -> Iterator[Path]:
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
     """Times all three on one folder."""
     paths, _ = midi_files.find(folder)
-    roll = config.preset("default").roll
-    corpus, _ = dataset.load(folder, roll)
+    settings = Config()
+    corpus, _ = dataset.load(folder, settings)
     if not corpus.entries:
         raise SystemExit(f"{folder}: no song there")
     notes, songs = sum(entry.notes for entry in corpus.entries), cache.cache_folder() / "songs"
 
     def cached() -> None:
-        dataset.load(folder, roll)
+        dataset.load(folder, settings)
 
     def uncached() -> None:  # deleting the cache takes about a millisecond
         shutil.rmtree(songs)
-        dataset.load(folder, roll)
+        dataset.load(folder, settings)
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with get_context("spawn").Pool(workers) as pool:

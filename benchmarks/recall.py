@@ -3,13 +3,15 @@
     python benchmarks/recall.py --dir midis/ --run runs/default [--json recall.json]
 
 Plays every song of the run back with `run.py sample --song all` and compares each file with its source, both read by
-pretty_midi: nothing of this project's own reading or scoring is involved. Needs the extra `benchmark`.
+pretty_midi: nothing of this project's own reading or scoring is involved. Notes match only if they have the same
+instrument too. Needs the extra `benchmark`.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import mir_eval
@@ -17,13 +19,23 @@ import numpy as np
 import pretty_midi
 import report
 
+INSTRUMENT_CENTS, TOLERANCE_CENTS = 0.5, 0.2  # instruments are tuned apart, so that notes match only within one
+
 
 def notes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intervals in seconds, pitches in Hz and velocities of a file."""
-    found = [note for part in pretty_midi.PrettyMIDI(str(path)).instruments if not part.is_drum for note in part.notes]
-    intervals = np.array([(note.start, note.end) for note in found]).reshape(-1, 2)
-    pitches = mir_eval.util.midi_to_hz(np.array([note.pitch for note in found]))
-    return intervals, pitches, np.array([note.velocity for note in found])
+    """Intervals in seconds, pitches in Hz and velocities of a file; a drum hit is as short as any."""
+    found = [
+        (
+            note.start,
+            note.start + 0.05 if part.is_drum else note.end,
+            note.pitch + (128 if part.is_drum else part.program) * INSTRUMENT_CENTS / 100,
+            note.velocity,
+        )
+        for part in pretty_midi.PrettyMIDI(str(path)).instruments
+        for note in part.notes
+    ]
+    start, end, pitch, velocity = np.array(found).reshape(-1, 4).T
+    return np.stack([start, end], axis=1), mir_eval.util.midi_to_hz(pitch), velocity
 
 
 def pedal_down(path: Path, times: np.ndarray) -> np.ndarray:
@@ -41,14 +53,20 @@ def pedal_down(path: Path, times: np.ndarray) -> np.ndarray:
 def compare(source: Path, played: Path) -> dict[str, float]:
     """mir_eval's note F1 at three levels of strictness, median onset error in seconds, share of equal pedal."""
     reference, estimate = notes(source), notes(played)
-    score = mir_eval.transcription.precision_recall_f1_overlap
-    matched = mir_eval.transcription.match_notes(*reference[:2], *estimate[:2], offset_ratio=None)  # pyright: ignore[reportArgumentType]
+    score = partial(mir_eval.transcription.precision_recall_f1_overlap, pitch_tolerance=TOLERANCE_CENTS)
+    with_velocity = mir_eval.transcription_velocity.precision_recall_f1_overlap
+    matched = mir_eval.transcription.match_notes(
+        *reference[:2],
+        *estimate[:2],
+        pitch_tolerance=TOLERANCE_CENTS,
+        offset_ratio=None,  # pyright: ignore[reportArgumentType]
+    )
     errors = [abs(reference[0][i, 0] - estimate[0][j, 0]) for i, j in matched]
     times = np.arange(0, reference[0].max(), 0.005)
     return {
         "onset": score(*reference[:2], *estimate[:2], offset_ratio=None)[2],  # pyright: ignore[reportArgumentType]
         "offset": score(*reference[:2], *estimate[:2])[2],
-        "velocity": mir_eval.transcription_velocity.precision_recall_f1_overlap(*reference, *estimate)[2],
+        "velocity": with_velocity(*reference, *estimate, pitch_tolerance=TOLERANCE_CENTS)[2],
         "onset_error_seconds": float(np.median(errors)) if errors else float("nan"),
         "pedal": float(np.mean(pedal_down(source, times) == pedal_down(played, times))),
     }

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from nemui_jax import config
 from nemui_jax.cli import console
 from nemui_jax.config import Config
 from nemui_jax.data import dataset
@@ -50,13 +49,13 @@ def songs(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def load(folder: Path, preset: str = "default") -> tuple[Config, dataset.Corpus]:
-    """A folder's songs and the configuration with which `train` would train them."""
-    settings = config.preset(preset)
-    corpus, _ = dataset.load(folder, settings.roll)
+def load(folder: Path, settings: Config | None = None) -> tuple[Config, dataset.Corpus]:
+    """A folder's songs and the configuration with which `train` would train them, by default the default one's."""
+    corpus, _ = dataset.load(folder, settings or Config())
     if not corpus.entries:
         raise SystemExit(f"{folder}: no song there")
-    return dataset.fit_size(dataset.fit_pitches(settings, corpus), corpus), corpus
+    fitted = dataset.fit_heads(dataset.fit_pitches(settings or Config(), corpus), corpus)
+    return dataset.fit_size(fitted, corpus), corpus
 
 
 def in_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -101,7 +100,7 @@ def write(args: argparse.Namespace, figures: Any) -> None:
     """Writes the figures, with arguments, machine, versions and commit, to the file of `--json`, if it is given."""
     if args.json is None:
         return
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    arguments = json.loads(json.dumps(vars(args), default=str))
     content = {
         "arguments": arguments,
         "machine": _machine(),

@@ -40,7 +40,7 @@ def inside(arguments: list[str]) -> None:
 
     from nemui_jax.music import midi_writer
     from nemui_jax.runs import checkpoint
-    from nemui_jax.sampling import decode, play, select
+    from nemui_jax.sampling import decode
     from nemui_jax.training import finetune  # noqa: F401
 
     imported = time.perf_counter() - began
@@ -65,8 +65,7 @@ def inside(arguments: list[str]) -> None:
             setattr(module, name, clocked(getattr(module, name)))
 
     clock("restore", checkpoint, "whole_step", *(name for name in vars(checkpoint) if name.startswith("restore")))
-    for module in (decode, play, select):
-        clock("decode", module, "decode_latents")
+    clock("decode", decode, "decode_song")
     clock("write", midi_writer, "encode")
 
     def command() -> dict[str, float]:

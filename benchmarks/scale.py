@@ -12,7 +12,6 @@ proportionally less time) and with a batch for each (ideally in the same time).
 """
 
 import argparse
-import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,6 @@ from throughput import training, with_sizes
 
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
-from nemui_jax.music.clock import STEADY_BEAT_SECONDS, STEPS_PER_BEAT
 from nemui_jax.music.song import cut_song
 from nemui_jax.training import batches, distributed
 from nemui_jax.training.step import init_state, place_state, train_steps
@@ -38,27 +36,29 @@ ROOM = 0.7  # share of free memory that all tables together may take
 def excerpts(folder: Path, seconds: float) -> tuple[Config, dataset.Corpus]:
     """The beginnings of a few songs, as a corpus."""
     settings, corpus = report.load(folder)
-    songs = [cut_song(song, seconds) for song in corpus.songs[:REAL]]
-    steps = round(seconds / STEADY_BEAT_SECONDS * STEPS_PER_BEAT)
-    entries = [dataclasses.replace(entry, steps=steps) for entry in corpus.entries[: len(songs)]]
-    return settings, dataset.Corpus(tuple(entries), tuple(songs))
+    songs = dataset.from_songs([cut_song(song, seconds) for song in corpus.songs[:REAL]], settings)
+    return dataset.fit_pitches(settings, songs), songs
 
 
 def queries(count: int, corpus: dataset.Corpus, settings: Config) -> layout.Queries:
     """The queries of this many songs: each has its own rows, and they share the music in rotation."""
-    one = layout.song_queries(corpus.entries[0].steps, settings.model)
-    rows = layout.count_song_rows(corpus.entries[0].steps, settings.model)
-    song = np.arange(count, dtype=np.int32)[:, None]
-    music = song % len(corpus.songs) * np.int32(len(one.step) * settings.model.block_steps)
-    columns = one.step + music, one.row + song * rows, np.tile(one.time, (count, 1))
-    return layout.Queries(*(column.reshape(-1) for column in columns))
+    real = layout.corpus_queries(corpus.entries, settings.model)
+    rows, rounds = layout.count_rows(corpus.entries), -(-count // len(corpus.entries))
+    row = (real.row + np.arange(rounds, dtype=np.int32)[:, None] * rows).reshape(-1)
+    kept = np.searchsorted(row, count_rows(count, corpus))
+    return layout.Queries(np.tile(real.step, rounds)[:kept], row[:kept], np.tile(real.time, rounds)[:kept])
+
+
+def count_rows(count: int, corpus: dataset.Corpus) -> int:
+    """The rows of this many songs."""
+    rounds, rest = divmod(count, len(corpus.entries))
+    return rounds * layout.count_rows(corpus.entries) + layout.count_rows(corpus.entries[:rest])
 
 
 def bytes_of(count: int, corpus: dataset.Corpus, settings: Config) -> int:
     """Bytes of this many songs on the device: rows, with two moments and a count each, and queries."""
-    steps = corpus.entries[0].steps
-    rows = count * layout.count_song_rows(steps, settings.model)
-    return rows * (3 * settings.model.latent_size + 1) * 4 + count * layout.count_blocks(steps, settings.model) * 16
+    rows, blocks = count_rows(count, corpus), settings.model.knot_steps // settings.model.block_steps
+    return rows * ((3 * settings.model.latent_size + 1) * 4 + blocks * 12)
 
 
 def free_bytes() -> int:
@@ -86,7 +86,7 @@ def over_songs(
             continue
         room -= need
         data = jax.device_put(real._replace(queries=queries(count, corpus, settings)))
-        rows = count * layout.count_song_rows(corpus.entries[0].steps, settings.model)
+        rows = count_rows(count, corpus)
         init = jax.jit(partial(init_state, rows=rows, config=settings))
         state = jax.block_until_ready(init(key))
         compiled = train_steps.lower(
@@ -105,7 +105,7 @@ def over_songs(
     return [
         {
             "songs": count,
-            "rows": count * layout.count_song_rows(corpus.entries[0].steps, settings.model),
+            "rows": count_rows(count, corpus),
             "step_seconds": min(seconds[str(count)]) / args.steps,
             "ratio": report.ratio(seconds[str(count)], first),
             "bytes": memory[count],
@@ -129,7 +129,7 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
             )
             data, max_notes = batches.load_data(corpus, wanted, mesh)
             key, total = distributed.place_tree((jax.random.key(0), jnp.int32(10**6)), mesh)
-            rows = layout.count_corpus_rows(corpus.lengths, wanted)
+            rows = layout.count_rows(corpus.entries)
             state = place_state(init_state(jax.random.key(0), rows, wanted), mesh)
             with distributed.mesh_scope(state.latents):
                 step = train_steps.lower(

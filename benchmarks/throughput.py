@@ -184,13 +184,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="updates a call (default: 5)")
     parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")
     args = parser.parse_args()
+    base = with_sizes(Config(), args.batch[0], args.block[0], args.hidden[0])
+    others = [with_sizes(base, batch=batch) for batch in args.batch[1:]]
+    others += [with_sizes(base, block=block) for block in args.block[1:]]
+    others += [with_sizes(base, hidden=hidden) for hidden in args.hidden[1:]]
     with report.songs(args.dir) as folder:
-        settings, corpus = report.load(folder)
-    base = with_sizes(settings, args.batch[0], args.block[0], args.hidden[0])
-    found = [measure(base, corpus, args)]
-    found += [measure(with_sizes(base, batch=batch), corpus, args) for batch in args.batch[1:]]
-    found += [measure(with_sizes(base, block=block), corpus, args) for block in args.block[1:]]
-    found += [measure(with_sizes(base, hidden=hidden), corpus, args) for hidden in args.hidden[1:]]
+        found = [measure(*report.load(folder, settings), args) for settings in (base, *others)]
+        parts = split(*report.load(folder, base), args)
     columns = (
         "batch",
         "block",
@@ -218,7 +218,6 @@ def main() -> None:
         for row in found
     ]
     report.show("training", (*columns, "GFLOP an update", "XLA says", "s to compile"), rows)
-    parts = split(base, corpus, args)
     rows = [(name, part["share"], part["seconds"] * 1e3) for name, part in parts["parts"].items()]
     rows.append(
         ("matrix products alone", parts["products_share"], parts["products_share"] * parts["step_seconds"] * 1e3)

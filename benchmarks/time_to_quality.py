@@ -2,11 +2,12 @@
 
     python benchmarks/time_to_quality.py [--dir midis/] [--cap 300] [--json FILE]
 
-There are two thresholds: the F1 of frames on the 50 ms grid over all songs (`--cells`), and the songs' mean note F1 of
-onsets (`--notes`). The contender with less training time goes next, CHUNK updates at a time, so that a load on the
-machine affects both. Compilation is timed separately. Quality is measured after every 5 % more training time, which is
-the resolution of the figures; this is not counted as training, and takes at most as long. Both train on whole songs. A
-contender stops when both thresholds are reached, at the cap, or at the end of its schedule.
+There are two thresholds: the F1 of frames on the grid over all parts of all songs (`--cells`), and the songs' mean note
+F1 of onsets (`--notes`); the original preset is compared with what it learns, the parts merged and without drums. The
+contender with less training time goes next, CHUNK updates at a time, so that a load on the machine affects both.
+Compilation is timed separately. Quality is measured after every 5 % more training time, which is the resolution of the
+figures; this is not counted as training, and takes at most as long. Both train on whole songs. A contender stops when
+both thresholds are reached, at the cap, or at the end of its schedule.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import report
 
-from nemui_jax.config import PRESETS
+from nemui_jax import config
+from nemui_jax.config import PRESETS, Config
 from nemui_jax.data import dataset, layout, pianoroll
+from nemui_jax.data.grid import GridSong
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.model import latents
-from nemui_jax.sampling.decode import decode_latents, latent_tracks
-from nemui_jax.sampling.select import select_by_threshold
+from nemui_jax.sampling.arrange import to_song
+from nemui_jax.sampling.decode import decode_song, latent_songs
 from nemui_jax.training import batches
 from nemui_jax.training.step import default_steps, init_state, train_steps
 
@@ -36,10 +38,10 @@ class Contender:
     """Training in progress, with its time and the best quality so far."""
 
     def __init__(self, preset: str, folder: Path, bars: dict[str, float]):
-        self.settings, self.corpus = report.load(folder, preset)
+        self.settings, self.corpus = report.load(folder, config.preset(preset))
         self.data, max_notes = batches.load_data(self.corpus, self.settings)
         self.key = jax.random.key(0)
-        self.state = init_state(self.key, layout.count_corpus_rows(self.corpus.lengths, self.settings), self.settings)
+        self.state = init_state(self.key, layout.count_rows(self.corpus.entries), self.settings)
         schedule = default_steps(len(self.data.queries.step), self.settings.train)
         self.total = 2**30 if self.settings.train.constant_rate else schedule  # no end with a constant rate
         began = time.perf_counter()
@@ -48,12 +50,11 @@ class Contender:
         self.run = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
         self.seconds, self.steps, self.checked, self.measuring_seconds = 0.0, 0, 0.0, 0.0
-        roll = self.settings.roll
-        rolled = [
-            pianoroll.to_roll(dataset.grid_of(song, entry), entry.steps, roll.low, roll.high)[:, pianoroll.FRAME] > 0.5
+        grids = [
+            dataset.on_grid(song, entry, self.settings)
             for entry, song in zip(self.corpus.entries, self.corpus.songs, strict=True)
         ]
-        self.cells = np.concatenate(rolled)
+        self.cells = np.concatenate([frames(grid, self.settings) for grid in grids])
         self.bars, self.reached, self.best = bars, dict.fromkeys(bars), dict.fromkeys(bars, 0.0)
 
     def is_running(self, cap: float) -> bool:
@@ -82,19 +83,21 @@ class Contender:
 
     def quality(self) -> dict[str, float]:
         """F1 of frames over all songs, and the mean of the songs' note F1."""
-        model = self.settings.model
         cells, notes = [], []
-        for track in latent_tracks(self.corpus, self.state.latents, self.settings):
-            blocks = layout.count_blocks(track.steps, model)
-            stretch, times = (
-                latents.read_track(track.rows, track.steps, blocks, model),
-                layout.block_times(blocks, model),
-            )
-            decoded = decode_latents(self.state.params, stretch, times, self.settings)
-            cells.append(decoded.frame[: track.steps] > 0.5)
-            found = pianoroll.to_notes(select_by_threshold(decoded, self.settings)[0], track.clock, track.shift)
-            notes.append(note_metrics.note_scores(track.source.notes, found).onset.f1)
+        songs = latent_songs(self.corpus, self.state.latents, self.settings)
+        for song, source in zip(songs, self.corpus.songs, strict=True):
+            found = decode_song(self.state.params, song, self.settings)
+            cells.append(frames(found, self.settings))
+            learned = dataset.learned_song(source, self.settings)
+            notes.append(note_metrics.playback_scores(learned, to_song(found))["onset"])
         return {"cells": note_metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
+
+
+def frames(song: GridSong, settings: Config) -> np.ndarray:
+    """Which pitches sound at each step of each part, one part after another."""
+    low, high = settings.roll.low, settings.roll.high
+    rolls = [pianoroll.to_roll(part.notes, part.notes["end"].max(initial=song.steps), low, high) for part in song.parts]
+    return np.concatenate([roll[: song.steps, pianoroll.FRAME] > 0.5 for roll in rolls])
 
 
 def result(contender: Contender, bar: str, minutes: float) -> dict[str, Any]:
