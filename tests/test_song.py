@@ -120,3 +120,11 @@ def test_a_song_whose_beats_mean_nothing_keeps_its_quarters_by_its_own_tempo():
     np.testing.assert_allclose(slow.tempo_map.seconds, 2 * CHANGES.seconds)
     np.testing.assert_allclose(slow.tempo_map.beat_seconds, 2 * CHANGES.beat_seconds)
     np.testing.assert_allclose(slow.tempo_map.beat, CHANGES.beat)
+
+
+def test_a_song_ends_with_its_last_note_or_the_onset_of_its_last_hit():
+    """The end of a drum's note means nothing."""
+    notes = [(0.0, 2.0, 60, 80, 0, 0), (0.0, 1.0, 62, 80, 1, 5)]
+    assert make_song([*notes, (1.5, 9.0, 36, 80, 9, 0)]).seconds == 2.0
+    assert make_song([*notes, (3.0, 9.0, 36, 80, 9, 0)]).seconds == 3.0
+    assert make_song([]).seconds == 0.0
