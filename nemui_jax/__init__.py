@@ -7,8 +7,8 @@
 
 Beside runs there are pure functions to `jit`, `vmap` and `grad` in programs of your own: `init` and `decode` are the
 decoder, `loss` is what it is trained with, `init_state`, `train_step` and `train_steps` train it, `mix_latents` goes
-between latents, `decode_song` plays a learned song, `mix` mixes some; `preset` and `override` make configurations. All is imported when it is
-first used: `import nemui_jax` is quick.
+between latents, `decode_song` plays a learned song, `mix` mixes some; `preset` and `override` make configurations. All
+is imported when it is first used: `import nemui_jax` is quick.
 """
 
 import importlib

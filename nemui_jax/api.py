@@ -408,10 +408,11 @@ def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequen
 
     songs, factors = _find_factors(plan, options, entries)
     extra = len(songs) - len(plan.songs)
+    analyzed = [model.analyzed(song) for song in songs]
     return mix.mix(
-        [model.analyzed(song) for song in songs],
+        analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
-        seconds=options.recipe().get("seconds"),
+        bars=mix.count_bars(analyzed, options.seconds) if options.seconds else None,
         factors=mix.Factors(**factors),
         shift=shift,
         program=options.program,

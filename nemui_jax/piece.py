@@ -27,6 +27,7 @@ else:  # takes seconds to import
 KeyName = SupportsIndex | str
 SongNames = SupportsIndex | str | None
 Number = float | int
+HOLD_SHARE = 0.1  # of each section of a morph, at its beginning and at its end: one song alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,16 +95,25 @@ class Plan:
         """Whether one song is played as it is."""
         return self.weights == (1.0,) and not self.noise
 
-    def weigh(self, blocks: int) -> Float[np.ndarray, "song block"]:
-        """The weights in each of so many blocks. Imports JAX."""
-        from nemui_jax.sampling.blend import mix_weights, morph_weights
-
+    def weigh(self, bars: int) -> Float[np.ndarray, "song bar"]:
+        """The weights in each of so many bars, or other stretches of equal length."""
         if self.weights is None:
-            return morph_weights(len(self.songs), blocks)
+            return morph_weights(len(self.songs), bars)
         if isinstance(self.weights, tuple):
-            return mix_weights(self.weights, blocks)
-        place = np.linspace(0, self.weights.shape[1] - 1, blocks)
+            return np.repeat(np.array(self.weights, float)[:, None], bars, 1)
+        place = np.linspace(0, self.weights.shape[1] - 1, bars)
         return np.stack([np.interp(place, np.arange(len(row)), row) for row in self.weights])
+
+
+def morph_weights(songs: int, bars: int) -> Float[np.ndarray, "song bar"]:
+    """Weights that move from the first song to the last, with each song alone for a while (HOLD_SHARE)."""
+    place = np.linspace(0, songs - 1, bars) if bars > 1 else np.zeros(1)
+    section = np.minimum(place.astype(int), songs - 2)  # the index of its first song
+    progress = np.clip((place - section - HOLD_SHARE) / (1 - 2 * HOLD_SHARE), 0, 1)
+    weights = np.zeros((songs, bars))
+    weights[section, np.arange(bars)] = 1 - progress
+    weights[section + 1, np.arange(bars)] = progress
+    return weights
 
 
 def scale_points(weights: Any, songs: int) -> Float[np.ndarray, "song point"]:

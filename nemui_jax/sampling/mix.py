@@ -4,6 +4,7 @@ analyze(song) -> what mixing knows of a song, to be kept
 mix([first, second], weigh) -> a Song
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -106,6 +107,13 @@ def mix(
         name=reference.song.source.name or reference.song.name,
         warnings=warnings,
     )
+
+
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
+    units = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
+    shortest = min(units) * min(song.quarter_seconds for song in songs)
+    return math.ceil(1.1 * seconds / shortest) + 2
 
 
 def recall(analyzed: AnalyzedSong) -> Song:

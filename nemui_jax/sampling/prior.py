@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nemui_jax.music.song import Song
-from nemui_jax.sampling.mix import AnalyzedSong, mix
+from nemui_jax.sampling.mix import AnalyzedSong, count_bars, mix
 
 SONGS_PER_DRAW = 3  # songs that a new song is made of
 TEMPERATURE = 1.0
@@ -21,10 +21,11 @@ def draw(
 ) -> tuple[Song, list[int]]:
     """A new song and the indices of the songs that it is made of, out of so many songs."""
     chosen = np.random.default_rng(seed).permutation(songs)[:SONGS_PER_DRAW].tolist()
+    sources = [analyzed(index) for index in chosen]
     song = mix(
-        [analyzed(index) for index in chosen],
+        sources,
         lambda bars: np.full((len(chosen), bars), 1 / len(chosen)),
-        seconds=seconds,
+        bars=count_bars(sources, seconds),
         shift=shift,
         program=program,
         temperature=TEMPERATURE,

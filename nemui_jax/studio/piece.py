@@ -18,7 +18,7 @@ from nemui_jax.music.song import Song, cut_song
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
-from nemui_jax.sampling.mix import AnalyzedSong, analyze, mix
+from nemui_jax.sampling.mix import AnalyzedSong, analyze, count_bars, mix
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
@@ -132,8 +132,8 @@ class Player:
             return np.stack([np.interp(place, at, row) for row in weights])
 
         analyzed = [self.analyzed(index) for index in songs]
-        options = {"seconds": recipe.seconds, "shift": recipe.shift, "noise": recipe.noise, "seed": recipe.seed}
-        return mix(analyzed, weigh, **options)
+        bars = count_bars(analyzed, recipe.seconds)
+        return mix(analyzed, weigh, bars=bars, shift=recipe.shift, noise=recipe.noise, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""

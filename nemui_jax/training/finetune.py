@@ -97,7 +97,7 @@ def add_song(
     """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
 
     Half of each batch is of old songs, so that the decoder does not forget them. If the song has pitches outside the
-    grid or controllers without a head, the decoder is widened. `progress(done, total)` is called with the number of updates.
+    grid, or controllers without a head, the decoder is widened. `progress(done, total)` is called with updates.
     """
     old, alone = model.config, dataset.Corpus((entry,), (song,))
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
@@ -133,7 +133,7 @@ def add_song(
         first_row=first_row,
     )
     state = _finish(state, loop, total, progress)
-    return TrainedModel(state.params, np.asarray(state.latents[: entry.rows]), corpus, config)
+    return TrainedModel(state.params, np.asarray(state.latents[:rows]), corpus, config)
 
 
 def _with_batch(config: Config, blocks: int, **rates: float) -> Config:
