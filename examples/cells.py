@@ -1,4 +1,4 @@
-"""The cells of a song: when each begins, the latent row it is decoded from, and the cell most like it.
+"""A song as a score of cells: of each part the latent row that each cell is decoded from, or a dot where it is silent.
 
 python examples/cells.py RUN [SONG]
 """
@@ -8,20 +8,19 @@ import sys
 import numpy as np
 
 import nemui_jax as nemui
-from nemui_jax.data import layout
+from nemui_jax.data import cells, dataset
 
 
 def main(folder: str, song: int = 0) -> np.ndarray:
     run = nemui.load(folder)
-    entry, model = run.run.entries[song], run.config.model
-    rows = run.run.row_starts[song] + layout.cell_rows(entry.steps, model)  # of each cell, in the table of all songs
-    latent = np.asarray(run.table)[rows]
-    direction = latent / np.linalg.norm(latent, axis=1, keepdims=True)
-    likeness = direction @ direction.T - 2 * np.eye(len(rows))
-    print(f"{entry.name}: {len(rows)} cells of {model.knot_steps or entry.steps} steps")
-    for cell, row in enumerate(rows):
-        print(f"cell {cell} begins at step {cell * model.knot_steps}, row {row}; like cell {likeness[cell].argmax()}")
-    return latent
+    entry = run.run.entries[song]
+    score = cells.make_score(dataset.on_grid(run.run.song(song), entry, run.config), run.config.model)
+    for part, rows in zip(entry.parts, score, strict=True):
+        print(f"{part.name or part.instrument:20.20}", *("." if row < 0 else row for row in rows))
+    heard = score[score >= 0]
+    print(f"{entry.name}: {score.size} cells of {run.config.model.knot_steps or entry.steps} steps in", end=" ")
+    print(f"{len(score)} parts; {score.size - len(heard)} are silent, {len(heard) - entry.rows} share another's row")
+    return np.asarray(run.table)[run.run.row_starts[song] + score.clip(0)]  # [part cell latent]
 
 
 if __name__ == "__main__":

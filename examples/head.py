@@ -24,14 +24,14 @@ HEADS["silent"] = Head(
 def main(folder: str, updates: int = 200) -> np.ndarray:
     config = nemui.Config()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=(*config.model.heads, "silent")))
-    corpus, _ = dataset.load(Path(folder), config.roll)
+    corpus, _ = dataset.load(Path(folder), config)
     config = dataset.fit_pitches(config, corpus)
     data, max_notes = load_data(corpus, config)
-    state = nemui.init_state(jax.random.key(0), layout.count_corpus_rows(corpus.lengths, config), config)
+    state = nemui.init_state(jax.random.key(0), layout.count_rows(corpus.entries), config)
     sizes = {"config": config, "max_notes_per_block": max_notes, "length": updates}
     state, _ = nemui.train_steps(state, data, jax.random.key(1), updates, **sizes)
     found = decode_heads(state.params, state.latents[data.queries.row], np.asarray(data.queries.time), config)
-    print(f"{(found['silent'] > 0.5).mean():.0%} of all steps are silent, says the decoder")
+    print(f"{(found['silent'] > 0.5).mean():.0%} of the steps of all rows are silent, says the decoder")
     return found["silent"]
 
 

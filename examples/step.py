@@ -20,8 +20,8 @@ def main(folder: str | None = None, steps: int = 20) -> list[float]:
     with tempfile.TemporaryDirectory() as temporary:
         if folder is None:
             tunes.write_all(Path(temporary))
-        corpus, _ = dataset.load(Path(folder or temporary), config.roll)
-    config = dataset.fit_pitches(config, corpus)
+        corpus, _ = dataset.load(Path(folder or temporary), config)
+    config = dataset.fit_heads(dataset.fit_pitches(config, corpus), corpus)
     data, most_notes = load_data(corpus, config)
     rows = int(data.queries.row.max()) + 1
     init_key, data_key = jax.random.split(jax.random.key(0))

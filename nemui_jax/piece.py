@@ -93,7 +93,7 @@ class Plan:
     @property
     def is_recall(self) -> bool:
         """Whether one song is played as it is."""
-        return self.weights == (1.0,) and not self.noise
+        return isinstance(self.weights, tuple) and self.weights == (1.0,) and not self.noise
 
     def weigh(self, bars: int) -> Float[np.ndarray, "song bar"]:
         """The weights in each of so many bars, or other stretches of equal length."""

@@ -17,7 +17,20 @@ import nemui_jax as nemui
 from nemui_jax.cli.main import main
 from nemui_jax.config import Config, ModelConfig, RollConfig, TrainConfig
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import METER, NOTE, PEDAL, SONG_NOTE, Part, Song, TempoMap, group_parts, pedal_controls
+from nemui_jax.music.song import (
+    CONTROL,
+    KEY_SIGNATURE,
+    METER,
+    NOTE,
+    PEDAL,
+    SONG_NOTE,
+    Part,
+    Song,
+    TempoMap,
+    Text,
+    group_parts,
+    pedal_controls,
+)
 
 RANK_PROMOTION = "raise"
 ROOT = Path(__file__).parent.parent
@@ -35,7 +48,9 @@ SMALLEST = dataclasses.replace(  # for tests of what happens around a training, 
 
 
 TRAINING_FIXTURES = {"trained", "trained_waltzes", "finished", "watched"}  # and those that take one of them
-TRAINING_MODULES = {"test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer"}
+TRAINING_MODULES = {
+    *("test_bands", "test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer")
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -131,6 +146,66 @@ def rubato() -> Song:
     ]
     tempos = [(0.0, 0.5), (2.03, 0.61), (4.4, 0.45)]
     return make_song(rows, tempos=tempos, meters=[(0.0, 2, 4), (3.05, 6, 8)], name="Rubato № 1")
+
+
+def band() -> Song:
+    """Four bars of a band in G major: drums, bass, strings that rest for two bars, a lead that bends and fades out.
+
+    The first and the second bar of bass and drums are equal, and so are the second half of each bar of the drums.
+    """
+    bar, beat = 2.0, 0.5
+    hits = [(0.0, 36, 100), (0.5, 42, 60), (1.0, 38, 90), (1.5, 42, 60), (2.0, 36, 100), (2.5, 42, 60), (3.0, 38, 90)]
+    drums = [
+        (start * bar + at * beat, start * bar + at * beat + 0.1, pitch, velocity, 9, 8)
+        for start in range(4)
+        for at, pitch, velocity in hits
+    ]
+    roots = (43, 43, 48, 38)
+    bass = [
+        (start * bar + at * beat, start * bar + (at + 0.9) * beat, root + step, 70 + 10 * (at == 0), 1, 33)
+        for start, root in enumerate(roots)
+        for at, step in enumerate((0, 0, 7, 12))
+    ]
+    chords = {2: (60, 64, 67), 3: (62, 66, 69)}
+    strings = [(start * bar, (start + 1) * bar - 0.05, pitch, 64, 2, 48) for start in chords for pitch in chords[start]]
+    lead = [
+        (index * beat + 0.01 * (index % 3), (index + 0.8) * beat, 67 + 2 * (index % 5), 50 + 4 * index, 0, 81)
+        for index in range(16)
+    ]
+    settings = [(0.0, 0, 3), (0.0, 10, 30), (0.0, 7, 90), (0.0, 101, 0), (0.0, 100, 0), (0.0, 6, 12)]
+    bends = [(1.0 + 0.125 * index, 128, 1024 * index) for index in range(5)] + [(1.75, 128, 0)]
+    moves = [(0.5, 1, 64), (1.5, 1, 0), (0.0, 11, 120)] + [(6.0 + 0.25 * n, 11, 120 - 14 * n) for n in range(1, 7)]
+    pedal = [(4.0, 64, 100), (4.5, 64, 40), (4.75, 64, 0), (6.0, 64, 127), (7.5, 64, 0)]
+    parts = {part.channel: part for part in make_song([*drums, *bass, *strings, *lead]).parts}
+    parts[0] = dataclasses.replace(parts[0], name="Lead", controls=controls(settings + bends + moves))
+    parts[1] = dataclasses.replace(parts[1], name="Bass", controls=controls([(0.0, 7, 110), (0.0, 10, 64)]))
+    parts[2] = dataclasses.replace(parts[2], name="Strings", controls=controls(pedal))
+    parts[9] = dataclasses.replace(parts[9], name="Drums", controls=controls([(0.0, 7, 100)]))
+    return Song(
+        tuple(parts[channel] for channel in (0, 1, 2, 9)),
+        tempo_map=TempoMap.steady(beat),
+        meters=np.array([(0.0, 4, 4)], METER),
+        key_signatures=np.array([(0.0, 1, False)], KEY_SIGNATURE),
+        texts=(Text(0.0, "lyrics", "la "), Text(0.5, "lyrics", "la"), Text(4.0, "marker", "B")),
+        name="Band",
+    )
+
+
+def controls(rows: Sequence[tuple[float, int, int]]) -> np.ndarray:
+    """CONTROL events from rows (time, controller, value), sorted by time."""
+    found = np.array(list(rows), CONTROL)
+    return found[np.argsort(found["time"], kind="stable")]
+
+
+def transposed(song: Song, semitones: int) -> Song:
+    """The song in another key; drums stay as they are."""
+
+    def moved(part: Part) -> Part:
+        notes = part.notes.copy()
+        notes["pitch"] += 0 if part.is_drums else semitones
+        return dataclasses.replace(part, notes=notes)
+
+    return dataclasses.replace(song, parts=tuple(moved(part) for part in song.parts))
 
 
 SONGS = {"a chorale.mid": chorale, "b/repeats.mid": repeats, "rubato.mid": rubato}

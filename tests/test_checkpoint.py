@@ -24,7 +24,7 @@ from nemui_jax.training.step import TrainState, init_state
 
 @pytest.fixture(scope="module")
 def corpus(songs_folder) -> dataset.Corpus:
-    return dataset.load(songs_folder, SMALLEST.roll)[0]
+    return dataset.load(songs_folder, SMALLEST)[0]
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,25 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALLEST, SONGS, chorale, make_song, repeats, rubato, write_songs
+from conftest import SMALLEST, band, chorale, make_song, repeats, rubato, transposed, write_songs
 from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
 from nemui_jax import config
-from nemui_jax.config import RollConfig
-from nemui_jax.data import cache, dataset, layout, pianoroll
-from nemui_jax.errors import MidiError
+from nemui_jax.config import Config, RollConfig
+from nemui_jax.data import cache, cells, curves, dataset, layout, pianoroll
+from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.music import midi_writer
 from nemui_jax.music.song import PEDAL, Text
 
-GRID = RollConfig()
+DEFAULT = Config()
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(songs_folder) -> dataset.Corpus:
-    return dataset.load(songs_folder, GRID)[0]
+    return dataset.load(songs_folder, SMALLEST)[0]
 
 
 def assert_same(corpus: dataset.Corpus, other: dataset.Corpus) -> None:
@@ -81,7 +82,7 @@ def test_every_file_is_accounted_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.mid")
     (tmp_path / "gone.mid").symlink_to("nowhere")
 
-    corpus, reports = dataset.load(tmp_path, GRID)
+    corpus, reports = dataset.load(tmp_path, DEFAULT)
     assert [os.fsencode(report.path) for report in reports] == sorted(os.fsencode(report.path) for report in reports)
     found = by_name(tmp_path, reports)
     assert set(found) == set(files) - {"readme.txt"} | {"pipe.mid", "gone.mid"}
@@ -91,7 +92,7 @@ def test_every_file_is_accounted_for(tmp_path):
         "broken.mid": "is not a MIDI file (it has no MThd header)",
         "cut.mid": "is cut short inside its header",
         "empty.mid": "is empty",
-        "drums.mid": "has only drums (2 notes), which are not learned",
+        "drums.mid": "has only drums (2 notes); a song needs notes with pitches too",
         "pipe.mid": "is a named pipe, not a file",
         "gone.mid": "cannot be read: No such file or directory",
     }
@@ -106,67 +107,95 @@ def test_every_file_is_accounted_for(tmp_path):
         r"\udcff",
     ]
     assert all(entry.path.isprintable() for entry in used)
-    assert found["mixed.mid"].remarks == ("1 drum notes left out",)
-    assert [len(song.notes) for song in corpus.songs] == [entry.notes for entry in used]
+    assert not any(report.remarks for report in reports)
+    assert [song.drums + len(song.notes) for song in corpus.songs] == [entry.notes for entry in used]
 
 
-def test_row_of_the_manifest(tmp_path):
+def test_a_song_s_entry_in_the_manifest(tmp_path):
     notes = [(0.0, 1.0, 57, 80, 0, 24), (0.0, 1.0, 60, 80, 0, 24), (1.0, 2.0, 64, 80, 1, 7), (1.01, 3.3, 64, 90, 0, 24)]
-    song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24)])
-    entry, remarks = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", RollConfig(grid="seconds"))
+    drums = [(0.0, 0.1, 36, 80, 9, 0), (2.0, 9.9, 36, 80, 9, 0), (2.004, 2.1, 36, 90, 9, 0)]  # an end means nothing
+    song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24), *drums])
+    steady = Config(roll=RollConfig(grid="seconds"))
+    entry, remarks = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", steady)
     assert entry == dataset.SongEntry(
         name="a tune",
         path=str(tmp_path / "a tune.mid"),
         sha256="00ff",
         seconds=3.3,
         steps=67,
-        notes=5,
+        rows=7,  # of three cells of three parts; the second part and the drums rest in the last one
+        notes=8,
         key="Am",
         shift=3,
-        program=24,
+        parts=(
+            dataset.PartEntry("", program=24, channel=0, notes=4),
+            dataset.PartEntry("", program=7, channel=1, notes=1),
+            dataset.PartEntry("", program=0, channel=9, notes=3),
+        ),
         clock="steady",
         beats_per_quarter=1.0,
         merged=1,
     )
-    assert remarks == ("1 notes left out, where a louder one has the same step and pitch",)
-    on_beats, _ = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", GRID)
+    assert remarks == ("1 notes left out, where a louder one of the part has the same step and pitch",)
+    assert [part.instrument for part in entry.parts] == ["Nylon Guitar", "Clavinet", "Drums"]
+    assert dataset.SongEntry.from_json(json.loads(json.dumps(dataclasses.asdict(entry)))) == entry
+    on_beats, _ = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", DEFAULT)
     assert (on_beats.clock, on_beats.steps) == ("file", round(3.3 / 0.5 * 12) + 1)
-    own_key = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", RollConfig(common_key=False))[0]
+    own_key = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", Config(roll=RollConfig(common_key=False)))[0]
     assert (own_key.key, own_key.shift) == ("Am", 0)
 
 
+def test_the_original_preset_merges_parts_and_leaves_drums_out_and_says_so(tmp_path):
+    original = config.preset("original")
+    corpus = dataset.from_songs([band()], original)
+    assert (corpus.entries[0].rows, len(corpus.entries[0].parts)) == (1, 1)
+    assert corpus.entries[0].notes == len(band().notes)
+    midi_writer.write(band(), tmp_path / "band.mid")
+    (report,) = dataset.load(tmp_path, original)[1]
+    assert report.remarks == (f"{band().drums} drum notes left out",)
+    assert dataset.load(tmp_path, DEFAULT)[1][0].remarks == ()
+
+
+@pytest.mark.parametrize("settings", [DEFAULT, config.preset("original")], ids=["default", "original"])
+def test_songs_in_memory_have_notes_with_pitches(settings):
+    drums = make_song([(0.0, 0.1, 36, 80, 9, 0)])
+    for song in (drums, make_song([])):
+        with pytest.raises(UsageError, match=r"song 1 \(\): has no notes with pitches"):
+            dataset.from_songs([chorale(), song], settings)
+
+
 def test_empty_folder(tmp_path):
-    assert dataset.load(tmp_path, GRID) == (dataset.Corpus((), ()), [])
+    assert dataset.load(tmp_path, DEFAULT) == (dataset.Corpus((), ()), [])
 
 
 def test_too_long(folder):
-    corpus, reports = dataset.load(folder, GRID, max_seconds=7.0)
+    corpus, reports = dataset.load(folder, DEFAULT, max_seconds=7.0)
     found = by_name(folder, reports)
     seconds = round(rubato().seconds, 1)
     assert found["rubato.mid"].reason == (f"lasts {seconds} s, more than the limit of 7 s; raise it with --max-seconds")
     assert len(corpus.entries) == 2
-    assert len(dataset.load(folder, GRID)[0].entries) == 3  # refused once, taken when asked for
-    assert len(dataset.load(folder, GRID, max_seconds=7.0)[0].entries) == 2  # though it is in the cache by now
+    assert len(dataset.load(folder, DEFAULT)[0].entries) == 3  # refused once, taken when asked for
+    assert len(dataset.load(folder, DEFAULT, max_seconds=7.0)[0].entries) == 2  # though it is in the cache by now
 
 
 def test_progress(folder):
     calls: list[tuple[int, int]] = []
-    dataset.load(folder, GRID, progress=lambda done, of: calls.append((done, of)))
+    dataset.load(folder, DEFAULT, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_load_file(folder):
-    entry, song = dataset.load_file(folder / "rubato.mid", GRID)
+    entry, song = dataset.load_file(folder / "rubato.mid", DEFAULT)
     assert (entry.name, entry.notes) == ("rubato", len(song.notes))
     (folder / "bad.mid").write_bytes(b"")
     with pytest.raises(MidiError, match="is empty"):
-        dataset.load_file(folder / "bad.mid", GRID)
+        dataset.load_file(folder / "bad.mid", DEFAULT)
 
 
 def test_fingerprint_is_of_content_and_order(corpus, folder):
-    assert dataset.load(folder, GRID)[0].fingerprint() == corpus.fingerprint()  # in another folder
+    assert dataset.load(folder, DEFAULT)[0].fingerprint() == corpus.fingerprint()  # in another folder
     (folder / "rubato.mid").rename(folder / "a.mid")
-    assert dataset.load(folder, GRID)[0].fingerprint() != corpus.fingerprint()
+    assert dataset.load(folder, DEFAULT)[0].fingerprint() != corpus.fingerprint()
 
 
 def test_processes_answer_as_one(folder, caches_here, monkeypatch):
@@ -175,11 +204,11 @@ def test_processes_answer_as_one(folder, caches_here, monkeypatch):
         song = make_song([(0.0, 0.5, 50 + index)])
         midi_writer.write(song, folder / f"{index}.mid")
     monkeypatch.setenv("NEMUI_CACHE", str(caches_here / "one"))
-    alone, alone_reports = dataset.load(folder, GRID)
+    alone, alone_reports = dataset.load(folder, DEFAULT)
     monkeypatch.setenv("NEMUI_CACHE", str(caches_here / "several"))
     monkeypatch.setattr(cache, "POOL_BYTES", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    several, several_reports = dataset.load(folder, GRID)
+    several, several_reports = dataset.load(folder, DEFAULT)
     assert len(alone.entries) == 9
     assert_same(alone, several)
     assert alone_reports == several_reports
@@ -196,37 +225,37 @@ def forbid_parsing(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_second_load_is_from_the_cache(folder, caches_here, monkeypatch):
-    first, reports = dataset.load(folder, GRID)
+    first, reports = dataset.load(folder, DEFAULT)
     assert len(list(caches_here.rglob("*.song"))) == 3
     forbid_parsing(monkeypatch)
     (folder / "rubato.mid").rename(folder / "z.mid")  # the same content under another name
-    again, _ = dataset.load(folder, GRID)
+    again, _ = dataset.load(folder, DEFAULT)
     (folder / "z.mid").rename(folder / "rubato.mid")
     assert [entry.name for entry in again.entries] == ["a chorale", "repeats", "z"]
-    again, again_reports = dataset.load(folder, GRID)
+    again, again_reports = dataset.load(folder, DEFAULT)
     assert_same(first, again)
     assert reports == again_reports
 
 
 def test_a_file_that_changed_is_read_again(folder, caches_here):
-    before = dataset.load(folder, GRID)[0]
+    before = dataset.load(folder, DEFAULT)[0]
     midi_writer.write(chorale(), folder / "rubato.mid")
-    after = dataset.load(folder, GRID)[0]
+    after = dataset.load(folder, DEFAULT)[0]
     assert len(after.entries) == 2
     assert after.entries[0].sha256 == before.entries[0].sha256
 
 
 def test_an_older_reader_s_cache_is_not_used(folder, caches_here, monkeypatch):
-    dataset.load(folder, GRID)
+    dataset.load(folder, DEFAULT)
     monkeypatch.setattr(cache, "READER", cache.READER + 1)
     forbid_parsing(monkeypatch)
     with pytest.raises(AssertionError, match="parsed again"):
-        dataset.load(folder, GRID)
+        dataset.load(folder, DEFAULT)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "swapped", "flipped", "folder", "others"])
 def test_damaged_cache_is_made_again(folder, caches_here, damage, monkeypatch):
-    first, _ = dataset.load(folder, GRID)
+    first, _ = dataset.load(folder, DEFAULT)
     entries = sorted(caches_here.rglob("*.song"))
     whole = [path.read_bytes() for path in entries]
     for path, data, other in zip(entries, whole, [*whole[1:], whole[0]], strict=True):
@@ -239,14 +268,14 @@ def test_damaged_cache_is_made_again(folder, caches_here, damage, monkeypatch):
         kinds = {"empty": b"", "cut": data[: len(data) // 2], "garbage": b"\0" * 500, "swapped": other}
         kinds |= {"flipped": bytes(flipped), "others": b"PK\5\6" + bytes(18)}
         path.write_bytes(kinds[damage])
-    assert_same(dataset.load(folder, GRID)[0], first)
+    assert_same(dataset.load(folder, DEFAULT)[0], first)
     if damage != "folder":  # that one is no file to replace; it costs time, nothing else
         assert [path.read_bytes() for path in entries] == whole
 
 
 def test_cache_that_cannot_be_written(folder, caches_here):
     caches_here.write_text("a file where a folder should be")
-    assert len(dataset.load(folder, GRID)[0].entries) == 3
+    assert len(dataset.load(folder, DEFAULT)[0].entries) == 3
 
 
 def flips(data: bytes) -> list[bytes]:
@@ -306,12 +335,14 @@ def test_cache_folder(monkeypatch, tmp_path):
 # Packed
 
 
-def test_pitches_fit_the_songs(corpus):
+def test_pitches_fit_the_songs():
+    corpus = dataset.from_songs([band(), rubato()], SMALLEST)
     fitted = dataset.fit_pitches(SMALLEST, corpus)
     pitches = [
-        pitch + entry.shift
+        pitch + (0 if part.is_drums else entry.shift)
         for entry, song in zip(corpus.entries, corpus.songs, strict=True)
-        for pitch in song.notes["pitch"].tolist()
+        for part in song.parts
+        for pitch in part.notes["pitch"].tolist()
     ]
     assert (fitted.roll.low, fitted.roll.high) == (min(pitches), max(pitches))
     assert fitted == dataclasses.replace(SMALLEST, roll=fitted.roll)
@@ -319,64 +350,91 @@ def test_pitches_fit_the_songs(corpus):
     assert dataset.fit_pitches(original, corpus) == original
 
 
+def test_heads_fit_the_songs(corpus):
+    assert dataset.fit_heads(SMALLEST, corpus) == SMALLEST  # piano and organ with a pedal
+    both = dataset.from_songs([rubato(), band()], SMALLEST)
+    fitted = dataset.fit_heads(SMALLEST, both)
+    assert fitted.model.heads == (*SMALLEST.model.heads, *("half_pedal", "bend", "modulation", "expression"))
+    assert dataset.fit_heads(fitted, both) == fitted
+    original = config.preset("original")
+    assert dataset.fit_heads(original, both) == original
+
+
 @pytest.mark.parametrize("block", [1, 4, 16])
-def test_packed_rolls_are_the_songs(corpus, block):
-    settings = dataset.fit_pitches(SMALLEST, corpus)
+def test_packed_rolls_are_the_cells_of_the_songs(songs_folder, block):
+    """Read through its score, each part of each song is as it is on the grid."""
     settings = dataclasses.replace(
-        settings, model=dataclasses.replace(settings.model, block_steps=block, knot_steps=2 * block)
+        SMALLEST, model=dataclasses.replace(SMALLEST.model, block_steps=block, knot_steps=2 * block)
     )
+    folder, _ = dataset.load(songs_folder, settings)
+    of_bands = dataset.from_songs([band(), transposed(band(), 3)], settings)
+    corpus = dataset.Corpus(folder.entries + of_bands.entries, folder.songs + of_bands.songs)
+    settings = dataset.fit_heads(dataset.fit_pitches(settings, corpus), corpus)
     packed, low, high = dataset.pack(corpus, settings), settings.roll.low, settings.roll.high
-    assert packed.bits.shape == (len(packed.pedal), 2, -(-(high - low + 1) // 8))
-    assert len(packed.note_start) == len(packed.pedal) + 1
-    cells = np.unpackbits(packed.bits, axis=-1, count=high - low + 1, bitorder="little")
-    start = first = 0
-    for entry, song in zip(corpus.entries, corpus.songs, strict=True):
-        steps = layout.count_blocks(entry.steps, settings.model) * block
-        grid = dataset.grid_of(song, entry)
-        roll = pianoroll.to_roll(grid, steps, low, high)
-        np.testing.assert_array_equal(cells[start : start + steps], roll[:, [pianoroll.ONSET, pianoroll.FRAME]])
-        pedal = pianoroll.quantize_pedal(song.pedal, steps, dataset.entry_clock(song, entry))
-        np.testing.assert_allclose(packed.pedal[start : start + steps] / 255, pedal, atol=0.5 / 255 + 1e-9)
-        mine = slice(first, first + len(grid))
-        np.testing.assert_array_equal(packed.note_step[mine], grid["step"] + start)
-        np.testing.assert_array_equal(packed.note_column[mine], grid["pitch"] - low)
-        np.testing.assert_array_equal(packed.note_velocity[mine], grid["velocity"])
-        np.testing.assert_array_equal(packed.note_timing[mine], grid["timing"])
-        for step in range(steps):
-            here = slice(packed.note_start[start + step], packed.note_start[start + step + 1])
-            np.testing.assert_array_equal(packed.note_step[here], np.full(here.stop - here.start, start + step))
-        start, first = start + steps, first + len(grid)
-    assert start == len(packed.pedal)
+    steps = layout.count_rows(corpus.entries) * 2 * block
+    assert packed.bits.shape == (steps, 2, -(-(high - low + 1) // 8))
+    assert packed.curves.shape == (steps, len(cells.curve_names(settings.model)))
+    found = np.unpackbits(packed.bits, axis=-1, count=high - low + 1, bitorder="little")
+    for entry, song, row in zip(corpus.entries, corpus.songs, layout.row_starts(corpus.entries), strict=False):
+        on_grid = dataset.on_grid(song, entry, settings)
+        score = cells.make_score(on_grid, settings.model)
+        assert score.max() + 1 == entry.rows
+        for part, rows in zip(on_grid.parts, score, strict=True):
+            assert_part_returns(packed, found, part, np.where(rows < 0, -1, rows + row), settings)
+
+
+def assert_part_returns(packed, found, part, rows, settings) -> None:
+    """The music of these rows, one after another, is that of the part."""
+    knot, low, high = settings.model.knot_steps, settings.roll.low, settings.roll.high
+    step = np.where(rows[:, None] < 0, -1, rows[:, None] * knot + np.arange(knot)).reshape(-1)
+    roll = pianoroll.to_roll(part.notes, len(step), low, high)
+    heard = (step >= 0)[:, None, None]
+    np.testing.assert_array_equal(found[step] * heard, roll[:, [pianoroll.ONSET, pianoroll.FRAME]])
+    values, last = np.array([curves.rest(name) for name in cells.curve_names(settings.model)]), 0
+    for place, at in enumerate(step[: len(next(iter(part.curves.values()), []))]):
+        values = packed.curves[at] / cells.CURVE_LEVELS if at >= 0 else values  # in silence a curve stays as it was
+        for value, name in zip(values, cells.curve_names(settings.model), strict=True):
+            wanted = part.curves[name][place] if name in part.curves else curves.rest(name)
+            assert value == pytest.approx(wanted, abs=1 / cells.CURVE_LEVELS)
+    for note in part.notes:
+        at = step[note["step"]]
+        here = slice(packed.note_start[at], packed.note_start[at + 1])
+        last += here.stop - here.start
+        place = here.start + packed.note_column[here].tolist().index(note["pitch"] - low)
+        assert packed.note_step[place] == at
+        assert packed.note_timing[place] == pytest.approx(note["timing"], abs=1 / cells.TIMING_LEVELS)
+        lowest, highest = part.velocities
+        velocity = lowest + packed.note_velocity[place] / cells.VELOCITY_LEVELS * (highest - lowest)
+        assert velocity == pytest.approx(note["velocity"], abs=0.5)
+
+
+def test_the_most_notes_of_a_block(corpus):
+    packed, block = dataset.pack(corpus, dataset.fit_pitches(SMALLEST, corpus)), SMALLEST.model.block_steps
     most = dataset.max_notes_per_block(packed.note_start, block)
-    counts = [packed.note_start[step + block] - packed.note_start[step] for step in range(0, start, block)]
-    assert most == max(counts)
-    assert len(packed.note_step) == first + most  # a block's worth of padding
+    notes = packed.note_start[-1]
+    counts = np.bincount(packed.note_step[:notes] // block)
+    assert most == counts.max()
+    assert len(packed.note_step) == notes + most  # a block's worth of padding
+    np.testing.assert_array_equal(
+        np.repeat(np.arange(len(packed.bits)), np.diff(packed.note_start)), packed.note_step[:notes]
+    )
 
 
-@pytest.mark.parametrize("knot_steps", [0, 8, 12])
-def test_queries_of_a_corpus(corpus, knot_steps):
-    settings = dataclasses.replace(SMALLEST, model=dataclasses.replace(SMALLEST.model, knot_steps=knot_steps))
-    found = layout.corpus_queries(corpus.lengths, settings)
-    step = row = query = 0
-    for entry in corpus.entries:
-        alone = layout.song_queries(entry.steps, settings.model)
-        part = slice(query, query + len(alone.step))
-        np.testing.assert_array_equal(found.step[part], alone.step + step)
-        np.testing.assert_array_equal(found.row[part], alone.row + row)
-        np.testing.assert_array_equal(found.time[part], alone.time)
-        query += len(alone.step)
-        step += len(alone.step) * settings.model.block_steps
-        row += layout.count_song_rows(entry.steps, settings.model)
-    assert query == len(found.step)
-    assert step == len(dataset.pack(corpus, dataset.fit_pitches(settings, corpus)).pedal)
-    assert set(found.row) == set(range(row))
-    assert len(SONGS) == len(corpus.entries)
+def test_notes_outside_the_grid_are_left_out(corpus):
+    """As of a song that is fitted to a trained model: its rows are those of the whole song."""
+    settings = dataclasses.replace(SMALLEST, roll=RollConfig(low=60, high=66))
+    packed = dataset.pack(corpus, settings)
+    assert len(packed.bits) == layout.count_rows(corpus.entries) * settings.model.knot_steps
+    whole = dataset.pack(corpus, dataset.fit_pitches(SMALLEST, corpus))
+    low = dataset.fit_pitches(SMALLEST, corpus).roll.low
+    inside = whole.note_column[: whole.note_start[-1]] + low
+    assert packed.note_start[-1] == ((inside >= 60) & (inside <= 66)).sum()
+    assert packed.note_column[: packed.note_start[-1]].max() <= 6
 
 
-def test_a_large_library_has_longer_rows(monkeypatch, songs_folder):
-    corpus, _ = dataset.load(songs_folder, RollConfig())
+def test_a_large_library_has_longer_rows(monkeypatch, corpus):
     default = config.preset("default")
     assert dataset.fit_size(default, corpus) == default
-    monkeypatch.setattr(dataset, "LARGE_SECONDS", 10.0)
+    monkeypatch.setattr(dataset, "LARGE_ROWS", layout.count_rows(corpus.entries))
     assert dataset.fit_size(default, corpus).model.latent_size == 2 * default.model.latent_size
     assert dataset.fit_size(config.preset("original"), corpus) == config.preset("original")

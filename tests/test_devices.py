@@ -34,7 +34,7 @@ from nemui_jax.training import batches, distributed
 from nemui_jax.training.step import init_state, place_state, train_loop
 
 settings, folder, path = config.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-corpus, _ = dataset.load(folder, settings.roll)
+corpus, _ = dataset.load(folder, settings)
 settings = dataset.fit_pitches(settings, corpus)
 run = create_run(path, settings, 0, 60, corpus)
 key = jax.random.key(0)
@@ -106,7 +106,7 @@ def test_half_of_the_flags_is_refused(songs_folder, tmp_path):
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform):
-    corpus, _ = dataset.load(songs_folder, SMALLEST.roll)
+    corpus, _ = dataset.load(songs_folder, SMALLEST)
     settings = dataset.fit_pitches(config.preset("default"), corpus)
     data, most = batches.load_data(corpus, settings)
     key = jax.random.key(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, chorale, settings_flags
+from conftest import ROOT, TINY, band, chorale, settings_flags
 
 import nemui_jax
 from nemui_jax.data import dataset
@@ -51,7 +51,7 @@ def test_head(songs_folder, monkeypatch):
     monkeypatch.setattr(nemui_jax, "Config", lambda: TINY, raising=False)
     monkeypatch.setattr(heads, "HEADS", dict(heads.HEADS))  # the example adds to it
     silent = main_of("head")(str(songs_folder))
-    corpus, _ = dataset.load(songs_folder, TINY.roll)
+    corpus, _ = dataset.load(songs_folder, TINY)
     config = dataset.fit_pitches(TINY, corpus)
     frames = dataset.pack(corpus, config).bits[:, 1]
     assert ((silent > 0.5) == ~frames.any(-1)).mean() > 0.95
@@ -68,12 +68,15 @@ def test_override(songs_folder, tmp_path):
     assert found["base"] < found["plain"] < 20
 
 
-def test_cells(trained, capsys):
-    latent = main_of("cells")(str(trained.path), 1)
-    run = nemui_jax.load(trained.path)
-    start, end = run.run.row_starts[1:3]
-    np.testing.assert_array_equal(latent, np.asarray(run.table)[start:end])
-    assert capsys.readouterr().out.count("begins at step") == end - start
+def test_cells(tmp_path, capsys):
+    run = nemui_jax.train([band()], tmp_path / "run", overrides=settings_flags(TINY)[1::2], steps=1)
+    latent = main_of("cells")(str(tmp_path / "run"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Lead", "Bass", "Strings", "Drums", "Band:"]
+    assert lines[2].split()[1:13] == ["."] * 12  # the strings rest for two bars
+    assert lines[3].split()[1:7] * 4 == lines[3].split()[1:]  # bars of drums are equal
+    assert f"96 cells of 8 steps in 4 parts; 16 are silent, {80 - run.run.rows} share another's row" in lines[-1]
+    np.testing.assert_array_equal(latent[2, 12], np.asarray(run.table)[int(lines[2].split()[13])])
 
 
 def test_train(songs_folder, tmp_path, capsys):

@@ -17,7 +17,7 @@ from damage import contents
 from midi_bytes import midi as file_of
 from midi_bytes import notes, track
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config, RollConfig
 from nemui_jax.data import dataset
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_reader, tunes
@@ -106,7 +106,7 @@ def test_what_is_no_folder_or_file_is_named(trained, tmp_path, command, kind):
 def test_files_that_may_not_be_read_are_named(tmp_path):
     write_songs(tmp_path)
     (tmp_path / "rubato.mid").chmod(0)
-    _, reports = dataset.load(tmp_path, RollConfig())
+    _, reports = dataset.load(tmp_path, Config())
     assert [report.reason for report in reports if report.reason] == ["cannot be read: Permission denied"]
 
 
@@ -135,7 +135,7 @@ def test_one_byte_changed_in_good_files(tmp_path):
         if song is None:
             continue
         read += 1
-        entry, _ = dataset.make_entry(song, Path("mutant.mid"), "", RollConfig())
+        entry, _ = dataset.make_entry(song, Path("mutant.mid"), "", Config())
         assert entry.notes == len(song.notes) > 0
         assert 0 < entry.seconds <= MAX_SECONDS
     assert read > MUTATIONS / 2  # else nothing was looked at
@@ -179,8 +179,8 @@ def test_a_length_bomb_is_refused_with_the_flag_that_allows_it(trained, tmp_path
 def test_a_longer_song_is_taken_when_asked_for(tmp_path):
     song = file_of(track(notes(60), "87 00 90 3c 50 60 80 3c 00"))  # 1 s
     (tmp_path / "a.mid").write_bytes(song)
-    assert dataset.load(tmp_path, RollConfig(), max_seconds=0.9)[0].entries == ()
-    assert len(dataset.load(tmp_path, RollConfig(), max_seconds=1.2)[0].entries) == 1
+    assert dataset.load(tmp_path, Config(), max_seconds=0.9)[0].entries == ()
+    assert len(dataset.load(tmp_path, Config(), max_seconds=1.2)[0].entries) == 1
 
 
 def test_more_music_than_a_song_may_last_is_not_played(trained, tmp_path):
@@ -194,7 +194,7 @@ def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     """A microsecond a quarter note, for minutes: millions of beats, with 12 steps of the grid each."""
     song = midi_reader.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", FAR, "90 3c 50 60 80 3c 00"), division=1))
     assert song.seconds > 250
-    entry, _ = dataset.make_entry(song, Path("a.mid"), "", RollConfig(grid="beats"))
+    entry, _ = dataset.make_entry(song, Path("a.mid"), "", Config(roll=RollConfig(grid="beats")))
     assert entry.steps <= song.seconds / 0.03 + 12  # no step is shorter than 30 ms, on average
 
 

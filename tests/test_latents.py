@@ -1,4 +1,7 @@
-"""Where rows stand, and how tracks are read, joined and mixed."""
+"""Where rows and their music stand, and how latents are mixed."""
+
+import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,84 +12,64 @@ from nemui_jax.config import ModelConfig
 from nemui_jax.data import layout
 from nemui_jax.model import latents
 
-CONFIG = ModelConfig(block_steps=4, knot_steps=8)
 LAYOUTS = st.tuples(st.integers(1, 16), st.integers(1, 5))  # steps a block, blocks a cell
 
 
-def model_config(sizes: tuple[int, int]) -> ModelConfig:
-    return ModelConfig(block_steps=sizes[0], knot_steps=sizes[0] * sizes[1])
+class Placed(NamedTuple):
+    """A song, as far as the layout knows it."""
+
+    steps: int
+    rows: int
+
+
+SONGS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)).map(lambda sizes: Placed(*sizes)), min_size=1)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.integers(0, 500), LAYOUTS)
-def test_queries_cover_a_song_and_use_its_rows(steps, sizes):
-    config = model_config(sizes)
-    found = layout.song_queries(steps, config)
-    count, rows = layout.count_blocks(steps, config), layout.count_song_rows(steps, config)
+@given(SONGS, LAYOUTS)
+def test_queries_cover_the_rows_of_all_songs(songs, sizes):
+    config = ModelConfig(block_steps=sizes[0], knot_steps=sizes[0] * sizes[1])
+    found = layout.corpus_queries(songs, config)
+    rows = sum(song.rows for song in songs)
+    assert layout.count_rows(songs) == rows
+    assert layout.count_blocks(songs, config) == len(found.step) == rows * sizes[1]
     covered = (found.step[:, None] + np.arange(config.block_steps)).reshape(-1)
-    np.testing.assert_array_equal(covered, np.arange(count * config.block_steps))  # each step once, in order
-    assert steps <= len(covered) < max(steps, 1) + config.knot_steps
-    assert set(found.row) == set(range(rows))  # no row that nothing is read from
+    np.testing.assert_array_equal(covered, np.arange(rows * config.knot_steps))  # each step once, in order
+    np.testing.assert_array_equal(found.row, np.arange(rows).repeat(sizes[1]))
     np.testing.assert_allclose((found.row + found.time) * config.knot_steps, found.step, rtol=1e-5, atol=1e-4)
+    starts = layout.row_starts(songs)
+    assert [end - start for start, end in itertools.pairwise(starts)] == [song.rows for song in songs]
 
 
-def test_queries_of_a_short_song():
-    found = layout.song_queries(19, CONFIG)  # two whole cells of two blocks, and a part of a third
+def test_queries_of_two_songs():
+    found = layout.corpus_queries([Placed(19, 1), Placed(99, 2)], ModelConfig(block_steps=4, knot_steps=8))
     assert [column.tolist() for column in found] == [
         [0, 4, 8, 12, 16, 20],
         [0, 0, 1, 1, 2, 2],
         [0, 0.5] * 3,
     ]
     assert [column.dtype for column in found] == [np.int32, np.int32, np.float32]
-    assert layout.count_song_rows(19, CONFIG) == 3
 
 
-def test_a_song_shorter_than_a_cell_has_one():
-    assert layout.count_cells(0, CONFIG) == layout.count_cells(3, CONFIG) == 1
-    assert layout.count_blocks(0, CONFIG) == layout.count_blocks(3, CONFIG) == 2
-    np.testing.assert_array_equal(layout.song_queries(0, CONFIG), layout.song_queries(8, CONFIG))
+@pytest.mark.parametrize(("steps", "cells"), [(0, 1), (3, 1), (8, 1), (9, 2), (19, 3)])
+def test_the_last_cell_is_filled_up(steps, cells):
+    config = ModelConfig(block_steps=4, knot_steps=8)
+    assert layout.count_cells(steps, config) == cells
+    assert (layout.cell_steps(steps, config), layout.count_cell_blocks(steps, config)) == (8, 2)
 
 
 @pytest.mark.parametrize("block", [1, 4])
-def test_one_row_a_song(block):
+def test_one_row_a_part(block):
     config = ModelConfig(block_steps=block, knot_steps=0)
     for steps in (1, 10, 999):
-        found = layout.song_queries(steps, config)
-        assert len(found.step) == -(-steps // block)
-        assert layout.count_song_rows(steps, config) == 1
+        assert layout.count_cells(steps, config) == 1
+        found = layout.corpus_queries([Placed(steps, 1)], config)
+        assert len(found.step) == layout.count_cell_blocks(steps, config) == -(-steps // block)
         assert not found.row.any()
         np.testing.assert_allclose(found.time, np.arange(len(found.step)) / len(found.step), rtol=1e-6)
-
-
-def test_rows_are_read_through_the_table_of_cells(monkeypatch):
-    """Cells may share a row: nothing but `cell_rows` says which row is whose."""
-    monkeypatch.setattr(layout, "cell_rows", lambda *_: np.array([1, 0, 1], np.int32))
-    track = np.array([[0.0], [1.0]])
-    assert layout.count_song_rows(19, CONFIG) == 2
-    assert layout.song_queries(19, CONFIG).row.tolist() == [1, 1, 0, 0, 1, 1]
-    assert latents.read_track(track, 19, 6, CONFIG)[:, 0].tolist() == [1, 1, 0, 0, 1, 1]
-
-
-def test_a_song_that_ends_starts_again_at_a_whole_cell():
-    track = np.arange(3.0)[:, None]
-    found = latents.read_track(track, 17, 14, CONFIG)[:, 0]
-    assert found.tolist() == [0, 0, 1, 1, 2, 2] * 2 + [0, 0]
-    np.testing.assert_array_equal(latents.read_track(track, 17, 4, CONFIG)[:, 0], found[:4])
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(1, 200), st.integers(1, 150), LAYOUTS)
-def test_times_are_those_of_any_song(steps, count, sizes):
-    """However often a song has begun again, its blocks are decoded at the time that they were learned at."""
-    config = model_config(sizes)
-    own = layout.song_queries(steps, config).time
-    np.testing.assert_array_equal(layout.block_times(count, config), own[np.arange(count) % len(own)])
-
-
-def test_a_song_of_one_row_is_that_row():
-    config = ModelConfig(block_steps=2, knot_steps=0)
-    track = np.array([[3.0, 4.0]], np.float32)
-    np.testing.assert_array_equal(latents.read_track(track, 10, 12, config), np.repeat(track, 12, 0))
+    of_two_lengths = layout.corpus_queries([Placed(10, 2), Placed(5, 1)], config)
+    assert of_two_lengths.row.tolist() == sorted(of_two_lengths.row.tolist())
+    np.testing.assert_array_equal(of_two_lengths.step, np.arange(len(of_two_lengths.step)) * block)
 
 
 def stretches(songs: int, count: int = 6) -> np.ndarray:

@@ -18,7 +18,7 @@ STEPS = 400
 
 @pytest.fixture(scope="module")
 def corpus(songs_folder):
-    return dataset.load(songs_folder, TINY.roll)[0]
+    return dataset.load(songs_folder, TINY)[0]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def shards(corpus, settings, tmp_path_factory) -> sharded.Shards:
 
 
 def begin(corpus, settings):
-    return init_state(jax.random.key(0), layout.count_corpus_rows(corpus.lengths, settings), settings)
+    return init_state(jax.random.key(0), layout.count_rows(corpus.entries), settings)
 
 
 def go_on(state, shards, settings, total=STEPS, should_stop=lambda: False):
@@ -57,7 +57,7 @@ def test_groups_are_all_songs_in_order(corpus, settings, memory):
 def test_what_is_needed_is_what_arrays_take(corpus, settings):
     data, _ = batches.load_data(corpus, settings)
     state = begin(corpus, settings)
-    rows = layout.count_corpus_rows(corpus.lengths, settings)
+    rows = layout.count_rows(corpus.entries)
     table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt[0].mu, state.latents_opt[0].nu))
     real = table + sum(leaf.nbytes for leaf in jax.tree.leaves((data.rolls, data.queries)))
     assert sharded.bytes_needed(corpus, settings) == pytest.approx(real, rel=0.15)
@@ -69,14 +69,15 @@ def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):
     assert len({str(jax.tree.map(np.shape, data)) for data in brought}) == 1  # one compiled step serves all
     for number, data in enumerate(brought):
         rolls, queries = shards.music[number]
-        count, steps = len(queries.step), len(rolls.pedal)
+        count, steps = len(queries.step), len(rolls.bits)
         np.testing.assert_array_equal(data.rolls.bits[:steps], rolls.bits)
+        np.testing.assert_array_equal(data.rolls.curves[:steps], rolls.curves)
         np.testing.assert_array_equal(data.queries.row[:count], queries.row)
         assert set(np.asarray(data.queries.step)) == set(queries.step)  # padded with queries of its own
         first, last = np.asarray(data.rolls.note_start)[[0, -1]]
         assert last - first == corpus.entries[number].notes - corpus.entries[number].merged
     np.testing.assert_array_equal(np.concatenate([rolls.bits for rolls, _ in shards.music]), whole.bits)
-    assert shards.rows[-1][1] == layout.count_corpus_rows(corpus.lengths, settings)
+    assert shards.rows[-1][1] == layout.count_rows(corpus.entries)
 
 
 def test_a_shard_changes_its_rows_alone(corpus, settings, shards):

@@ -98,7 +98,7 @@ def test_python_and_the_command_line_continue_each_other(songs_folder, tmp_path)
 
 
 def test_a_configuration_of_ones_own_is_taken_as_it_is(songs_folder, tmp_path):
-    corpus, _ = dataset.load(songs_folder, SMALLEST.roll)
+    corpus, _ = dataset.load(songs_folder, SMALLEST)
     run = train(songs_folder, tmp_path / "run", config=SMALLEST, overrides=(), steps=1)
     assert run.config == dataset.fit_pitches(SMALLEST, corpus)
     wider = dataclasses.replace(SMALLEST, roll=dataclasses.replace(SMALLEST.roll, common_key=False, low=0, high=127))
@@ -208,7 +208,7 @@ def test_a_run_with_another_decoder_is_played_mixed_and_fitted_to(other, tmp_pat
 
 def test_songs_are_added_with_the_components_of_the_run(songs_folder, other, tmp_path):
     shutil.copytree(other, tmp_path / "run")
-    corpus = dataset.from_songs([make_song([(0.2 * n, 0.2 * n + 0.1, 60 + n % 5) for n in range(20)])], SMALLEST.roll)
+    corpus = dataset.from_songs([make_song([(0.2 * n, 0.2 * n + 0.1, 60 + n % 5) for n in range(20)])], SMALLEST)
     before = everything_in(tmp_path / "run")
     for wrong in ({}, {"decoder": Linear}, {"optimizer": momentum}):
         with pytest.raises(RunError, match=r"trained with the (decoder|optimizer) test_trainer"):

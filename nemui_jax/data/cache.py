@@ -20,7 +20,7 @@ from nemui_jax.files import write_bytes
 from nemui_jax.music import midi_files, midi_reader
 from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 3  # increased when `midi_reader.parse` returns other songs, so that those cached before are parsed again
+READER = 4  # increased when `midi_reader.parse` returns other songs, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
 POOL_BYTES = 2 * 2**20  # of files, from which starting processes saves time
 

@@ -74,8 +74,8 @@ def _cell_keys(part: GridPart, count: int, steps: int) -> tuple[UInt64[np.ndarra
     for number, name in enumerate(curves.CURVES):
         if name in part.curves:
             levels = _levels(np.append(curves.rest(name), part.curves[name]), count * steps + 1)
-            step = np.arange(count * steps)
-            np.add.at(keys, step // steps, _hash(np.full(len(step), number), step % steps, levels[1:]))
+            step = np.flatnonzero(levels[1:] != levels[0])  # at rest it is as in a part without this curve
+            np.add.at(keys, step // steps, _hash(np.full(len(step), number), step % steps, levels[1:][step]))
             silent[np.flatnonzero(np.diff(levels)) // steps] = False
     return keys, silent
 
@@ -113,7 +113,7 @@ class SongRolls(NamedTuple):
 
 
 def pack_song(song: GridSong, config: Config) -> SongRolls:
-    """The music of the rows of a song."""
+    """The music of the rows of a song; notes outside the pitches of the grid are left out."""
     score, steps = make_score(song, config.model), layout.cell_steps(song.steps, config.model)
     starts = np.append(0, np.maximum.accumulate(score.max(1)) + 1)  # the first row that is new in each part
     packed = [
@@ -128,16 +128,18 @@ def _pack_part(part: GridPart, score: Int32[np.ndarray, " cell"], start: int, st
     """The music of the rows that are new in a part, from row `start` on."""
     rows, cells = np.unique(score, return_index=True)  # of each row its first cell
     rows, cells = rows[rows >= start], cells[rows >= start]
-    total, names = len(score) * steps, curve_names(config.model)
-    bits = pianoroll.pack_bits(part.notes, total, config.roll.low, config.roll.high)
+    total, names, roll = len(score) * steps, curve_names(config.model), config.roll
+    notes = part.notes.copy()
+    notes["velocity"] = _velocity_levels(part)
+    notes = notes[(notes["pitch"] >= roll.low) & (notes["pitch"] <= roll.high)]
+    bits = pianoroll.pack_bits(notes, total, roll.low, roll.high)
     levels = np.zeros((total, len(names)), np.uint16)
     for column, name in enumerate(names):
         levels[:, column] = _levels(part.curves.get(name, np.array([curves.rest(name)])), total)
     row_of_cell = np.full(len(score), layout.SILENT)
     row_of_cell[cells] = rows
-    row = row_of_cell[part.notes["step"] // steps]
-    notes = part.notes[row >= start]
-    notes["velocity"] = _velocity_levels(part)[row >= start]
-    notes["step"] = row[row >= start] * steps + notes["step"] % steps
+    row = row_of_cell[notes["step"] // steps]
+    notes, row = notes[row >= start], row[row >= start]
+    notes["step"] = row * steps + notes["step"] % steps
     chosen = (cells[:, None] * steps + np.arange(steps)).reshape(-1)
     return SongRolls(bits[chosen], levels[chosen], notes)

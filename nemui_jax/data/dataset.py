@@ -153,12 +153,13 @@ def load_file(path: Path, config: Config, max_seconds: float = MAX_SECONDS) -> t
 def from_songs(songs: Iterable[Song], config: Config) -> Corpus:
     """A corpus of songs in memory; equal songs are one.
 
-    UsageError for a song without notes, MidiError for one that cannot be written as MIDI (`midi_writer.encode`).
+    UsageError for a song without notes with pitches, MidiError for one that cannot be written as MIDI
+    (`midi_writer.encode`).
     """
     found: dict[str, tuple[SongEntry, Song]] = {}
     for number, song in enumerate(songs):
-        if not any(len(part.notes) for part in song.parts):
-            raise UsageError(f"song {number} ({escape(song.name)}): has no notes")
+        if not len(song.notes):
+            raise UsageError(f"song {number} ({escape(song.name)}): has no notes with pitches")
         sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
         entry, _ = make_entry(song, Path(), sha256, config)
         found.setdefault(

@@ -13,6 +13,7 @@ Rules of the reader where the format leaves a choice:
 """
 
 import os
+import re
 import unicodedata
 from array import array
 from collections import Counter, defaultdict, deque
@@ -241,11 +242,12 @@ _META_NAMES = {0x20: "channel prefix", 0x51: "tempo", 0x58: "time signature", 0x
 def _read_meta(kind: int, payload: bytes, tick: int, events: _Events) -> bool:
     """Keeps a meta event's name, text, tempo, time signature or key signature; False if the event is damaged."""
     if kind == 0x03:
-        events.track_name = events.track_name or _clean(payload, _NAME_LETTERS)
+        events.track_name = events.track_name or _clean(payload, _NAME_LETTERS).strip()
         if not events.tracks:
             events.name = events.name or events.track_name
     elif kind in _TEXTS:
-        if text := _clean(payload, _TEXT_LETTERS):
+        text = _clean(payload, _TEXT_LETTERS)  # with the spaces that tell words from syllables
+        if text.strip():
             events.texts.append((tick, _TEXTS[kind], text))
     elif kind == 0x20:
         return payload[:1] < b"\x10"
@@ -268,6 +270,7 @@ def _read_meta(kind: int, payload: bytes, tick: int, events: _Events) -> bool:
 
 
 def _clean(payload: bytes, letters: int) -> str:
+    """At most so many printable letters, with one space for all white space in a row."""
     payload = payload[: 16 * letters]
     try:
         text = payload.decode("utf-8")
@@ -275,7 +278,7 @@ def _clean(payload: bytes, letters: int) -> str:
         text = payload.decode("latin-1")
     # Unicode's C categories: control characters, invisible marks, unassigned code points.
     kept = (letter for letter in text if letter.isspace() or not unicodedata.category(letter).startswith("C"))
-    return " ".join("".join(kept).split())[:letters].rstrip()
+    return re.sub(r"\s+", " ", "".join(kept))[:letters]
 
 
 def _to_song(events: _Events, header: Header, max_seconds: float) -> Song:

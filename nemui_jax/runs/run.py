@@ -34,7 +34,7 @@ from nemui_jax.music.song import Song
 from nemui_jax.runs import integrity
 from nemui_jax.runs.components import DEFAULTS
 
-FORMAT = 4
+FORMAT, FIRST_WITH_CHECKSUM = 4, 3
 _WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
     r"(scores|recall)\.json|metrics\.jsonl|tensorboard|profile|plots|export|\..*\.partial",
     r"songs/\.?[0-9a-f]{64}\.(song|npz)(\.[\w-]+\.partial)?",
@@ -149,12 +149,13 @@ def read_run(path: Path) -> Run:
         raise RunError(f"{path}: no run here; make one with: {train}")
     try:
         found = integrity.read_json(path / "run.json")
-        if isinstance(found, dict) and "sha256" not in found and found.get("format") in range(1, FORMAT):
+        early = isinstance(found, dict) and "sha256" not in found and found.get("format") in range(FIRST_WITH_CHECKSUM)
+        what = found if early else integrity.unseal(found)
+        if what["format"] < FORMAT:
             raise RunError(
-                f"{path}: written by an older version, in format {found['format']}, and this one reads {FORMAT}; "
+                f"{path}: written by an older version, in format {what['format']}, and this one reads {FORMAT}; "
                 "train its songs again with --fresh or use another --run"
             )
-        what = integrity.unseal(found)
         if what["format"] > FORMAT:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
         entries = tuple(dataset.SongEntry.from_json(row) for row in what["songs"])

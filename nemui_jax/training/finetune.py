@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params, widen
-from nemui_jax.music.song import Part, Song
+from nemui_jax.music.song import Song
 from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
 from nemui_jax.training.step import (
@@ -51,7 +51,7 @@ def fit_song(
 
     Notes outside the pitches of the grid are left out. `progress(done, total)` is called with the number of updates.
     """
-    data, max_notes = batches.load_data(dataset.Corpus((entry,), (within_pitches(song, entry, config),)), config)
+    data, max_notes = batches.load_data(dataset.Corpus((entry,), (song,)), config)
     settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
     params = jax.tree.map(jnp.array, params)  # a copy, as training donates its state
     state = start_state(params, jnp.zeros((entry.rows, config.model.latent_size)), settings, optimizer)
@@ -97,7 +97,8 @@ def add_song(
     """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
 
     Half of each batch is of old songs, so that the decoder does not forget them. If the song has pitches outside the
-    grid, or controllers without a head, the decoder is widened. `progress(done, total)` is called with updates.
+    grid or controllers without a head, the decoder is widened. `progress(done, total)` is called with the number of
+    updates.
     """
     old, alone = model.config, dataset.Corpus((entry,), (song,))
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
@@ -149,13 +150,3 @@ def _finish(
     for state, _ in loop:
         progress(int(state.step), total)
     return state
-
-
-def within_pitches(song: Song, entry: dataset.SongEntry, config: Config) -> Song:
-    """The song without notes outside the pitches of the grid."""
-
-    def kept(part: Part) -> Part:
-        pitch = part.notes["pitch"].astype(int) + (0 if part.is_drums else entry.shift)
-        return dataclasses.replace(part, notes=part.notes[(pitch >= config.roll.low) & (pitch <= config.roll.high)])
-
-    return dataclasses.replace(song, parts=tuple(kept(part) for part in song.parts))

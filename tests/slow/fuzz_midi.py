@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.errors import MidiError
 from nemui_jax.music import midi_reader, midi_writer, tunes
@@ -60,7 +60,7 @@ def survives(data: bytes) -> None:
         song = midi_reader.parse(data)
     except MidiError:
         return
-    dataset.make_entry(song, Path("a.mid"), "", RollConfig())
+    dataset.make_entry(song, Path("a.mid"), "", Config())
     assert len(midi_reader.parse(midi_writer.encode(song), max_seconds=2 * song.seconds + 1).notes) == len(song.notes)
 
 

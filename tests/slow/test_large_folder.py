@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALLEST, finish, make_song, start
 
-from nemui_jax.config import RollConfig
+from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.music import midi_writer
 
@@ -44,7 +44,7 @@ def test_ten_thousand_files(folder, cache, capsys):
     took = []
     for _ in range(2):
         began = time.monotonic()
-        corpus, reports = dataset.load(folder, RollConfig())
+        corpus, reports = dataset.load(folder, Config())
         took.append(time.monotonic() - began)
         assert len(corpus.entries) == len(reports) == FILES
     with capsys.disabled():
