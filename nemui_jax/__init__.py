@@ -7,8 +7,8 @@
 
 Beside runs there are pure functions to `jit`, `vmap` and `grad` in programs of your own: `init` and `decode` are the
 decoder, `loss` is what it is trained with, `init_state`, `train_step` and `train_steps` train it, `mix_latents` goes
-between latents, `play` turns these into notes; `preset` and `override` make configurations. All is imported when it is
-first used: `import nemui_jax` is quick.
+between latents, `decode_song` plays a learned song, `mix` mixes some; `preset` and `override` make configurations. All
+is imported when it is first used: `import nemui_jax` is quick.
 """
 
 import importlib
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from nemui_jax.model.latents import mix_latents
     from nemui_jax.model.losses import Target, loss
     from nemui_jax.music.song import Song
-    from nemui_jax.piece import Piece
-    from nemui_jax.sampling.decode import LatentTrack
-    from nemui_jax.sampling.play import play
+    from nemui_jax.piece import Factors, Piece
+    from nemui_jax.sampling.decode import LatentSong, decode_song
+    from nemui_jax.sampling.mix import mix
     from nemui_jax.trainer import Event
     from nemui_jax.training.step import TrainState, init_state, train_step, train_steps
 
@@ -36,9 +36,9 @@ _HOMES = {
     "model.latents": ("mix_latents",),
     "model.losses": ("Target", "loss"),
     "music.song": ("Song",),
-    "piece": ("Piece",),
-    "sampling.decode": ("LatentTrack",),
-    "sampling.play": ("play",),
+    "piece": ("Factors", "Piece"),
+    "sampling.decode": ("LatentSong", "decode_song"),
+    "sampling.mix": ("mix",),
     "trainer": ("Event",),
     "training.step": ("TrainState", "init_state", "train_step", "train_steps"),
 }
@@ -47,7 +47,8 @@ __all__ = [
     "Block",
     "Config",
     "Event",
-    "LatentTrack",
+    "Factors",
+    "LatentSong",
     "LoadedRun",
     "Piece",
     "Song",
@@ -55,13 +56,14 @@ __all__ = [
     "TrainState",
     "__version__",
     "decode",
+    "decode_song",
     "init",
     "init_state",
     "load",
     "loss",
+    "mix",
     "mix_latents",
     "override",
-    "play",
     "preset",
     "train",
     "train_step",

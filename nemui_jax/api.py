@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+import numpy as np
 from jaxtyping import Float
 
 from nemui_jax import config, recipe, trainer
@@ -26,9 +27,8 @@ from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
 from nemui_jax.loader import LoadedModel, ModelLoader
-from nemui_jax.music.clock import steady_clock
-from nemui_jax.music.song import MAX_SECONDS, Song, cut_song, retime
-from nemui_jax.piece import KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
+from nemui_jax.music.song import MAX_SECONDS, Song, cut_song
+from nemui_jax.piece import Factors, KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
 from nemui_jax.runs.components import check_component
 from nemui_jax.runs.run import Run, read_run, read_scores
 from nemui_jax.trainer import Event, TrainOptions
@@ -41,7 +41,7 @@ else:  # what they come from takes seconds to import
     DecoderClass = GridSong = OptimizerOf = Params = Any
 RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
-__all__ = ["LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
+__all__ = ["Factors", "LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
 SongName = SupportsIndex | str | Path
 Report = Callable[[str], None]  # called with a line about what is done on the way
 
@@ -214,12 +214,14 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> Piece:
         """A learned song, played back."""
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         return self._one(Plan((self._find(song),), (1.0,), {"song": str(song)}), options)
 
     def mix(
@@ -229,12 +231,14 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> Piece:
         """Songs by weight, as in `{0: 0.5, "joplin": 0.5}`. Weights are scaled to a sum of 1."""
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         text = ",".join(f"{song}:{weight}" for song, weight in weights.items())
         found = recipe.scale_weights(weights.items(), text, self.run.entries)
         return self._one(Plan(tuple(found), tuple(found.values()), {"mix": text}), options)
@@ -247,16 +251,18 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> Piece:
         """A way from the first song to the last, or by `weights` of your own.
 
         These are `[song, point]` at points spread evenly over the piece, between which they move in straight lines;
         they are scaled to a sum of 1 at each point.
         """
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         songs = list(songs)
         given: dict[str, Any] = {"morph": ",".join(str(song) for song in songs)}
         if len(songs) < 2:
@@ -274,12 +280,14 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> Piece:
         """A variation of a song: its rows with noise, in units of the variance of all rows."""
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         text = f"{song}:{noise}"
         return self._one(Plan((self._find(song),), (1.0,), {"perturb": text}, recipe.check_noise(noise, text)), options)
 
@@ -289,12 +297,14 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> Piece:
         """A new song in the manner of the run's. Failed if all that were drawn are too like one of these."""
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         return self.play_new(1, 1, options)[0]
 
     def randoms(
@@ -305,15 +315,17 @@ class LoadedRun:
         seconds: Number | None = Options.seconds,
         key: KeyName | None = Options.key,
         program: int | None = Options.program,
-        path: str = Options.path,
         temperature: Number = Options.temperature,
         seed: int = Options.seed,
+        factors: Factors = Options.factors,
     ) -> list[Piece]:
         """The `best` (by default all) of `count` new songs, the best first; fewer where most are copies.
 
         Failed if all that were drawn are too like a song of the run.
         """
-        options = Options(seconds=seconds, key=key, program=program, path=path, temperature=temperature, seed=seed)
+        options = Options(
+            seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
+        )
         return self.play_new(count, count if best is None else best, options)
 
     def play_new(self, count: int, best: int, options: Options) -> list[Piece]:
@@ -322,42 +334,29 @@ class LoadedRun:
             raise UsageError(f"--best {best} of --count {count}: the best are fewer than all")
         if len(self.run.entries) < 2:
             raise UsageError(f"{self.run.path}: new songs are drawn between songs, and this run has one; perturb it")
-        seconds, sounds = options.recipe().get("seconds"), _sounds(options, self.run.entries)
-        from nemui_jax.evaluation import novelty
+        if not self.config.model.knot_steps:
+            raise UsageError(f"{self.run.path}: new songs are made of cells, and this run has one row a song; mix some")
+        from nemui_jax.evaluation import mixing, novelty
         from nemui_jax.sampling import prior
-        from nemui_jax.sampling.arrange import mixed_clock
-        from nemui_jax.sampling.play import play
 
-        options.check_path(min(prior.SONGS_PER_DRAW, len(self.run.entries)))
-        model = self._loader.load(range(len(self.run.entries)), options.seed)
-        tracks = model.tracks(len(self.run.entries))
-        steady = steady_clock()  # songs are compared at one tempo: a copy at another is one too
-        sources = [retime(track.source, track.clock, steady).notes for track in map(model.track, range(len(tracks)))]
-        made, compared, copies, unit = [], [], 0, model.spread()
+        shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
+        songs = range(len(self.run.entries))
+        model = self._loader.load(songs, options.seed)
+        sources = [mixing.in_beats(self.run.song(index)) for index in songs]  # a copy at another tempo is one too
+        made, compared, copies = [], [], 0
         for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
-            used, weights = prior.draw_seconds(tracks, model.config, seconds or RANDOM_SECONDS, drawn)
-            song = play(
-                model.params,
-                used,
-                weights,
-                model.config,
-                **sounds,
-                noise=prior.NOISE,
-                unit=unit,
-                seed=drawn,
-                decoder=model.decoder,
-            )
-            song = cut_song(song, seconds) if seconds else song
-            song = dataclasses.replace(song, name=f"random {drawn}")
-            at_one_tempo = retime(song, mixed_clock(used, weights, model.config), steady).notes
-            near = novelty.nearest_passage(at_one_tempo, sources)
+            seconds = float(options.seconds or RANDOM_SECONDS)
+            song, used = prior.draw(len(songs), model.analyzed, drawn, seconds, shift, options.program)
+            song = dataclasses.replace(cut_song(song, seconds), name=f"random {drawn}")
+            in_beats = mixing.in_beats(song)
+            near = novelty.nearest_passage(in_beats, sources)
             copies += near.too_close
             if not near.too_close:
                 provenance = self._provenance({"random": True, **options.recipe()}, drawn, model.step)
-                name = self.run.entries[near.song].name
-                remark = f"nearest song {near.song} {name}, likeness {near.likeness:.2f}"
-                made.append(Piece(song, (), "new", provenance, remark, songs=tuple(track.name for track in used)))
-                compared.append(at_one_tempo)
+                remark = f"nearest song {near.song} {self.run.entries[near.song].name}, likeness {near.likeness:.2f}"
+                names = tuple(self.run.entries[index].name for index in used)
+                made.append(Piece(song, (), "new", provenance, remark, songs=names))
+                compared.append(in_beats)
             if len(made) == count:
                 break
         if copies:
@@ -374,9 +373,8 @@ class LoadedRun:
         The seed of the options is that of what is learned of files, once for all plans; a plan has its own for playing.
         """
         seconds = options.recipe().get("seconds")
-        for plan in plans:
-            options.check_path(len(plan.songs))
-        model = self._loader.load([song for plan in plans for song in plan.songs], options.seed)
+        used = [song for plan in plans for song in _find_factors(plan, options, self.run.entries)[0]]
+        model = self._loader.load(used, options.seed)
         for plan in plans:
             song = _play_plan(plan, model, options, self.run.entries)
             song = cut_song(song, seconds) if seconds else song
@@ -404,20 +402,33 @@ def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequen
     shift = None if options.key is None else recipe.find_shift(options.key, entries)
     if not model.config.model.knot_steps:
         return arrange.to_song(_interpolate(plan, model, options), shift, options.program)
-    if plan.is_recall and not options.temperature:
+    if plan.is_recall and not options.temperature and not options.factors.given():
         return arrange.to_song(model.played(plan.songs[0]), shift, options.program)
-    from nemui_jax.sampling.compose import mix
+    from nemui_jax.sampling import mix
 
-    return mix(
-        [model.analyzed(song) for song in plan.songs],
-        plan.weigh,
-        seconds=options.recipe().get("seconds"),
+    songs, factors = _find_factors(plan, options, entries)
+    extra = len(songs) - len(plan.songs)
+    analyzed = [model.analyzed(song) for song in songs]
+    return mix.mix(
+        analyzed,
+        lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
+        bars=mix.count_bars(analyzed, options.seconds) if options.seconds else None,
+        factors=mix.Factors(**factors),
         shift=shift,
         program=options.program,
         noise=plan.noise,
         temperature=float(options.temperature),
         seed=plan.seed,
     )
+
+
+def _find_factors(
+    plan: Plan, options: Options, entries: Sequence[dataset.SongEntry]
+) -> tuple[list[int | Path], dict[str, list[float]]]:
+    """The songs of a plan and of its factors, and for each factor the weights of all these songs."""
+    found = {name: recipe.find_weights(text, entries) for name, text in options.factors.given().items()}
+    songs = list(dict.fromkeys([*plan.songs, *(song for weights in found.values() for song in weights)]))
+    return songs, {name: [weights.get(song, 0.0) for song in songs] for name, weights in found.items()}
 
 
 def _interpolate(plan: Plan, model: LoadedModel, options: Options) -> GridSong:
@@ -432,7 +443,6 @@ def _interpolate(plan: Plan, model: LoadedModel, options: Options) -> GridSong:
         songs,
         weights,
         model.config,
-        path=options.path,
         noise=plan.noise,
         seed=plan.seed,
         decoder=model.decoder,

@@ -16,8 +16,8 @@ from nemui_jax.runs.run import Run
 if TYPE_CHECKING:
     from nemui_jax.data.grid import GridSong
     from nemui_jax.model.decoder import DecoderClass, Params
-    from nemui_jax.sampling.compose import AnalyzedSong
     from nemui_jax.sampling.decode import LatentSong
+    from nemui_jax.sampling.mix import AnalyzedSong
 else:  # what they come from takes seconds to import
     AnalyzedSong = DecoderClass = GridSong = LatentSong = Params = Any
 ROWS_KEPT, SONGS_KEPT = 64, 256  # of songs that were played last, between pieces
@@ -110,7 +110,7 @@ class ModelLoader:
         """Analyzes a song of the run as it is played at a step, and keeps some."""
 
         def read(step: int, index: int) -> AnalyzedSong:
-            from nemui_jax.sampling.compose import analyze
+            from nemui_jax.sampling.mix import analyze
 
             return analyze(self._played(step, index))
 
@@ -119,8 +119,8 @@ class ModelLoader:
     def _load_with(self, files: Sequence[Path], seed: int) -> LoadedModel:
         """The model with rows for songs in files: they are fitted; where that is too little the song is added."""
         from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.compose import analyze
         from nemui_jax.sampling.decode import decode_song, latent_songs
+        from nemui_jax.sampling.mix import analyze
         from nemui_jax.training import finetune
 
         step, decoder = checkpoint.usable_step(self.run, self.report), self.decoder

@@ -14,7 +14,6 @@ from nemui_jax import config, shell
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
-from nemui_jax.model import latents
 from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.instruments import instrument_name
@@ -26,7 +25,26 @@ if TYPE_CHECKING:
 else:  # takes seconds to import
     Figure = Any
 KeyName = SupportsIndex | str
+SongNames = SupportsIndex | str | None
 Number = float | int
+HOLD_SHARE = 0.1  # of each section of a morph, at its beginning and at its end: one song alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """Songs, or songs and weights as in `0:0.3,3:0.7`, for one factor each; None: the songs and weights of the mix."""
+
+    harmony: SongNames = None
+    melody: SongNames = None
+    rhythm: SongNames = None  # of all that accompanies
+    dynamics: SongNames = None
+    tempo: SongNames = None
+    instruments: SongNames = None
+
+    def given(self) -> dict[str, str]:
+        """What is not None, by factor."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: str(value) for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,34 +54,29 @@ class Options:
     seconds: Number | None = None  # length; None: the shortest song's, a morph's last song's, a new song's a minute
     key: KeyName | None = None  # such as "Eb", or a song whose key it is; None: the heaviest song's
     program: int | None = None  # MIDI program, 0 to 127; None: the heaviest song's
-    path: str = "line"  # between latents: "line", "norm" or "sphere", as in `latents.mix_latents`
-    temperature: Number = 0.0  # above 0 onsets are drawn; 0: the likeliest are taken
+    temperature: Number = 0.0  # above 0 what comes from where is drawn; 0: the best is taken
     seed: int = 0  # 0 to 2**31 - 1; the same one gives the same piece
+    factors: Factors = Factors()
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
             raise UsageError(f"seconds={self.seconds} is out of range; a piece lasts up to {MAX_SECONDS:,.0f} seconds")
         if self.program is not None and not 0 <= self.program < 128:
             raise UsageError(f"program={self.program} is not a program from 0 to 127")
-        if self.path not in latents.PATHS:
-            raise UsageError(f"path={self.path!r}: there are {', '.join(latents.PATHS)}")
         if not 0 <= self.temperature <= config.MAX_TEMPERATURE:
             raise UsageError(f"temperature={self.temperature} is out of range; it is 0 to {config.MAX_TEMPERATURE}")
         if not 0 <= self.seed <= config.MAX_SEED:
             raise UsageError(f"seed={self.seed} is out of range; it is 0 to {config.MAX_SEED:,}")
 
-    def check_path(self, songs: int) -> None:
-        """UsageError where there are not as many songs as the path goes between."""
-        if self.path == "sphere" and songs != 2:
-            raise UsageError(f"a sphere's path is one between two songs, and there are {songs}; take line or norm")
-
     def recipe(self) -> dict[str, Any]:
         """Those that are not as they are by default, but for the seed."""
-        given = dataclasses.asdict(self) | {
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = fields | {
             "seconds": None if self.seconds is None else float(self.seconds),
             "temperature": float(self.temperature),
         }
-        return {name: value for name, value in given.items() if name != "seed" and value != getattr(Options, name)}
+        left = {name: value for name, value in given.items() if name not in ("seed", "factors")}
+        return {name: value for name, value in left.items() if value != getattr(Options, name)} | self.factors.given()
 
 
 @dataclass(frozen=True)
@@ -82,16 +95,25 @@ class Plan:
         """Whether one song is played as it is."""
         return isinstance(self.weights, tuple) and self.weights == (1.0,) and not self.noise
 
-    def weigh(self, blocks: int) -> Float[np.ndarray, "song block"]:
-        """The weights in each of so many blocks. Imports JAX."""
-        from nemui_jax.sampling.blend import mix_weights, morph_weights
-
+    def weigh(self, bars: int) -> Float[np.ndarray, "song bar"]:
+        """The weights in each of so many bars, or other stretches of equal length."""
         if self.weights is None:
-            return morph_weights(len(self.songs), blocks)
+            return morph_weights(len(self.songs), bars)
         if isinstance(self.weights, tuple):
-            return mix_weights(self.weights, blocks)
-        place = np.linspace(0, self.weights.shape[1] - 1, blocks)
+            return np.repeat(np.array(self.weights, float)[:, None], bars, 1)
+        place = np.linspace(0, self.weights.shape[1] - 1, bars)
         return np.stack([np.interp(place, np.arange(len(row)), row) for row in self.weights])
+
+
+def morph_weights(songs: int, bars: int) -> Float[np.ndarray, "song bar"]:
+    """Weights that move from the first song to the last, with each song alone for a while (HOLD_SHARE)."""
+    place = np.linspace(0, songs - 1, bars) if bars > 1 else np.zeros(1)
+    section = np.minimum(place.astype(int), songs - 2)  # the index of its first song
+    progress = np.clip((place - section - HOLD_SHARE) / (1 - 2 * HOLD_SHARE), 0, 1)
+    weights = np.zeros((songs, bars))
+    weights[section, np.arange(bars)] = 1 - progress
+    weights[section + 1, np.arange(bars)] = progress
+    return weights
 
 
 def scale_points(weights: Any, songs: int) -> Float[np.ndarray, "song point"]:

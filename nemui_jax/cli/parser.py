@@ -157,18 +157,18 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive(float, zero=True, maximum=config.MAX_TEMPERATURE),
         default=0.0,
         metavar="T",
-        help="draw onsets (0: take the likeliest)",
-    )
-    sample.add_argument(
-        "--path",
-        choices=("line", "norm", "sphere"),
-        default="line",
-        help="interpolation of latents (default: line; sphere: two songs only)",
+        help="draw what comes from where (0: take the best)",
     )
     sample.add_argument("--key", help="key of the output: Eb, F#m, or a song (default: the heaviest song's)")
     sample.add_argument(
-        "--program", type=_program, metavar="P", help="MIDI program 0 to 127 (default: the heaviest song's)"
+        "--program",
+        type=_program,
+        metavar="P",
+        help="MIDI program 0 to 127 for all, without drums (default: the songs')",
     )
+    for factor, text in FACTORS.items():
+        flag = sample.add_argument(f"--{factor}", metavar="SONG", help=f"{text} from this song alone, or by weight")
+        flag.completer = _song_names  # type: ignore[attr-defined]
 
     sample.add_argument("--wav", action="store_true", help="also write the sound")
     sample.add_argument("--png", action="store_true", help="also write a picture (extra: plots)")
@@ -232,6 +232,16 @@ def _path(text: str) -> Path:
     if not text:  # Path("") would be the current folder
         raise argparse.ArgumentTypeError("a path is missing")
     return Path(text)
+
+
+FACTORS = {
+    "harmony": "chords",
+    "melody": "the melody",
+    "rhythm": "all that accompanies",
+    "dynamics": "loudness",
+    "tempo": "the tempo",
+    "instruments": "the instruments",
+}
 
 
 def _seed(text: str) -> int:

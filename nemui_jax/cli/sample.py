@@ -22,7 +22,9 @@ def sample(args: argparse.Namespace) -> None:
     _check_outputs(args)
     run = api.load(args.run, partial(print, flush=True))
     run = dataclasses.replace(run, max_seconds=args.max_seconds)
-    options = api.Options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(api.Options)})
+    factors = api.Factors(**{field.name: getattr(args, field.name) for field in dataclasses.fields(api.Factors)})
+    names = [field.name for field in dataclasses.fields(api.Options) if field.name != "factors"]
+    options = api.Options(**{name: getattr(args, name) for name in names}, factors=factors)
     if args.random:
         count, best = args.count or 1, args.best or args.count or 1
         paths = _out_paths(args.out, [f"{index:03d}-random" for index in range(best)])

@@ -24,7 +24,6 @@ def interpolate(
     weights: Float[np.ndarray, "song block"],
     config: Config,
     *,
-    path: str = "line",
     noise: float = 0.0,
     unit: Float[Any, " latent"] | float = 1.0,
     seed: int = 0,
@@ -32,14 +31,14 @@ def interpolate(
 ) -> GridSong:
     """A mix of songs of one row each, weighted block by block, as long as `weights`; ValueError for more rows.
 
-    It has the clock and the key of the heaviest song. `path` is as in `mix_latents`; Gaussian noise with `noise` times
+    It has the clock and the key of the heaviest song. Gaussian noise with `noise` times
     the variance `unit` squared is added to the row.
     """
     if any(len(song.rows) != 1 for song in songs):
         raise ValueError("only songs of one row are interpolated")
     blocks, heaviest = weights.shape[1], songs[int(weights.sum(1).argmax())].grid
     rows = np.stack([np.repeat(song.rows, blocks, 0) for song in songs])
-    latent = mix_latents(rows, weights, path)
+    latent = mix_latents(rows, weights)
     if noise:
         latent = latent + np.sqrt(noise) * unit * np.random.default_rng(seed).normal(size=latent.shape[1])
     heads = decode_heads(params, latent.astype(np.float32), layout.block_times(blocks), config, decoder)

@@ -1,37 +1,31 @@
-"""The page's requests for music, decoded one stretch at a time, so that playback can start early.
-
-A stretch that begins at a multiple of WINDOW_BLOCKS and is decoded with one more window on either side has the same
-onsets as in the whole piece, because density and harmony depend on no more than that. A song decoded by itself does not
-depend on the weights, so it is decoded once and kept.
-"""
+"""The page's requests for music: each is one song, which is sent slice by slice, from where the page plays on."""
 
 import itertools
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from nemui_jax.config import Config
-from nemui_jax.data import layout, pianoroll
-from nemui_jax.model import decoder
-from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import Song, TempoMap, cut_song
+from nemui_jax.data.grid import GridSong
+from nemui_jax.model.decoder import Params
+from nemui_jax.music.song import Song, cut_song
 from nemui_jax.sampling import prior
-from nemui_jax.sampling.blend import blend_latents, is_single, shift_per_block
-from nemui_jax.sampling.decode import Decoded, LatentTrack, decode_latents, retime_track
-from nemui_jax.sampling.play import play
-from nemui_jax.sampling.select import WINDOW_BLOCKS, DecodedSong, decode_song, select_by_density, select_by_threshold
+from nemui_jax.sampling.arrange import to_song
+from nemui_jax.sampling.decode import LatentSong, decode_song
+from nemui_jax.sampling.mix import AnalyzedSong, analyze, count_bars, mix
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
 MAX_SECONDS = 1200.0
-STRETCH_SECONDS = 12.0  # of the first stretch; later ones are twice as long
-MAX_KEPT = 24  # songs decoded by themselves
+BLOCK_SECONDS = 0.6  # of a slice: the page changes what it plays from one to the next
+STRETCH_BLOCKS = 20  # in the first message; later ones have twice as many
+MAX_KEPT = 256  # songs
 
 
 @dataclass(frozen=True)
@@ -48,14 +42,17 @@ class Recipe:
 
 
 class Piece(NamedTuple):
-    """What is needed to decode any stretch of a recipe's piece."""
+    """A recipe's piece."""
 
-    tracks: Sequence[LatentTrack]
-    weights: Float[np.ndarray, "song block"]
-    latent: Float[np.ndarray, "block latent"]
-    decoded_songs: Sequence[DecodedSong]  # each track decoded by itself
-    shifts: np.ndarray  # semitones to the common key in each block
-    noise: float
+    song: Song
+    songs: Sequence[int]  # that it is made of
+    weights: Float[np.ndarray, "song moment"]
+    shift: int  # semitones to the common key
+
+    @property
+    def blocks(self) -> int:
+        """The number of slices."""
+        return max(math.ceil(self.song.seconds / BLOCK_SECONDS - 1e-9), 1)
 
 
 def read_recipe(data: Any, count: int) -> Recipe:
@@ -95,115 +92,56 @@ def read_recipe(data: Any, count: int) -> Recipe:
 class Player:
     """A run's decoder and songs, with those added on the page. Its methods may be called from several threads."""
 
-    def __init__(self, params: decoder.Params, tracks: Sequence[LatentTrack], config: Config, unit: Any):
-        self.params, self.unit, self.config = params, unit, config
-        # All songs are played at their median tempo, so that all blocks have the same length.
-        lengths = [float(pianoroll.seconds_at(track.steps, track.clock)) / track.steps for track in tracks]
-        self.clock = TempoMap.steady(float(np.median(lengths)) * STEPS_PER_BEAT)
-        self.step_seconds = float(self.clock.beat_seconds[0]) / STEPS_PER_BEAT
-        self.block_seconds = config.model.block_steps * self.step_seconds
-        self.tracks = [self.at_common_tempo(track) for track in tracks]
-        self._decoded_songs: OrderedDict[Any, DecodedSong] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, params: Params, songs: Sequence[LatentSong], config: Config):
+        self.params, self.config, self.songs = params, config, list(songs)
+        self.played = lru_cache(MAX_KEPT)(self._play)
+        self.analyzed = lru_cache(MAX_KEPT)(self._analyze)
+        self._lock = threading.RLock()
 
-    def at_common_tempo(self, track: LatentTrack) -> LatentTrack:
-        """A track at the tempo at which the studio plays all songs."""
-        return retime_track(track, self.clock)
+    def _play(self, index: int) -> GridSong:
+        with self._lock:
+            return decode_song(self.params, self.songs[index], self.config)
 
-    def blocks(self, seconds: float) -> int:
-        """The number of blocks that cover so many seconds."""
-        return max(math.ceil(seconds / self.block_seconds - 1e-9), 1)
+    def _analyze(self, index: int) -> AnalyzedSong:
+        return analyze(self.played(index))
 
-    def parts(self, recipe: Recipe) -> tuple[Sequence[LatentTrack], Float[np.ndarray, "song block"]]:
-        """The tracks of a piece and their weights, block by block."""
-        blocks = self.blocks(recipe.seconds)
-        if recipe.random:
-            return prior.draw_song(self.tracks, self.config, blocks, recipe.seed)
-        moments = np.array(recipe.weights)
-        place = np.linspace(0, 1, blocks) if blocks > 1 else np.zeros(1)
-        at = np.linspace(0, 1, len(moments))
-        weights = np.stack([np.interp(place, at, column) for column in moments.T])
-        used = np.asarray((weights > 0).any(1))
-        return [self.tracks[song] for song, on in zip(recipe.songs, used.tolist(), strict=True) if on], weights[used]
+    def seconds(self, index: int) -> float:
+        """How long a song lasts."""
+        return self.songs[index].grid.source.seconds
 
     def piece(self, recipe: Recipe) -> Piece:
-        """The piece of a recipe, with its latents mixed and its songs decoded."""
-        tracks, weights = self.parts(recipe)
-        blocks, noise = weights.shape[1], prior.NOISE if recipe.random else recipe.noise
-        latent = blend_latents(tracks, weights, self.config, noise=noise, unit=self.unit, seed=recipe.seed)
-        keys = [(recipe.seed, blocks, index) if recipe.random else (id(t), blocks) for index, t in enumerate(tracks)]
-        decoded = [self._decode_song(key, track, blocks) for key, track in zip(keys, tracks, strict=True)]
-        return Piece(tracks, weights, latent, decoded, shift_per_block(tracks, weights, recipe.shift), noise)
-
-    def _decode_song(self, key: Any, track: LatentTrack, blocks: int) -> DecodedSong:
-        with self._lock:
-            if key in self._decoded_songs:
-                self._decoded_songs.move_to_end(key)
-                return self._decoded_songs[key]
-        decoded = decode_song(self.params, track, blocks, self.config)
-        with self._lock:
-            self._decoded_songs[key] = decoded
-            while len(self._decoded_songs) > MAX_KEPT:
-                self._decoded_songs.popitem(last=False)
-        return decoded
-
-    def decode(self, latent: np.ndarray, time: np.ndarray) -> Decoded:
-        return decode_latents(self.params, latent, time, self.config)
-
-    def stretch(self, piece: Piece, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """NOTE and PEDAL events of the blocks from `first`, a multiple of WINDOW_BLOCKS, to before `last`.
-
-        Their times are seconds from the start of the piece.
-        """
-        block = self.config.model.block_steps
-        count = piece.weights.shape[1]
-        start, stop = max(first - WINDOW_BLOCKS, 0), min(last + WINDOW_BLOCKS, count)
-        latent, time = piece.latent[start:stop], layout.block_times(count, self.config.model)[start:stop]
-        weights, decoded = piece.weights[:, start:stop], self.decode(latent, time)
-        alone = is_single(weights) & (piece.noise == 0)
-        if self.config.train.loss == "squared" or alone.all():
-            grid, pedal = select_by_threshold(decoded, self.config)
+        """The piece of a recipe."""
+        if recipe.random:
+            song, used = prior.draw(len(self.songs), self.analyzed, recipe.seed, recipe.seconds, recipe.shift)
+            weights = np.full((len(used), 1), 1 / len(used))
         else:
-            songs = [song.part(start, stop) for song in piece.decoded_songs]
-            grid, pedal = select_by_density(decoded, songs, weights, alone, self.config)
-        grid = grid[(grid["step"] >= (first - start) * block) & (grid["step"] < (last - start) * block)]
-        shifts = piece.shifts[start:stop][grid["step"] // block]
-        notes = pianoroll.to_notes(grid, self.clock, shifts)
-        pedal_events = pianoroll.to_pedal(np.asarray(pedal)[: (last - start) * block], self.clock)
-        for events, names in ((notes, ("onset", "end")), (pedal_events, ("time",))):
-            for name in names:
-                events[name] += start * self.block_seconds
-        begins = first * self.block_seconds
-        before = pedal_events[pedal_events["time"] < begins][-1:].copy()  # the pedal at the start
-        before["time"] = begins
-        return notes, np.concatenate([before, pedal_events[pedal_events["time"] >= begins]])
+            moments = np.array(recipe.weights)
+            heard = (moments > 0).any(0)
+            used, weights = np.array(recipe.songs)[heard].tolist(), moments[:, heard].T
+            song = self._mix(used, weights, recipe)
+        heaviest = used[int(weights.sum(1).argmax())]
+        shift = self.songs[heaviest].grid.shift if recipe.shift is None else recipe.shift
+        return Piece(cut_song(song, recipe.seconds), used, weights, shift)
+
+    def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:
+        if len(songs) == 1 and not recipe.noise:
+            return to_song(self.played(songs[0]), recipe.shift)
+
+        def weigh(bars: int) -> Float[np.ndarray, "song bar"]:
+            place, at = np.linspace(0, 1, bars), np.linspace(0, 1, weights.shape[1])
+            return np.stack([np.interp(place, at, row) for row in weights])
+
+        analyzed = [self.analyzed(index) for index in songs]
+        bars = count_bars(analyzed, recipe.seconds)
+        return mix(analyzed, weigh, bars=bars, shift=recipe.shift, noise=recipe.noise, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
-        windows = max(round(STRETCH_SECONDS / self.block_seconds / WINDOW_BLOCKS), 1) * WINDOW_BLOCKS
-        first = min(max(from_block, 0), count - 1) // WINDOW_BLOCKS * WINDOW_BLOCKS
-        edges = [first, *range(first + windows, count, 2 * windows), count]
-        ahead = list(itertools.pairwise(edges))
-        behind = [(start, min(start + 2 * windows, first)) for start in range(0, first, 2 * windows)]
-        return ahead + behind
-
-    def whole(self, recipe: Recipe) -> Song:
-        """The whole piece as a song, as the command line would write it."""
-        tracks, weights = self.parts(recipe)
-        song = play(
-            self.params,
-            tracks,
-            weights,
-            self.config,
-            shift=recipe.shift,
-            noise=prior.NOISE if recipe.random else recipe.noise,
-            unit=self.unit,
-            seed=recipe.seed,
-        )
-        return cut_song(song, recipe.seconds)
+        first = min(max(from_block, 0), count - 1)
+        edges = [first, *range(first + STRETCH_BLOCKS, count, 2 * STRETCH_BLOCKS), count]
+        behind = [(start, min(start + 2 * STRETCH_BLOCKS, first)) for start in range(0, first, 2 * STRETCH_BLOCKS)]
+        return list(itertools.pairwise(edges)) + behind
 
     def recall(self, index: int) -> Song:
         """A song played back, in the common key."""
-        track = self.tracks[index]
-        blocks = layout.count_blocks(track.steps, self.config.model)
-        return play(self.params, [track], np.ones((1, blocks)), self.config, shift=0)
+        return to_song(self.played(index), shift=0)

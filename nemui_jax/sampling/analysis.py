@@ -1,0 +1,170 @@
+"""What mixing knows of a song: its voices, its harmony, and the units in which it is taken apart."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nemui_jax.data.grid import GridSong
+from nemui_jax.music import harmony
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.sampling.lines import Role, Voice, find_voices
+
+SLOT_STEPS = 3  # a quarter of a beat, the resolution at which harmonies are compared
+REGISTER_SEMITONES = 5
+LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
+
+
+@dataclass(frozen=True)
+class AnalyzedSong:
+    """A song on the grid with what mixing needs of it; it does not depend on the songs it is mixed with.
+
+    A unit is a bar, or a half or less of a bar of more than six beats.
+    """
+
+    song: GridSong
+    voices: tuple[Voice, ...]
+    units: Int[np.ndarray, " unit"]  # the first step of each
+    sounds: Float[np.ndarray, "voice slot 12"]  # 1 where a voice has a pitch class; 0 for drums
+    onsets: Float[np.ndarray, "voice slot register"]  # notes that begin, by REGISTER_SEMITONES; 0 for drums
+    chords: Int[np.ndarray, " beat"]  # as in `harmony.chords`
+    loudness: float  # mean velocity
+
+    @cached_property
+    def unit_steps(self) -> int:
+        """The usual length of a unit."""
+        lengths = np.diff(np.append(self.units, self.song.steps))
+        return int(np.bincount(lengths[:-1] if len(lengths) > 1 else lengths).argmax())
+
+    @cached_property
+    def upbeats(self) -> int:
+        """1 if the first unit is shorter than the usual length, else 0."""
+        return int(len(self.units) > 1 and self.units[1] - self.units[0] < self.unit_steps)
+
+    @cached_property
+    def counts(self) -> Int[np.ndarray, "voice unit"]:
+        """The number of notes of each voice that begin in a window of the usual length at each unit's first step."""
+        return np.stack(
+            [
+                np.searchsorted(voice.notes["step"], self.units + self.unit_steps)
+                - np.searchsorted(voice.notes["step"], self.units)
+                for voice in self.voices
+            ]
+        )
+
+    @property
+    def pitched(self) -> Bool[np.ndarray, " voice"]:
+        """The voices that are not drums."""
+        return np.array([voice.role is not Role.DRUMS for voice in self.voices], bool)
+
+    @cached_property
+    def beats_per_quarter(self) -> float:
+        """Beats for each quarter note; 1 where the clock is not that of the file."""
+        ratio = float(self.song.source.tempo_map.beat_seconds[0] / self.song.clock.beat_seconds[0])
+        same = len(self.song.clock.beat) == len(self.song.source.tempo_map.beat)
+        return ratio if same and ratio in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0) else 1.0
+
+    @cached_property
+    def quarter_seconds(self) -> float:
+        """The mean length of a quarter note."""
+        beats = self.song.steps / STEPS_PER_BEAT
+        return float(self.song.clock.seconds_at(beats)) / beats * self.beats_per_quarter
+
+
+def analyze(song: GridSong) -> AnalyzedSong:
+    """Hears the voices, the harmony and the bars of a song. Takes milliseconds; keep the result."""
+    voices = find_voices(song)
+    slots = song.steps // SLOT_STEPS + 1
+    sounds = np.zeros((len(voices), slots, 12), np.float32)
+    onsets = np.zeros((len(voices), slots, 128 // REGISTER_SEMITONES + 2), np.float32)
+    for index, voice in enumerate(voices):
+        if voice.role is not Role.DRUMS:
+            sounds[index] = _sounding(voice.notes, slots)
+            onsets[index] = _beginning(voice.notes, slots)
+    pitched = [part.notes for part in song.parts if not part.is_drums]
+    notes = np.concatenate(pitched) if pitched else song.parts[0].notes[:0]
+    strong = np.unique(np.concatenate([song.bars, _units(song)])) // STEPS_PER_BEAT
+    everything = [part.notes["velocity"] for part in song.parts]
+    return AnalyzedSong(
+        song=song,
+        voices=voices,
+        units=_units(song),
+        sounds=sounds,
+        onsets=onsets,
+        chords=harmony.chords(
+            notes["step"] / STEPS_PER_BEAT,
+            notes["end"] / STEPS_PER_BEAT,
+            notes["pitch"].astype(np.int64),
+            song.steps // STEPS_PER_BEAT + 1,
+            np.unique(np.concatenate([strong, strong + 2])),
+        ),
+        loudness=float(np.concatenate(everything).mean()) if sum(map(len, everything)) else 64.0,
+    )
+
+
+def _units(song: GridSong) -> Int[np.ndarray, " unit"]:
+    """The bars, long ones taken apart at beats; the first begins at the first step."""
+    bars = np.unique(np.maximum(song.bars, 0)) if len(song.bars) else np.zeros(1, np.int64)
+    found = []
+    for start, end in zip(bars, np.append(bars[1:], max(song.steps, bars[-1] + 1)), strict=True):
+        pieces = -(-(end - start) // LONGEST_UNIT_STEPS)
+        beats = -(-(end - start) // (pieces * STEPS_PER_BEAT))
+        found.append(np.arange(start, end, max(beats, 1) * STEPS_PER_BEAT))
+    return np.concatenate(found)
+
+
+def _sounding(notes: np.ndarray, slots: int) -> Float[np.ndarray, "slot 12"]:
+    first = np.minimum((notes["step"] + SLOT_STEPS // 2) // SLOT_STEPS, slots - 1)
+    last = np.clip((notes["end"] + SLOT_STEPS // 2) // SLOT_STEPS, first + 1, slots)
+    changes = np.zeros((slots + 1, 12), np.float32)
+    np.add.at(changes, (first, notes["pitch"] % 12), 1)
+    np.add.at(changes, (last, notes["pitch"] % 12), -1)
+    return np.minimum(np.cumsum(changes, 0)[:-1], 1)
+
+
+def _beginning(notes: np.ndarray, slots: int) -> Float[np.ndarray, "slot register"]:
+    """The onsets in each slot and register; one between two registers counts for both in part."""
+    slot = np.minimum((notes["step"] + SLOT_STEPS // 2) // SLOT_STEPS, slots - 1)
+    register, rest = np.divmod(np.clip(notes["pitch"].astype(int), 0, 127), REGISTER_SEMITONES)
+    onsets = np.zeros((slots, 128 // REGISTER_SEMITONES + 2), np.float32)
+    np.add.at(onsets, (slot, register), 1 - rest / REGISTER_SEMITONES)
+    np.add.at(onsets, (slot, register + 1), rest / REGISTER_SEMITONES)
+    return onsets
+
+
+def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
+    """The song counted in beats that are `factor` times as short, so that each of its beats becomes `factor` beats."""
+    if factor == 1:
+        return analyzed
+
+    def longer(notes: np.ndarray) -> np.ndarray:
+        notes = notes.copy()
+        for name in ("step", "end", "timing"):
+            notes[name] *= factor
+        return notes
+
+    song = analyzed.song
+    parts = tuple(replace(part, notes=longer(part.notes)) for part in song.parts)
+    return replace(
+        analyzed,
+        song=replace(
+            song,
+            parts=parts,
+            steps=song.steps * factor,
+            clock=song.clock.counted(float(factor)),
+            bars=song.bars * factor,
+        ),
+        voices=tuple(voice._replace(notes=longer(voice.notes)) for voice in analyzed.voices),
+        units=analyzed.units * factor,
+        sounds=np.repeat(analyzed.sounds, factor, 1),
+        onsets=_spaced(analyzed.onsets, factor),
+        chords=np.repeat(analyzed.chords, factor),
+    )
+
+
+def _spaced(onsets: Float[np.ndarray, "voice slot register"], factor: int) -> Float[np.ndarray, "voice more register"]:
+    """The onsets on every `factor`-th slot."""
+    spaced = np.zeros((onsets.shape[0], onsets.shape[1] * factor, onsets.shape[2]), np.float32)
+    spaced[:, ::factor] = onsets
+    return spaced

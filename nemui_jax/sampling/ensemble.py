@@ -1,0 +1,215 @@
+"""The parts of a mix: which instruments there are, on which channels, with which settings at each time."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from nemui_jax.data.grid import GridPart
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, SUSTAIN, Part, TempoMap
+from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.passages import Passage, merged
+from nemui_jax.sampling.plan import Plan
+
+MOST_PITCHED = 15  # channels beside that of the drums
+NEUTRAL = {1: 0, 7: 100, 10: 64, 11: 127, SUSTAIN: 0, 66: 0, 67: 0, PITCH_BEND: 0, PRESSURE: 0}  # of a new channel
+DATA_ENTRY, PARAMETER = (6, 38), (98, 99, 100, 101)  # what sets bend ranges and the like, in an order that counts
+Owner = tuple[int, int]  # a song and the index of its part
+
+
+@dataclass
+class Chair:
+    """One instrument of a mix, with all that it plays."""
+
+    owners: set[Owner]
+    program: int
+    channel: int
+    name: str
+    played: list[tuple[Passage, np.ndarray]] = field(default_factory=list)  # GRID notes
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether its pitches are drums."""
+        return self.channel == DRUM_CHANNEL
+
+    @property
+    def heard(self) -> int:
+        """How much is heard of it: the sum of its velocities."""
+        return sum(int(notes["velocity"].sum()) for _, notes in self.played)
+
+
+def seat_players(
+    plan: Plan,
+    songs: Sequence[AnalyzedSong],
+    played: Sequence[tuple[Passage, np.ndarray]],
+    instruments_of: Callable[[Passage], int | None],
+    program: int | None,
+) -> tuple[list[Chair], tuple[str, ...]]:
+    """The instruments of a mix, and warnings about those that are left out.
+
+    Parts that answer each other share an instrument if they have the same program. `instruments_of` may name a song
+    whose instrument takes a passage instead of its own, where it has one for that voice. With a `program` all pitched
+    parts are one. Where there are more than MOST_PITCHED instruments the least heard go to one they answer, or are
+    left out.
+    """
+    group = _groups(plan, songs)
+    chairs: dict[tuple, Chair] = {}
+    for passage, notes in played:
+        if not len(notes):
+            continue
+        owner = _owner(plan, songs, passage, instruments_of(passage))
+        part = songs[owner[0]].song.parts[owner[1]].source
+        number = part.program if program is None or part.is_drums else program
+        key = (part.is_drums, number, group[owner] if program is None and not part.is_drums else 0)
+        if key not in chairs:
+            chairs[key] = Chair(set(), number, part.channel, part.name)
+        chairs[key].owners.add(owner)
+        chairs[key].played.append((passage, notes))
+    kept, warnings = _limited(chairs)
+    return _with_channels(kept), warnings
+
+
+def _groups(plan: Plan, songs: Sequence[AnalyzedSong]) -> dict[Owner, int]:
+    """A number for each part; parts of which voices answer each other have the same."""
+    group = {(number, index): 0 for number, song in enumerate(songs) for index in range(len(song.song.parts))}
+    group = {owner: index for index, owner in enumerate(group)}
+    for seat in plan.seats:
+        numbers = [
+            group[number, songs[number].voices[voice].part]
+            for number, voice in enumerate(seat.voices[: len(songs)])
+            if voice is not None
+        ]
+        group = {owner: numbers[0] if number in numbers else number for owner, number in group.items()}
+    return group
+
+
+def _owner(plan: Plan, songs: Sequence[AnalyzedSong], passage: Passage, wanted: int | None) -> Owner:
+    voice = None if wanted is None else plan.seats[passage.seat].voices[wanted]
+    if wanted is None or voice is None:
+        return passage.song, songs[passage.song].voices[passage.voice].part
+    return wanted, songs[wanted].voices[voice].part
+
+
+def _limited(chairs: Mapping[tuple, Chair]) -> tuple[list[Chair], tuple[str, ...]]:
+    """All chairs, or MOST_PITCHED of them and the drums, and what became of the others."""
+    pitched = sorted((key for key, chair in chairs.items() if not chair.is_drums), key=lambda key: chairs[key].heard)
+    left_out = 0
+    surplus = pitched[: max(len(pitched) - MOST_PITCHED, 0)]
+    kept = {key: chair for key, chair in chairs.items() if key not in surplus}
+    for key in surplus:
+        partners = [other for other in kept if other[0] == key[0] and other[2] == key[2]]
+        if partners:
+            partner = kept[max(partners, key=lambda other: chairs[other].heard)]
+            partner.played += chairs[key].played
+        else:
+            left_out += 1
+    warnings = []
+    if len(surplus) > left_out:
+        warnings.append(f"{len(surplus) - left_out} of the least heard parts are played by another song's instrument")
+    if left_out:
+        warnings.append(f"{left_out} of the least heard parts are left out: there are {MOST_PITCHED} channels for them")
+    return list(kept.values()), tuple(warnings)
+
+
+def _with_channels(chairs: list[Chair]) -> list[Chair]:
+    """The chairs, each pitched one with a channel of its own: as in its song, if that is free."""
+    taken: set[int] = set()
+    free = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+    for chair in sorted(chairs, key=lambda chair: (chair.is_drums, -chair.heard)):
+        if not chair.is_drums:
+            if chair.channel in taken:
+                chair.channel = next(channel for channel in free if channel not in taken)
+            taken.add(chair.channel)
+    return sorted(chairs, key=lambda chair: (chair.is_drums, chair.channel, chair.program))
+
+
+class Reach(NamedTuple):
+    """A stretch of the mix in which a chair has the settings of one part, from one place on."""
+
+    owner: Owner
+    start: int  # step of the mix
+    end: int
+    source: int  # step of the song
+
+
+def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np.ndarray:
+    """CONTROL events: in each stretch the settings and curves of the part with the most notes in it.
+
+    Where another part begins to play, what differs in it is set anew, before its first note.
+    """
+    in_force = dict(NEUTRAL)
+    events: list[tuple[float, int, int]] = []
+    steps = {owner: _control_steps(songs[owner[0]], songs[owner[0]].song.parts[owner[1]]) for owner in chair.owners}
+    moved = {int(number) for owner in chair.owners for number in np.unique(steps[owner][1]["controller"])}
+    for reach in _reaches(chair, songs):
+        at, found = steps[reach.owner]
+        before = found[: np.searchsorted(at, reach.source, side="right" if reach.start == 0 else "left")]
+        wanted = {number: NEUTRAL[number] for number in moved if number in NEUTRAL}
+        wanted |= {int(event["controller"]): int(event["value"]) for event in before}
+        time = float(clock.seconds_at(reach.start / STEPS_PER_BEAT))
+        parameters = [(time, *_event(event)) for event in before if event["controller"] in (*PARAMETER, *DATA_ENTRY)]
+        if parameters and in_force.get(-1) != hash(tuple(one[1:] for one in parameters)):
+            events += parameters
+            in_force[-1] = hash(tuple(one[1:] for one in parameters))
+        for number, value in sorted(wanted.items()):
+            if number not in (*PARAMETER, *DATA_ENTRY) and in_force.get(number) != value:
+                events.append((time, number, value))
+        in_force |= wanted
+        inside = slice(len(before), int(np.searchsorted(at, reach.source + reach.end - reach.start)))
+        times = clock.seconds_at((at[inside] - reach.source + reach.start) / STEPS_PER_BEAT)
+        for when, event in zip(np.maximum(times, 0).tolist(), found[inside], strict=True):
+            events.append((when, *_event(event)))
+            in_force[int(event["controller"])] = int(event["value"])
+    array = np.array(events, CONTROL) if events else np.empty(0, CONTROL)
+    return array[np.argsort(array["time"], kind="stable")]
+
+
+def _event(event: Any) -> tuple[int, int]:
+    return int(event["controller"]), int(event["value"])
+
+
+def _control_steps(song: AnalyzedSong, part: GridPart) -> tuple[Float[np.ndarray, " event"], np.ndarray]:
+    """The controls of a part, and the steps at which they fall."""
+    found = part.source.controls
+    return song.song.clock.beats_at(found["time"]) * STEPS_PER_BEAT, found
+
+
+def _reaches(chair: Chair, songs: Sequence[AnalyzedSong]) -> list[Reach]:
+    """The stretches of a chair, in order, without gaps between those that have notes."""
+    notes_of: dict[tuple[int, int], dict[tuple[Owner, int], int]] = {}
+    for passage, notes in chair.played:
+        part = songs[passage.song].voices[passage.voice].part
+        key = (passage.start, passage.start + passage.steps)
+        counts = notes_of.setdefault(key, {})
+        place = ((passage.song, part), passage.source)
+        counts[place] = counts.get(place, 0) + len(notes)
+    edges = sorted({edge for span in notes_of for edge in span})
+    found: list[Reach] = []
+    for start, end in itertools.pairwise(edges):
+        heard: dict[tuple[Owner, int], int] = {}
+        for (first, last), counts in notes_of.items():
+            if first <= start and end <= last:
+                for (owner, source), count in counts.items():
+                    if owner in chair.owners:
+                        heard[owner, source + start - first] = heard.get((owner, source + start - first), 0) + count
+        if not heard:
+            continue
+        (owner, source), _ = max(heard.items(), key=lambda item: item[1])
+        last = found[-1] if found else None
+        if last and last.owner == owner and last.end == start and last.source + last.end - last.start == source:
+            found[-1] = last._replace(end=end)
+        else:
+            found.append(Reach(owner, start, end, source))
+    return found
+
+
+def to_part(
+    chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap, notes: Callable[[np.ndarray], np.ndarray]
+) -> Part:
+    """The chair as a part of a song; `notes` makes NOTE of GRID."""
+    grid = merged([played for _, played in chair.played])
+    return Part(notes(grid), chair.program, chair.channel, chair.name, controls(chair, songs, clock))

@@ -1,0 +1,151 @@
+"""Where in a song there are bars that fit what others play: a path of least cost through its units.
+
+Nothing is composed here. A song has enough bars of its own for nearly any harmony, and a bar that its composer wrote,
+looked up where it fits and left as it is, is better music than one whose notes were moved.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
+
+SHIFTS = np.arange(-6, 6)  # semitones by which a looked-up unit may be transposed
+
+
+class Costs(NamedTuple):
+    """What a path through a song costs, per unit of about a bar."""
+
+    clash: float = 4.0  # for a semitone with what sounds already, all the time
+    harmony: float = 3.0  # for pitch classes that are wholly unlike those of the song that leads
+    texture: float = 2.0  # for onsets that are wholly unlike those they replace, in rhythm and register
+    density: float = 0.5  # for e times as many notes as wanted, or as few
+    jump: float = 2.0  # where a unit does not follow the last one
+    phrase: float = 0.3  # for a jump to another place in the phrase
+    shift: float = 0.1  # for each semitone of transposition
+    key: float = 0.6  # for a change of transposition
+
+
+COSTS = Costs()
+PHRASE_UNITS = 4
+
+
+class Frame(NamedTuple):
+    """What a song is looked up for: what sounds already in each unit of the mix, and how much is wanted."""
+
+    sounds: Float[np.ndarray, "unit slot 12"]  # of the voices that have been chosen
+    harmony: Float[np.ndarray, "unit slot 12"]  # of the whole song that leads
+    replaced: Float[np.ndarray, "unit slot register"]  # onsets of the voices of the song that leads that do not sound
+    activity: Float[np.ndarray, " unit"]  # notes in the unit of the song that leads, over its mean
+    slots: Int[np.ndarray, " unit"]  # the unit's length; what is beyond is silent
+
+
+def windows(sounds: Float[np.ndarray, "slot value"], starts: Int[np.ndarray, " unit"], slots: int) -> np.ndarray:
+    """The slots from each first step on: [unit, slot, value], zero beyond the song and for negative starts."""
+    index = starts[:, None] // SLOT_STEPS + np.arange(slots)
+    found = sounds[np.clip(index, 0, len(sounds) - 1)]
+    found[(index >= len(sounds)) | (index < 0)] = 0
+    return found
+
+
+def look_up(
+    song: AnalyzedSong,
+    used: Bool[np.ndarray, "voice unit"],
+    frame: Frame,
+    forbidden: Bool[np.ndarray, "unit place"] | None = None,
+    temperature: float = 0.0,
+    rng: np.random.Generator | None = None,
+    costs: Costs = COSTS,
+) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
+    """The unit of the song and the transposition for each unit of a mix in which the voices `used` are to sound.
+
+    `forbidden` places are taken only where there are no others. With a temperature costs are changed at random.
+    """
+    cost = _place_costs(song, used, frame, costs)
+    if forbidden is not None:
+        cost += 100 * forbidden[:, :, None]
+    if temperature and rng is not None:
+        cost += temperature * rng.gumbel(size=cost.shape).astype(np.float32)
+    place, shift = _cheapest_path(cost, following(song), costs)
+    return place, SHIFTS[shift]
+
+
+def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
+    """The unit that follows each one in a mix: the one that begins nearest to its end after the usual length."""
+    units, length = song.units, song.unit_steps
+    after = np.clip(np.searchsorted(units, units + length - length // 2), 0, len(units))
+    after = np.maximum(after, np.arange(len(units)) + 1)
+    return np.where(after >= len(units), -1, after)
+
+
+def _place_costs(
+    song: AnalyzedSong, used: Bool[np.ndarray, "voice unit"], frame: Frame, costs: Costs
+) -> Float[np.ndarray, "unit place shift"]:
+    """The cost of each place and transposition in each unit, 0 where the song does not sound."""
+    count, slots = frame.sounds.shape[:2]
+    cost = np.zeros((count, len(song.units), len(SHIFTS)), np.float32)
+    busy = frame.slots[:, None] > np.arange(slots)
+    chroma = unit_length(
+        windows(song.sounds[song.pitched].sum(0), song.units, slots).reshape(len(song.units), -1, 4, 12).sum(2)
+    )
+    wanted_chroma = unit_length((frame.harmony * busy[:, :, None]).reshape(count, -1, 4, 12).sum(2))
+    beats = np.maximum((wanted_chroma.any(2)).sum(1), 1)
+    near = (np.roll(frame.sounds, 1, 2) + np.roll(frame.sounds, -1, 2)) * busy[:, :, None]
+    means = song.counts.mean(1)
+    replaced = unit_length((frame.replaced * busy[:, :, None]).reshape(count, -1))
+    for pattern in np.unique(used, axis=1).T:
+        rows = np.flatnonzero((used == pattern[:, None]).all(0))
+        if not pattern.any():
+            continue
+        voices = windows(song.sounds[pattern].sum(0), song.units, slots)
+        counts = song.counts[pattern].sum(0)
+        wanted = frame.activity[rows] * means[pattern].sum()
+        spread = np.abs(np.log((counts + 1) / (wanted[:, None] + 1)))
+        texture = unit_length(windows(song.onsets[pattern].sum(0), song.units, slots).reshape(len(voices), -1))
+        unlike = 1 - replaced[rows] @ texture.T
+        for index, shift in enumerate(SHIFTS):
+            clash = near[rows].reshape(len(rows), -1) @ np.roll(voices, shift, 2).reshape(len(voices), -1).T
+            like = wanted_chroma[rows].reshape(len(rows), -1) @ np.roll(chroma, shift, 2).reshape(len(chroma), -1).T
+            cost[rows, :, index] = (
+                costs.clash * clash / frame.slots[rows, None]
+                + costs.harmony * (1 - like / beats[rows, None])
+                + costs.density * spread
+                + costs.texture * unlike
+                + costs.shift * abs(shift)
+            )
+    return cost
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Vectors along the last axis scaled to length 1; those of length 0 stay as they are."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def _cheapest_path(
+    cost: Float[np.ndarray, "unit place shift"], after: Int[np.ndarray, " place"], costs: Costs
+) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
+    """Place and index of the shift in each unit, by dynamic programming."""
+    count, places, shifts = cost.shape
+    state = np.arange(places * shifts).reshape(places, shifts)
+    before = np.full(places, -1)  # the place that each one follows
+    before[after[after >= 0]] = np.flatnonzero(after >= 0)
+    phase = np.arange(places) % PHRASE_UNITS
+    total, came_from = cost[0], []
+    for unit in range(1, count):
+        best_place = total.argmin(0)
+        lowest = total[best_place, np.arange(shifts)]
+        overall = int(lowest.argmin())
+        origin = np.where(lowest <= lowest[overall] + costs.key, np.arange(shifts), overall)
+        jump = np.minimum(lowest, lowest[overall] + costs.key) + costs.jump
+        jumped = jump[None] + costs.phrase * (phase != unit % PHRASE_UNITS)[:, None]
+        back = np.broadcast_to(state[best_place[origin], origin], (places, shifts))
+        stayed = np.where(before[:, None] >= 0, total[before], np.inf)
+        stays = stayed <= jumped
+        came_from.append(np.where(stays, state[before], back))
+        total = np.where(stays, stayed, jumped) + cost[unit]
+    path = [int(total.argmin())]
+    for back in came_from[::-1]:
+        path.append(int(back.ravel()[path[-1]]))
+    place, shift = np.divmod(np.array(path[::-1]), shifts)
+    return place, shift

@@ -1,0 +1,234 @@
+"""Mixes of songs: one harmony at a time, lines that stay lines, and a song to each voice by its weight.
+
+analyze(song) -> what mixing knows of a song, to be kept
+mix([first, second], weigh) -> a Song
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nemui_jax.data import pianoroll
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.song import METER, Song, TempoMap
+from nemui_jax.sampling import ensemble
+from nemui_jax.sampling.analysis import AnalyzedSong, analyze, stretch
+from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
+from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
+
+__all__ = ["AnalyzedSong", "Factors", "analyze", "mix", "recall"]
+
+QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
+Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The song, or the songs' weights, for a factor that does not go with the weights of the mix."""
+
+    harmony: int | Sequence[float] | None = None
+    melody: int | Sequence[float] | None = None
+    rhythm: int | Sequence[float] | None = None  # who plays all that accompanies
+    dynamics: int | Sequence[float] | None = None
+    tempo: int | Sequence[float] | None = None
+    instruments: int | Sequence[float] | None = None
+
+    def of(self, name: str, weights: Float[np.ndarray, "song bar"]) -> Float[np.ndarray, "song bar"]:
+        """The songs' weights for one factor, given those of the mix."""
+        value = getattr(self, name)
+        if value is None:
+            return weights
+        if isinstance(value, int):
+            value = np.arange(len(weights)) == value
+        chosen = np.asarray(value, float)
+        return np.repeat((chosen / chosen.sum())[:, None], weights.shape[1], 1)
+
+    @property
+    def given(self) -> bool:
+        """Whether any factor has weights of its own."""
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+
+def mix(
+    songs: Sequence[AnalyzedSong],
+    weigh: Weigh,
+    *,
+    bars: int | None = None,
+    factors: Factors = Factors(),
+    shift: int | None = None,
+    program: int | None = None,
+    noise: float = 0.0,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Song:
+    """A mix of songs. `weigh(n)` gives their weights in each of n bars; a bar's weights add up to 1.
+
+    The song with the largest total weight gives the meter, the number of bars (unless `bars` is given; it starts again
+    where it ends) and the name. Pitches are moved to the key of the heaviest song, or down by `shift` semitones from
+    the common key. With a `program` all pitched parts are one instrument. `noise` from 0 to 1 is the share of the
+    accompaniment that is taken from other places of the same song; a `temperature` makes the choice of places
+    random, by `seed`. Where one song has all the weight it is played as it is.
+    """
+    if bars is None:
+        first = weigh(max(len(song.units) for song in songs))
+        bars = len(songs[int(first.sum(1).argmax())].units)
+    weights = np.asarray(weigh(bars), float)
+    heaviest = int(weights.sum(1).argmax())
+    plain = not (factors.given or noise or temperature) and shift is None and program is None
+    if plain and (weights[heaviest] == 1).all() and bars == len(songs[heaviest].units):
+        return recall(songs[heaviest])
+    songs, beats_per_quarter = _in_common_beats(songs, heaviest)
+    reference = songs[heaviest]
+    units = timeline(reference, bars)
+    plan = _plan(songs, heaviest, units, weights, factors, noise, temperature, seed)
+    clock = mixed_clock(plan, songs, factors.of("tempo", weights))
+    played = _played(plan, songs, factors.of("dynamics", weights))
+    phrase = phrase_of_units(units, reference)
+    heaviest_of_unit = _per_phrase(weights, phrase).argmax(0)[phrase]
+    shifts = np.array([song.song.shift for song in songs])[heaviest_of_unit] if shift is None else np.full(bars, shift)
+
+    def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
+        unit = np.clip(np.searchsorted(units, grid["step"], side="right") - 1, 0, bars - 1)
+        return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
+
+    chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights), program)
+    parts = tuple(
+        ensemble.to_part(chair, songs, clock, lambda grid, chair=chair: to_notes(grid, not chair.is_drums))
+        for chair in chairs
+    )
+    return Song(
+        parts=parts,
+        tempo_map=clock.counted(1 / beats_per_quarter),
+        meters=_meters(reference, clock, int(units[-1])),
+        name=reference.song.source.name or reference.song.name,
+        warnings=warnings,
+    )
+
+
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
+    units = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
+    shortest = min(units) * min(song.quarter_seconds for song in songs)
+    return math.ceil(1.1 * seconds / shortest) + 2
+
+
+def recall(analyzed: AnalyzedSong) -> Song:
+    """The song itself, with its own clock, settings, meters and texts."""
+    song = analyzed.song
+    parts = tuple(
+        replace(part.source, notes=pianoroll.to_notes(part.notes, song.clock, 0 if part.is_drums else song.shift))
+        for part in song.parts
+    )
+    return replace(song.source, parts=parts)
+
+
+def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:
+    """The songs with as many beats a quarter note as each other, and that number.
+
+    Notated values meet: a quarter note of one is a quarter note of the other. Where quarter notes differ more than
+    QUARTERS_MEET in length, beats meet instead.
+    """
+    seconds = [song.quarter_seconds for song in songs]
+    counts = [song.beats_per_quarter for song in songs]
+    near = [max(one, seconds[heaviest]) / min(one, seconds[heaviest]) < QUARTERS_MEET for one in seconds]
+    most = max(count for count, meets in zip(counts, near, strict=True) if meets)
+    factors = [round(most / count) if meets else 1 for count, meets in zip(counts, near, strict=True)]
+    return [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)], most
+
+
+def _per_phrase(
+    weights: Float[np.ndarray, "song bar"], phrase: Int[np.ndarray, " bar"]
+) -> Float[np.ndarray, "song phrase"]:
+    """The mean weights of each phrase."""
+    sums = np.stack([np.bincount(phrase, row) for row in weights])
+    return sums / np.bincount(phrase)
+
+
+def _plan(
+    songs: Sequence[AnalyzedSong],
+    heaviest: int,
+    units: Int[np.ndarray, " unit_and_end"],
+    weights: Float[np.ndarray, "song bar"],
+    factors: Factors,
+    noise: float,
+    temperature: float,
+    seed: int,
+) -> Plan:
+    phrase = phrase_of_units(units, songs[heaviest])
+    melody, rhythm, harmony = (
+        _per_phrase(factors.of(name, weights), phrase) for name in ("melody", "rhythm", "harmony")
+    )
+    if noise:
+        nothing = np.zeros_like(melody)
+        melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
+        rhythm = np.concatenate([(1 - noise) * rhythm, noise * rhythm])
+    everyone = [*songs, *songs] if noise else list(songs)
+    chosen = Weights(melody, rhythm, None if factors.harmony is None else harmony)
+    return make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
+
+
+def _played(
+    plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]
+) -> list[tuple[Passage, np.ndarray]]:
+    """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony."""
+    everyone = [songs[number % len(songs)] for number in range(len(plan.place))]
+    loudness = np.array([song.loudness for song in songs])
+    target = loudness @ weights
+    chord = lead_chords(plan, everyone)
+    found = [(passage, take(passage, everyone)) for passage in passages(plan, everyone)]
+    leading = [notes for passage, notes in found if _leads(plan, passage) and not _is_drums(plan, passage)]
+    sounding = sounding_roll(merged(leading), int(plan.units[-1]))
+    played = []
+    for passage, notes in found:
+        if not _leads(plan, passage) and not _is_drums(plan, passage):
+            notes = fit_to_harmony(notes, sounding, chord)
+        number = passage.song % len(songs)
+        louder = target[passage.first : passage.last].mean() - loudness[number]
+        notes["velocity"] = np.clip(np.round(notes["velocity"] + louder), 1, 127)
+        played.append((passage._replace(song=number), notes))
+    return played
+
+
+def _leads(plan: Plan, passage: Passage) -> bool:
+    return bool(plan.leader[passage.first] == passage.song)
+
+
+def _is_drums(plan: Plan, passage: Passage) -> bool:
+    return plan.seats[passage.seat].role.name == "DRUMS"
+
+
+def _instruments_of(
+    plan: Plan, factors: Factors, weights: Float[np.ndarray, "song bar"]
+) -> Callable[[Passage], int | None]:
+    """The song whose instrument takes a passage; None for its own."""
+    if factors.instruments is None:
+        return lambda passage: None
+    wanted = factors.of("instruments", weights)[:, 0]
+    return lambda passage: int(wanted.argmax())
+
+
+def mixed_clock(plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]) -> TempoMap:
+    """The clock of a mix: a step lasts the weighted geometric mean of its lengths where the songs are drawn from."""
+    steps = np.arange(int(plan.units[-1]))
+    unit = np.searchsorted(plan.units, steps, side="right") - 1
+    log_seconds = np.zeros(len(steps))
+    for number, song in enumerate(songs):
+        length = song.song.steps
+        step_seconds = np.diff(pianoroll.seconds_at(np.arange(length + 1), song.song.clock))
+        place = plan.place[number, unit]
+        source = np.where(place >= 0, song.units[place] + steps - plan.units[unit], 0) % length
+        log_seconds += weights[number, unit] * np.log(step_seconds[source])
+    seconds = np.concatenate([[0.0], np.cumsum(np.exp(log_seconds))])
+    return TempoMap.through(np.arange(len(steps) + 1) / STEPS_PER_BEAT, seconds)
+
+
+def _meters(reference: AnalyzedSong, clock: TempoMap, steps: int) -> Any:
+    """The meters of the song that gives the bars, on the same beats of the mix."""
+    meters = reference.song.source.meters.copy()
+    beats = np.maximum(np.round(reference.song.clock.beats_at(meters["time"]), 6), 0)
+    meters["time"] = clock.seconds_at(beats)
+    return meters[beats * STEPS_PER_BEAT < steps] if len(meters) else np.empty(0, METER)

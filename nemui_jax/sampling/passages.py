@@ -1,0 +1,134 @@
+"""The passages of a plan: stretches of a voice that one song plays without a break, and their notes."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from nemui_jax.data.pianoroll import GRID
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.harmony import NO_CHORD, TRIADS
+from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.lines import Role
+from nemui_jax.sampling.plan import Plan
+
+FARTHEST_MOVE = 2  # semitones to the nearest tone of a triad, at most
+CLASHES = (1, 11, 13)  # semitones
+LONG_CLASH_STEPS = 6  # shorter ones pass
+
+
+class Passage(NamedTuple):
+    """Units of the mix in which a voice of a song goes on from one unit to the next."""
+
+    seat: int
+    song: int
+    voice: int
+    first: int  # unit of the mix
+    last: int  # the one after its last
+    start: int  # step of the mix
+    steps: int
+    source: int  # step of the song
+    shift: int
+
+
+def passages(plan: Plan, songs: Sequence[AnalyzedSong]) -> Iterator[Passage]:
+    """The passages of all seats."""
+    for number, (seat, player) in enumerate(zip(plan.seats, plan.player, strict=True)):
+        for song, analyzed in enumerate(songs):
+            voice = seat.voices[song]
+            if voice is None:
+                continue
+            source = np.where(plan.place[song] >= 0, analyzed.units[plan.place[song]], -1)
+            plays = (player == song) & (source >= 0)
+            drift = source - plan.units[:-1]
+            goes_on = plays[1:] & plays[:-1] & (np.diff(drift) == 0) & (np.diff(plan.shift[song]) == 0)
+            begins = np.flatnonzero(plays & ~np.append(False, goes_on))
+            ends = np.flatnonzero(plays & ~np.append(goes_on, False)) + 1
+            for first, last in zip(begins.tolist(), ends.tolist(), strict=True):
+                start, end = int(plan.units[first]), int(plan.units[last])
+                shift = 0 if seat.role is Role.DRUMS else int(plan.shift[song, first])
+                yield Passage(number, song, voice, first, last, start, end - start, int(source[first]), shift)
+
+
+def take(passage: Passage, songs: Sequence[AnalyzedSong]) -> np.ndarray:
+    """The GRID notes of a passage, on the steps of the mix; none sounds beyond its end."""
+    voice = songs[passage.song].voices[passage.voice]
+    steps = voice.notes["step"]
+    first, last = np.searchsorted(steps, (passage.source, passage.source + passage.steps))
+    notes = voice.notes[first:last].copy()
+    notes["end"] = np.minimum(notes["end"], passage.source + passage.steps)
+    notes["step"] += passage.start - passage.source
+    notes["end"] += passage.start - passage.source
+    notes["pitch"] += passage.shift
+    return notes
+
+
+def lead_chords(plan: Plan, songs: Sequence[AnalyzedSong]) -> Int[np.ndarray, " beat"]:
+    """The chord of each beat of a mix: that of the song that leads."""
+    beats = np.arange(-(-int(plan.units[-1]) // STEPS_PER_BEAT)) * STEPS_PER_BEAT
+    unit = np.clip(np.searchsorted(plan.units, beats, side="right") - 1, 0, len(plan.leader) - 1)
+    found = np.full(len(beats), NO_CHORD)
+    for number, song in enumerate(songs):
+        place = plan.place[number, unit]
+        leads = (plan.leader[unit] == number) & (place >= 0)
+        beat = (song.units[place] + beats - plan.units[unit]) // STEPS_PER_BEAT
+        found[leads] = song.chords[np.minimum(beat, len(song.chords) - 1)][leads]
+    return found
+
+
+def fit_to_harmony(
+    notes: np.ndarray, sounding: Int[np.ndarray, "step_and_one pitch"], chord: Int[np.ndarray, " beat"]
+) -> np.ndarray:
+    """GRID notes, those that clash with what others play moved to the nearest tone of the beat's chord.
+
+    `sounding` is the others' `sounding_roll`. A note clashes where another sounds with it a minor second, a major
+    seventh or a minor ninth away for half a beat. A note that is in the chord stays. Where two notes of one step would
+    be on one pitch, one of them is left out.
+    """
+    of_beat = chord[np.minimum(notes["step"] // STEPS_PER_BEAT, len(chord) - 1)]
+    inside = (of_beat == NO_CHORD) | (TRIADS[np.minimum(of_beat, NO_CHORD - 1), notes["pitch"] % 12] > 0)
+    moves = clashing(notes, sounding) & ~inside
+    if not moves.any():
+        return notes
+    notes = notes.copy()
+    tones = TRIADS[of_beat[moves]]
+    order = [0] + [sign * size for size in range(1, FARTHEST_MOVE + 1) for sign in (-1, 1)]
+    classes = notes["pitch"][moves].astype(int)
+    fits = np.stack([tones[np.arange(len(tones)), (classes + move) % 12] for move in order])
+    notes["pitch"][moves] += np.array(order)[fits.argmax(0)].astype(np.int16)
+    _, kept = np.unique(np.stack([notes["step"], notes["pitch"]]), axis=1, return_index=True)
+    return notes[np.sort(kept)]
+
+
+def clashing(notes: np.ndarray, sounding: Int[np.ndarray, "step_and_one pitch"]) -> Bool[np.ndarray, " note"]:
+    """Which notes sound together with another a clashing interval away, for LONG_CLASH_STEPS or more."""
+    last = len(sounding) - 1
+    start, end = np.minimum(notes["step"], last), np.minimum(notes["end"], last)
+    found = np.zeros(len(notes), bool)
+    for interval in CLASHES:
+        for sign in (-1, 1):
+            pitch = np.clip(notes["pitch"].astype(int) + sign * interval, 0, sounding.shape[1] - 1)
+            found |= sounding[end, pitch] - sounding[start, pitch] >= LONG_CLASH_STEPS
+    return found
+
+
+def sounding_roll(notes: np.ndarray, steps: int) -> Int[np.ndarray, "step_and_one pitch"]:
+    """How long each pitch has sounded before each step, so that differences tell whether it sounds in a span."""
+    roll = np.zeros((steps + 2, 128), np.int32)
+    pitch = np.clip(notes["pitch"].astype(int), 0, 127)
+    np.add.at(roll, (notes["step"] + 1, pitch), 1)
+    np.add.at(roll, (np.minimum(notes["end"], steps) + 1, pitch), -1)
+    return np.cumsum(np.cumsum(roll, 0, dtype=np.int32), 0, dtype=np.int32)
+
+
+def merged(found: Sequence[np.ndarray]) -> np.ndarray:
+    """GRID notes in one, at most one a step and pitch; a note ends where the next on its pitch begins."""
+    notes = np.concatenate([np.empty(0, GRID), *found])
+    notes = notes[np.lexsort((-notes["velocity"].astype(int), notes["step"], notes["pitch"]))]
+    same_pitch = notes["pitch"][1:] == notes["pitch"][:-1]
+    kept = np.append(True, ~(same_pitch & (notes["step"][1:] == notes["step"][:-1])))[: len(notes)]
+    notes = notes[kept]
+    later = np.where(notes["pitch"][1:] == notes["pitch"][:-1], notes["step"][1:], np.iinfo(np.int32).max)
+    notes["end"][:-1] = np.minimum(notes["end"][:-1], later)
+    return notes[np.lexsort((notes["pitch"], notes["step"]))]

@@ -1,0 +1,194 @@
+"""Mixes on the grid: exact at weight 1, and music between."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from nemui_jax.data.grid import GridSong, grid_song
+from nemui_jax.music import midi_reader, midi_writer, tunes
+from nemui_jax.music.clock import choose_clock
+from nemui_jax.music.key import estimate_key, shift_to_common
+from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
+
+
+def on_grid(song: Song) -> GridSong:
+    return grid_song(song, choose_clock(song, "beats"), shift_to_common(estimate_key(song.notes)))
+
+
+def tune(name: str) -> AnalyzedSong:
+    """A built-in tune with its onsets on the grid."""
+    song = tunes.song(next(one for one in tunes.TUNES if one.name == name))
+    return analyze(on_grid(song))
+
+
+def weights(*values: float) -> Callable[[int], np.ndarray]:
+    return lambda bars: np.repeat(np.array(values, float)[:, None], bars, 1)
+
+
+def band(programs: tuple[int, ...], kit: int, root: int, bars: int = 32, beat_seconds: float = 0.5) -> Song:
+    """A band of a bass, chords, a melody and more, and drums, on I IV V I."""
+    chords = [(0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7)]
+    lines: list[list[tuple]] = [[] for _ in programs]
+    drums = []
+    rng = np.random.default_rng(root)
+    for bar in range(bars):
+        chord = chords[bar % 4]
+        for beat in range(4):
+            at = bar * 4 + beat
+            lines[0].append((at, at + 1, root - 24 + chord[0], 90))
+            for tone in chord:
+                lines[1].append((at, at + 0.9, root + tone, 60))
+            for number in range(2, len(programs)):
+                tone = chord[int(rng.integers(3))]
+                lines[number].append((at, at + 0.5, root + 12 + tone, 80 + number))
+                lines[number].append((at + 0.5, at + 1, root + 12 + tone, 80))
+            drums += [(at, at + 0.1, 36 + 2 * (beat % 2), 100), (at + 0.5, at + 0.6, 42, 70)]
+    parts = []
+    for channel, (program, line) in enumerate(zip([*programs, kit], [*lines, drums], strict=True)):
+        notes = np.array(sorted(line), NOTE)
+        for name in ("onset", "end"):
+            notes[name] *= beat_seconds
+        controls = np.array([(0.0, 7, 100 - channel), (0.0, 10, 40 + channel)], CONTROL)
+        last = channel == len(programs)
+        free = [one for one in range(16) if one != 9]
+        parts.append(Part(notes, program, 9 if last else free[channel], controls=controls))
+    return Song(tuple(parts), TempoMap.steady(beat_seconds), meters=np.array([(0.0, 4, 4)], METER))
+
+
+def clash_share(song: Song) -> float:
+    """The share of onsets that meet a sounding note a minor second, major seventh or minor ninth away."""
+    notes = song.notes
+    hits = 0
+    for note in notes:
+        sounding = (notes["onset"] <= note["onset"] + 0.01) & (notes["end"] > note["onset"] + 0.05)
+        hits += bool(np.isin(np.abs(notes["pitch"][sounding].astype(int) - int(note["pitch"])), (1, 11, 13)).any())
+    return hits / len(notes)
+
+
+def off_grid(song: Song) -> float:
+    """The mean distance of onsets from the nearest step, in beats."""
+    beats = song.tempo_map.beats_at(song.notes["onset"]) * 12
+    return float(np.abs(beats - np.round(beats)).mean())
+
+
+def same_songs(first: Song, second: Song) -> None:
+    assert len(first.parts) == len(second.parts)
+    for one, other in zip(first.parts, second.parts, strict=True):
+        assert (one.program, one.channel, one.name) == (other.program, other.channel, other.name)
+        np.testing.assert_array_equal(one.controls, other.controls)
+        np.testing.assert_array_equal(one.notes, other.notes)
+
+
+def test_weight_one_is_the_song():
+    song = band((33, 0, 73), 0, 60)
+    first, second = analyze(on_grid(song)), analyze(on_grid(band((34, 4, 80), 16, 65)))
+    found = mix([first, second], weights(1, 0))
+    assert len(found.parts) == len(song.parts)
+    for one, other in zip(found.parts, song.parts, strict=True):
+        assert (one.program, one.channel) == (other.program, other.channel)
+        np.testing.assert_array_equal(one.controls, other.controls)
+        for name in ("pitch", "velocity"):
+            np.testing.assert_array_equal(one.notes[name], other.notes[name])
+        assert one.notes["onset"] == pytest.approx(other.notes["onset"])
+        step_seconds = 0.5 / 12
+        assert np.abs(one.notes["end"] - other.notes["end"]).max() <= (2 if one.is_drums else 0.51) * step_seconds
+    assert found.tempo_map == song.tempo_map
+    np.testing.assert_array_equal(found.meters, song.meters)
+
+
+def test_held_ends_of_a_morph_are_the_songs():
+    first, second = tune("minuet-in-g"), tune("the-entertainer")
+
+    def weigh(bars: int) -> np.ndarray:
+        progress = np.clip(np.linspace(-0.5, 1.5, bars), 0, 1)
+        return np.stack([1 - progress, progress])
+
+    found = mix([first, second], weigh, bars=32)
+    alone = mix([first, second], weights(1, 0))
+    early = alone.notes[alone.notes["onset"] < 4]
+    np.testing.assert_array_equal(found.notes["pitch"][: len(early)], early["pitch"])
+
+
+def test_same_seed_same_mix():
+    songs = [tune("minuet-in-g"), tune("silent-night")]
+    make = lambda seed: mix(songs, weights(0.5, 0.5), temperature=2.0, seed=seed)  # noqa: E731
+    same_songs(make(1), make(1))
+    assert not np.array_equal(make(1).notes["pitch"], make(2).notes["pitch"])
+
+
+def test_bands_make_one_band():
+    songs = [band((33, 0, 73), 0, 60), band((34, 4, 80, 48), 16, 64)]
+    found = mix([analyze(on_grid(song)) for song in songs], weights(0.5, 0.5))
+    assert 3 <= len(found.parts) <= 16
+    kits = [part for part in found.parts if part.is_drums]
+    assert kits
+    times = [set(np.floor(kit.notes["onset"] / 2).astype(int)) for kit in kits]  # bars
+    assert all(not (one & other) for one, other in itertools.pairwise(times))
+    pitched = [part for part in found.parts if not part.is_drums]
+    assert len({part.channel for part in pitched}) == len(pitched)
+    sources = {(part.program, part.channel == 9) for song in songs for part in song.parts}
+    assert {(part.program, part.is_drums) for part in found.parts} <= sources
+
+
+def test_more_instruments_than_channels():
+    songs = [band((33, 0, *range(60, 71)), 0, 60), band((34, 4, *range(71, 82)), 0, 62)]
+    found = mix([analyze(on_grid(song)) for song in songs], weights(0.5, 0.5))
+    pitched = [part for part in found.parts if not part.is_drums]
+    assert len(pitched) <= 15
+    assert len({part.channel for part in pitched}) == len(pitched)
+    midi_writer.encode(found)
+
+
+def test_mixes_keep_the_beat_and_the_harmony():
+    songs = [tune("sonata-in-c"), tune("minuet-in-g")]
+    alone = [mix([song], weights(1)) for song in songs]
+    found = mix(songs, weights(0.5, 0.5))
+    assert off_grid(found) <= max(map(off_grid, alone)) + 0.01
+    assert clash_share(found) <= max(map(clash_share, alone)) + 0.02
+
+
+def test_different_meters():
+    """The heavier song's meter holds, and every note of the mix is within its bars."""
+    songs = [tune("sonata-in-c"), tune("blue-danube")]
+    for first in (0.6, 0.4):
+        found = mix(songs, weights(first, 1 - first))
+        heavier = songs[0 if first > 0.5 else 1]
+        assert found.meters["numerator"].tolist() == heavier.song.source.meters["numerator"].tolist()
+        assert found.seconds > 10
+
+
+def test_factors():
+    songs = [analyze(on_grid(band((33, 0, 73), 0, 60))), analyze(on_grid(band((34, 4, 80), 16, 64, beat_seconds=0.6)))]
+    mine = mix(songs, weights(0.5, 0.5), factors=Factors(tempo=1))
+    assert mine.tempo_map.beat_seconds == pytest.approx(0.6)
+    mine = mix(songs, weights(0.5, 0.5), factors=Factors(melody=1, rhythm=0))
+    assert 80 in {part.program for part in mine.parts}
+    assert 73 not in {part.program for part in mine.parts}
+    mine = mix(songs, weights(0.5, 0.5), factors=Factors(instruments=0))
+    assert {part.program for part in mine.parts if not part.is_drums} == {33, 0, 73}
+
+
+def test_perturbed():
+    """Noise changes the accompaniment more and more, and leaves the melody."""
+    song = tune("minuet-in-g")
+    original = mix([song], weights(1))
+    pairs = {(round(float(note["onset"]), 2), int(note["pitch"])) for note in original.notes}
+    kept = []
+    for noise in (0.0, 0.25, 0.5, 1.0):
+        found = mix([song], weights(1), noise=noise)
+        now = {(round(float(note["onset"]), 2), int(note["pitch"])) for note in found.notes}
+        kept.append(len(pairs & now) / len(pairs | now))
+    assert kept[0] == 1
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] < 0.9
+
+
+def test_program_makes_one_instrument():
+    songs = [analyze(on_grid(band((33, 0, 73), 0, 60))), analyze(on_grid(band((34, 4, 80), 16, 64)))]
+    found = mix(songs, weights(0.5, 0.5), program=24)
+    assert {part.program for part in found.parts if not part.is_drums} == {24}
+    written = midi_reader.parse(midi_writer.encode(found))
+    assert len(written.notes) == pytest.approx(len(found.notes), rel=0.01)
