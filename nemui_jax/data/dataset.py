@@ -20,7 +20,15 @@ from nemui_jax.data import cache, layout, pianoroll
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
-from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, clock_of, off_beat_steps
+from nemui_jax.music.clock import (
+    OFF_BEAT_STEPS,
+    STEPS_PER_BEAT,
+    Clock,
+    choose_clock,
+    clock_of,
+    off_beat_steps,
+    with_beats,
+)
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import MAX_SECONDS, Song, TempoMap
 
@@ -40,8 +48,8 @@ class SongEntry:
     key: str
     shift: int  # semitones from its key to the common key
     program: int
-    clock: str  # "file" or "steady"; see `music.clock`
-    beats_per_quarter: float  # beats for each quarter note of its file's tempo map
+    clock: str  # "file", "tracked" or "steady"; see `music.clock`
+    beats_per_quarter: float  # beats of its clock for each quarter note, or for each tracked beat
     merged: int = 0  # notes that share a grid cell with a louder one
 
     @property
@@ -152,6 +160,7 @@ def from_songs(songs: Iterable[Song], config: RollConfig) -> Corpus:
         if not len(song.notes):
             raise UsageError(f"song {number} ({escape(song.name)}): has no notes")
         sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
+        song = with_beats(song)
         entry, _ = make_entry(song, Path(), sha256, config)
         found.setdefault(
             sha256, (dataclasses.replace(entry, name=escape(song.name) or f"song {number}", path=""), song)
@@ -169,8 +178,7 @@ def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
         remarks += (f"{merged} notes left out, where a louder one has the same step and pitch",)
-    if clock.kind == "file" and off_beat_steps(song.notes, beats) > OFF_BEAT_STEPS:
-        remarks += ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
+    remarks += _clock_remark(song, clock, config.grid)
     entry = SongEntry(
         name=escape(path.stem),
         path=escape(os.path.abspath(path)),
@@ -186,6 +194,17 @@ def make_entry(song: Song, path: Path, sha256: str, config: RollConfig) -> tuple
         merged=merged,
     )
     return entry, remarks
+
+
+def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
+    """Why a song's clock is not its file's tempo map, or that its notes do not follow that."""
+    if clock.kind == "tracked":
+        return ("its notes do not follow its tempo, so its beats were tracked from them",)
+    if clock.kind == "file":
+        if off_beat_steps(song.notes, clock_of(song, clock)) <= OFF_BEAT_STEPS:
+            return ()
+        return ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
+    return ("no beats were found in it, so its grid is in seconds",) if grid == "auto" else ()
 
 
 def fit_pitches(config: Config, corpus: Corpus) -> Config:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nemui_jax.data import pianoroll
-from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of
+from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of, on_clock
 from nemui_jax.music.song import Part, Song, TempoMap
 
 
@@ -44,6 +44,7 @@ class GridSong:
 
 def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
     """A file's song on the grid, as far as the grid can hold it."""
+    song = on_clock(song, clock)
     beats = clock_of(song, clock)
     steps = pianoroll.count_steps(song.seconds, beats)
     parts = []

@@ -29,7 +29,7 @@ from nemui_jax.music.beat_scores import (
 
 SILENCE_SECONDS = 8.0  # without onsets, which part a song in sections that are tracked apart
 MAX_FILLED_BEATS = 10_000  # in one gap without onsets
-_WINDOW, _MARGIN = 6000, 150  # groups weighed at once, and groups at either side whose results are dropped
+_WINDOW, _MARGIN = 2500, 100  # groups weighed at once, and groups at either side whose results are dropped
 _SKIP_COST = 1.5  # log weight lost for each group before the first beat or after the last
 _HIT_COST = 0.3  # expected hits that a beat must bring to be returned
 _BAR_CERTAINTY = 0.8  # mean probability of the likelier answer, bar or none, below which no bars are returned

@@ -13,6 +13,7 @@ from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode
 from nemui_jax.model.heads import HEADS, heads_of
+from nemui_jax.music.clock import Clock, clock_of, on_clock
 from nemui_jax.music.song import Song, TempoMap, retime
 
 QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: few sizes, so that few programs are compiled
@@ -51,7 +52,9 @@ def latent_tracks(corpus: dataset.Corpus, table: Float[Any, "row latent"], confi
 
 def latent_track(entry: dataset.SongEntry, song: Song, rows: Float[Any, "row latent"]) -> LatentTrack:
     """The latent track of a song with these rows."""
-    return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, song, dataset.entry_clock(song, entry))
+    clock = Clock(entry.clock, entry.beats_per_quarter)
+    source = on_clock(song, clock)
+    return LatentTrack(entry.name, np.asarray(rows), entry.steps, entry.shift, source, clock_of(source, clock))
 
 
 def retime_track(track: LatentTrack, clock: TempoMap) -> LatentTrack:
