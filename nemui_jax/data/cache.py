@@ -23,7 +23,7 @@ from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
 READER = 3  # increased when parsing returns other songs or beats, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
-POOL_BYTES = 2 * 2**20  # of files, from which starting processes saves time
+POOL_BYTES = 2**18  # of files, from which starting processes saves time where beats have to be tracked
 
 
 def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> None:

@@ -37,7 +37,7 @@ _WEIGHTS = {
     "rhythm_3/2": -0.160, "rhythm_2/3": -0.030, "bass_1": 0.277, "bass_2": 0.049, "bass_3": -0.117, "bass_4": -0.077,
     "bass_1/2": 0.360, "bass_1/3": 0.356, "bass_3/2": -0.332, "bass_2/3": -0.196, "spread": -0.016, "fit": 1.165,
     "off": -0.420, "double": -0.813, "edge": -0.277, "double_strength": -0.160, "inner_beat": -2.183,
-    "steady_fit": 0.424, "steady_off": 0.000, "steady_double": -0.269, "steady_spread": 0.090, "steady": -0.304,
+    "steady_fit": 0.424, "steady_double": -0.269, "steady_spread": 0.090, "steady": -0.304,
     "half_strength": 0.191, "inner_strength": 0.102, "b1": 0.065, "b2": 0.369, "b2_2_struck": 0.598,
     "b2_2_empty": 0.182, "b4": 0.114, "b4_2_struck": 0.378, "b4_2_empty": -0.539, "b4_4_struck": 0.412,
     "b4_4_empty": -0.177, "b8": -0.044, "b8_2_struck": 0.161, "b8_2_empty": -0.094, "b8_4_struck": -0.023,
@@ -173,22 +173,28 @@ def _subdivision_scores(groups: Groups, segments: Segments) -> Float[np.ndarray,
     inside = segments.last - segments.first - 1
     number, inner = _ranges(segments.first + 1, inside)
     deviation = np.sqrt(0.02**2 + (0.05 * segments.period) ** 2)  # seconds
-    phase = (groups.times[inner] - groups.times[segments.first[number]]) / segments.period[number]  # beats
-    scale = (segments.period / deviation)[number]
-    spread, strength, beats = -np.log(deviation / 0.03) * inside, groups.strength[inner], segments.beats
+    times, beats = groups.times.astype(np.float32), segments.beats
+    phase = (times[inner] - times[segments.first][number]) / segments.period.astype(np.float32)[number]  # beats
+    scale, strength = (
+        (segments.period / deviation).astype(np.float32)[number],
+        groups.strength.astype(np.float32)[inner],
+    )
+    begins, count = np.diff(number, prepend=-1) != 0, beats.astype(np.float32)[number]
+    spread = -np.log(deviation / 0.03) * inside
     loose, steady = [], []
     for family, slots in TYPES:
-        nearest = np.rint(phase * slots).astype(int)
-        error = np.minimum(np.abs(phase - nearest / slots) * scale, 2)  # deviations
-        edge = (nearest <= 0) | (nearest >= slots * beats[number])
-        first = ~edge & ((np.diff(number, prepend=-1) != 0) | (np.diff(nearest, prepend=-1) != 0))
-        struck, empty, strong = _slot_weights(family, slots)
-        fit, far, slot = -0.5 * error**2, error >= 2, nearest % slots
-        good = _WEIGHTS["fit"] * fit + _WEIGHTS["off"] * far + (struck - empty)[slot] + strong[slot] * strength
+        place = phase * np.float32(slots)
+        nearest = np.rint(place)
+        error = np.minimum(np.abs(place - nearest) * (scale / np.float32(slots)), 2)  # deviations
+        edge = (nearest <= 0) | (nearest >= slots * count)
+        first = ~edge & (begins | (np.diff(nearest, prepend=-1) != 0))
+        struck, empty, strong = (table.astype(np.float32) for table in _slot_weights(family, slots))
+        fit, slot = error**2 * np.float32(-0.5), nearest.astype(np.int32) % slots
+        good = _WEIGHTS["fit"] * fit + _WEIGHTS["off"] * (error >= 2) + (struck - empty)[slot] + strong[slot] * strength
         extra = np.where(edge, _WEIGHTS["edge"], _WEIGHTS["double"]) + _WEIGHTS["double_strength"] * strength
         plain = np.bincount(number, np.where(first, good, extra), len(beats)) + _WEIGHTS["spread"] * spread
         loose.append(plain + beats * (_WEIGHTS[f"{family}{slots}"] + empty.sum()))
-        good = _WEIGHTS["steady_fit"] * fit + _WEIGHTS["steady_off"] * far
-        plain = np.bincount(number, np.where(first, good, _WEIGHTS["steady_double"]), len(beats))
+        good = np.where(first, _WEIGHTS["steady_fit"] * fit, _WEIGHTS["steady_double"])
+        plain = np.bincount(number, good, len(beats))
         steady.append(loose[-1] + plain + beats * _WEIGHTS["steady"] + _WEIGHTS["steady_spread"] * spread)
     return np.stack(loose + steady, axis=1)

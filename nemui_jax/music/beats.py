@@ -9,6 +9,7 @@ beats returned are the path of the most expected hits, not the likeliest path. T
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -231,48 +232,54 @@ _TEMPO = np.exp(np.array(TEMPO_MOVES, np.float32))[:, np.searchsorted(TEMPO_EDGE
 
 def _forward(chain: _Chain) -> tuple[Float32[np.ndarray, "segment state"], Float[np.ndarray, " group"]]:
     """The weight of all paths that end with each segment in each state, and the log scale of those from each group."""
-    segments, first_by_last = chain.segments, chain.segments.first[chain.by_last]
+    first_by_last = chain.segments.first[chain.by_last]
     total, scale = np.zeros_like(chain.weights), np.full(len(chain.begin), -np.inf)
-    turned = _EARLIER[segments.beats]
-    for group in range(len(scale) - 1):
+    turned = _turned(chain, _EARLIER)
+    for group, begin in enumerate(chain.begin[:-1].tolist()):
         start, stop = chain.from_group[group], chain.from_group[group + 1]
         arrivals = slice(chain.to_group[group], chain.to_group[group + 1])
-        arriving, begin = chain.by_last[arrivals], chain.begin[group]
+        arriving = chain.by_last[arrivals]
         sizes = scale[first_by_last[arrivals]]
-        top = max(sizes.max(initial=-np.inf), begin)
+        top = max(float(np.maximum.reduce(sizes, initial=-np.inf)), begin)
         if start == stop or top == -np.inf:
             continue
         before = (total[arriving] * np.exp(sizes - top).astype(np.float32)[:, None]) @ _MOVES
         kernel = _TEMPO[:, np.abs(chain.level[start:stop, None] - chain.level[arriving])]
-        after = kernel @ before.reshape(-1, 2, _HALF).transpose(1, 0, 2)
-        after = after.transpose(1, 0, 2).reshape(stop - start, -1) + np.float32(np.exp(begin - top))
-        after = after[np.arange(stop - start)[:, None], turned[start:stop]] * chain.weights[start:stop]
-        highest = after.max()
+        after = np.matmul(kernel, before.reshape(-1, 2, _HALF).transpose(1, 0, 2)).transpose(1, 0, 2)
+        after = (after.ravel()[turned[start:stop]] + np.float32(math.exp(begin - top))) * chain.weights[start:stop]
+        highest = float(np.maximum.reduce(after, axis=None))
         if highest > 0:
-            total[start:stop] = after / highest
-            scale[group] = top + np.log(highest) + chain.greatest[group]
+            np.divide(after, highest, out=total[start:stop])
+            scale[group] = top + math.log(highest) + chain.greatest[group]
     return total, scale
 
 
 def _backward(chain: _Chain) -> tuple[Float32[np.ndarray, "segment state"], Float[np.ndarray, " group"]]:
     """The weight of all that may follow each segment in each state, and the log scale of those to each group."""
-    segments, last = chain.segments, chain.segments.last
+    last, greatest = chain.segments.last, chain.greatest.tolist()
     total, scale = np.zeros_like(chain.weights), np.full(len(chain.end), -np.inf)
-    turned = _LATER[segments.beats]
+    turned = _turned(chain, _LATER)
     for group in range(len(scale) - 1, 0, -1):
         start, stop = chain.from_group[group], chain.from_group[group + 1]
-        arriving, end = chain.by_last[chain.to_group[group] : chain.to_group[group + 1]], chain.end[group]
-        sizes = scale[last[start:stop]] + chain.greatest[group]
-        top = max(sizes.max(initial=-np.inf), end)
+        arriving, end = chain.by_last[chain.to_group[group] : chain.to_group[group + 1]], float(chain.end[group])
+        sizes = scale[last[start:stop]] + greatest[group]
+        top = max(float(np.maximum.reduce(sizes, initial=-np.inf)), end)
         if len(arriving) == 0 or top == -np.inf:
             continue
         after = chain.weights[start:stop] * total[start:stop] * np.exp(sizes - top).astype(np.float32)[:, None]
-        after = after[np.arange(stop - start)[:, None], turned[start:stop]]
+        after = after.ravel()[turned[start:stop]].reshape(-1, 2, _HALF).transpose(1, 0, 2)
         kernel = _TEMPO[:, np.abs(chain.level[arriving, None] - chain.level[start:stop])]
-        before = (kernel @ after.reshape(-1, 2, _HALF).transpose(1, 0, 2)).transpose(1, 0, 2)
-        before = before.reshape(len(arriving), -1) @ _MOVES.T + np.float32(np.exp(end - top))
-        highest = before.max()
+        before = np.matmul(kernel, after).transpose(1, 0, 2).reshape(len(arriving), -1) @ _MOVES.T
+        before += np.float32(math.exp(end - top))
+        highest = float(np.maximum.reduce(before, axis=None))
         if highest > 0:
             total[arriving] = before / highest
-            scale[group] = top + np.log(highest)
+            scale[group] = top + math.log(highest)
     return total, scale
+
+
+def _turned(chain: _Chain, turns: Int[np.ndarray, "beats state"]) -> Int[np.ndarray, "segment state"]:
+    """For each segment and state the place, in the flat array of its group's segments and states, of the turned one."""
+    first = chain.segments.first
+    slot = np.arange(len(first)) - np.array(chain.from_group)[first]
+    return turns[chain.segments.beats] + len(_MOVES) * slot[:, None]

@@ -27,6 +27,7 @@ COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in t
 # Of tracked beats, below which they are not used. On 24 annotated performances, with confidences from 0.47, tracked
 # beats were nearer than steady ones in each; onsets at random times, 5 to 20 a second, have 0.33 to 0.53.
 LEAST_CONFIDENCE = 0.46
+LEAST_BEATS = 16  # of fewer the confidence says nothing
 
 
 class Clock(NamedTuple):
@@ -52,7 +53,7 @@ def with_beats(song: Song) -> Song:
         return song
     found = track_beats(song.notes)
     inside = found.times >= 0
-    if found.confidence < LEAST_CONFIDENCE or inside.sum() < 2:
+    if found.confidence < LEAST_CONFIDENCE or inside.sum() < LEAST_BEATS:
         return song
     beats = np.empty(int(inside.sum()), BEAT)
     beats["time"], beats["downbeat"] = found.times[inside], found.downbeats[inside]
