@@ -17,18 +17,17 @@ def songs(args: argparse.Namespace) -> None:
         return
     table = Table(box=None)
     limited = any(song.possible_note_f1 < 1 for song in found)
-    for head in ("song", "name", "length", "notes", "key", "clock", "tempo", "note F1", *["possible"] * limited):
-        table.add_column(head, justify="left" if head in ("name", "key", "clock") else "right", no_wrap=head != "name")
+    for head in ("song", "name", "length", "notes", "key", "tempo", "note F1", *["possible"] * limited):
+        table.add_column(head, justify="left" if head in ("name", "key") else "right", no_wrap=head != "name")
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
-        tempo = "-" if song.tempo is None else f"{song.tempo:.0f} bpm"
+        tempo = song.clock if song.tempo is None else f"{song.tempo:.0f} bpm{', tracked' * (song.clock == 'tracked')}"
         table.add_row(
             str(song.index),
             console.one_line(song.name),
             console.duration(song.seconds),
             f"{song.notes:,}",
             song.key,
-            song.clock,
             tempo,
             note_f1,
             *[f"{song.possible_note_f1:.4f}"] * limited,

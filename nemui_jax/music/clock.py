@@ -68,7 +68,8 @@ def choose_clock(song: Song, grid: str = "auto") -> Clock:
     """
     if grid == "auto" and len(song.beats):
         tracked = on_clock(song, Clock("tracked", 1.0))
-        return Clock("tracked", float(_halve_slow_beats(tracked).beats_at(song.seconds)) / _quarters(tracked))
+        beats = _halve_slow_beats(tracked.tempo_map).beats_at(song.seconds)
+        return Clock("tracked", float(beats / tracked.tempo_map.beats_at(song.seconds)))
     beats_per_quarter = _beats_per_quarter(song)
     trusted = grid == "beats" or (grid == "auto" and _follows(song.notes, song.tempo_map.counted(beats_per_quarter)))
     return Clock("file" if trusted else "steady", beats_per_quarter)
@@ -112,14 +113,15 @@ def clock_of(song: Song, clock: Clock) -> TempoMap:
     if clock.kind == "steady":
         return steady_clock()
     if clock.kind == "tracked":
-        return _halve_slow_beats(on_clock(song, clock))
+        return _halve_slow_beats(on_clock(song, clock).tempo_map)
     return song.tempo_map.counted(clock.beats_per_quarter)
 
 
-def _halve_slow_beats(song: Song) -> TempoMap:
-    """The quarters of a song counted as `_beats_per_quarter` says, and again in halves wherever that is too slow."""
-    beats = song.tempo_map.counted(_beats_per_quarter(song))
-    edges = beats.seconds_at(np.arange(math.ceil(max(beats.beat[-1], beats.beats_at(song.seconds))) + 1))
+def _halve_slow_beats(quarters: TempoMap) -> TempoMap:
+    """Tracked quarters counted in beats of the right length on average; in halves of them where they are too slow."""
+    count = math.ceil(quarters.beat[-1]) + 1
+    beats_per_quarter = _divide(float(quarters.seconds_at(count)) / count)
+    edges = quarters.seconds_at(np.arange(math.ceil(count * beats_per_quarter) + 1) / beats_per_quarter)
     counts = 2.0 ** np.maximum(np.ceil(np.log2(np.diff(edges) / LONGEST_TRACKED_SECONDS)), 0)
     return TempoMap.through(np.concatenate([[0.0], np.cumsum(counts)]), edges)
 
@@ -145,16 +147,15 @@ def _follows(notes: np.ndarray, clock: TempoMap) -> bool:
     return bool(off_beat_steps(notes, clock) <= OFF_BEAT_STEPS and coarse.mean() <= 0.05)
 
 
-def _quarters(song: Song) -> float:
-    return float(song.tempo_map.beats_at(song.seconds))
-
-
 def _beats_per_quarter(song: Song) -> float:
-    """Beats for each quarter note: the power of two that gives beats of the right length."""
-    quarters = _quarters(song)
-    if quarters <= 0:
-        return 1.0
-    return 2.0 ** (1 + math.floor(math.log2(song.seconds / quarters / SLOWEST_BEAT_SECONDS)))
+    """Beats for each quarter note of a song's tempo map."""
+    quarters = float(song.tempo_map.beats_at(song.seconds))
+    return _divide(song.seconds / quarters) if quarters > 0 else 1.0
+
+
+def _divide(quarter_seconds: float) -> float:
+    """Beats for each quarter note of this length: the power of two that gives beats of the right length."""
+    return 2.0 ** (1 + math.floor(math.log2(quarter_seconds / SLOWEST_BEAT_SECONDS)))
 
 
 def bar_lines(song: Song, clock: Clock, until: float) -> Float[np.ndarray, " bar"]:
