@@ -192,12 +192,20 @@ def test_bars_begin_on_the_downbeats():
         ((2, 5, 8, 11), [0, 2, 5, 8, 11, 14, 17]),  # begins with a bar that is short
         ((0, 3, 6, 15, 18), [0, 3, 6, 9, 12, 15, 18]),  # none for three bars
         ((0, 3, 7, 10), [0, 3, 7, 10, 13, 16, 19]),  # a beat too many
+        ((0,), [0, 4, 8, 12, 16]),  # one downbeat alone
         ((), [0, 4, 8, 12, 16]),  # the file's meter
     ],
 )
 def test_bars_of_tracked_beats(downbeats, bars):
     song = tracked(np.arange(20) * 0.6, downbeats)
     np.testing.assert_allclose(bar_lines(song, choose_clock(song), 20.0), bars, atol=1e-6)
+
+
+def test_downbeats_hundreds_of_beats_apart_make_bars_that_midi_can_hold():
+    song = tracked(np.arange(320) * 0.6, (1, 301))
+    bars = bar_lines(song, choose_clock(song), 320.0)
+    assert {1, 301} < set(np.round(bars).tolist())
+    assert np.diff(bars).max() < 24
 
 
 def test_a_first_beat_late_in_a_song_follows_others_like_it():

@@ -20,6 +20,7 @@ from nemui_jax.music.beat_scores import (
     BAR_BREAK,
     LONGEST,
     PLACE,
+    SHORTEST,
     SUBDIVISION_MOVES,
     TEMPO_EDGES,
     TEMPO_MOVES,
@@ -226,7 +227,7 @@ _TINY = 1e-30
 _LEVEL = 0.002  # of a log period
 _MOVES, _EARLIER, _LATER = _transitions(), _turns(-1), _turns(1)
 # The weight of each change of log period, in units of _LEVEL, where the tempo is loose and where it is steady.
-_LEVELS = np.arange(int(np.log(4 * LONGEST / 0.01) / _LEVEL)) * _LEVEL
+_LEVELS = np.arange(int(np.log(LONGEST / SHORTEST) / _LEVEL) + 2) * _LEVEL
 _TEMPO = np.exp(np.array(TEMPO_MOVES, np.float32))[:, np.searchsorted(TEMPO_EDGES, _LEVELS + 1e-9, "right") - 1]
 
 

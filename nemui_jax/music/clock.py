@@ -18,25 +18,22 @@ from nemui_jax.music.song import BEAT, METER, Song, TempoMap
 
 STEPS_PER_BEAT = 12  # triplets and sixteenths fall on steps
 SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts this long or longer is halved
-LONGEST_TRACKED_SECONDS = (
-    0.8  # tracked beats that last longer are halved one by one: the ends of notes need short steps
-)
+LONGEST_TRACKED_SECONDS = 0.8  # longer tracked beats are halved one by one: ends of notes need short steps
 STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms
 OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; for onsets at random it is 0.25
 COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in twenty falls on a longer step
-# Of tracked beats, below which they are not used. On 24 annotated performances, with confidences from 0.47, tracked
+# Of tracked beats, below which they are not used. On 24 annotated performances, with confidences from 0.48, tracked
 # beats were nearer than steady ones in each; onsets at random times, 5 to 20 a second, have 0.33 to 0.53.
 LEAST_CONFIDENCE = 0.46
 LEAST_BEATS = 16  # of fewer the confidence says nothing
+LONGEST_BAR = 12  # tracked beats
 
 
 class Clock(NamedTuple):
     """Which clock a song has; `clock_of` gives the times of its beats."""
 
     kind: str  # "file": the file's tempo map; "tracked": the song's `beats`; "steady": beats of equal length
-    beats_per_quarter: (
-        float  # beats for each quarter note of the file's tempo map, or for each tracked beat, on average
-    )
+    beats_per_quarter: float  # of the file's tempo map; on a tracked clock, beats for each tracked beat on average
 
 
 def steady_clock() -> TempoMap:
@@ -46,10 +43,8 @@ def steady_clock() -> TempoMap:
 
 def with_beats(song: Song) -> Song:
     """The song with `beats` tracked from its notes, if these do not follow its tempo map and beats can be told."""
-    if (
-        len(song.beats)
-        or off_beat_steps(song.notes, song.tempo_map.counted(_beats_per_quarter(song))) <= OFF_BEAT_STEPS
-    ):
+    file_beats = song.tempo_map.counted(_beats_per_quarter(song))
+    if len(song.beats) or off_beat_steps(song.notes, file_beats) <= OFF_BEAT_STEPS:
         return song
     found = track_beats(song.notes)
     inside = found.times >= 0
@@ -95,7 +90,7 @@ def on_clock(song: Song, clock: Clock) -> Song:
 def _meters(downbeats: Bool[np.ndarray, " beat"], tempo_map: TempoMap) -> np.ndarray:
     """METER: bars that begin on these beats, and bars of the usual length where none is for twice as long or more."""
     starts = np.flatnonzero(downbeats)
-    usual = int(np.median(np.diff(starts))) if len(starts) > 1 else 4
+    usual = min(int(np.median(np.diff(starts))), LONGEST_BAR) if len(starts) > 1 else 4
     lengths: list[int] = []
     for gap in np.diff(starts, prepend=0).tolist():
         bars = max(gap // usual, 1)
