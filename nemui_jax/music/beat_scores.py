@@ -12,7 +12,7 @@ from nemui_jax.music.beat_features import CHANGE_SECONDS, FRAME_HOP, FRAME_LAGS,
 
 SHORTEST, LONGEST = 0.25, 3.0  # seconds a beat may last
 _MULTIPLES = (1, 2, 3)  # beats a segment may hold; more than one only where there are few groups inside
-_CANDIDATES, _KEPT = 15, 8  # segments from each group whose onsets are compared with subdivisions, and those returned
+_CANDIDATES, _KEPT = 30, 8  # segments from each group whose onsets are compared with subdivisions, and those returned
 _LAG_FACTORS = {"1": 1, "2": 2, "3": 3, "4": 4, "1/2": 1 / 2, "1/3": 1 / 3, "3/2": 3 / 2, "2/3": 2 / 3}
 # Subdivisions: family (binary, ternary) and slots a beat.
 TYPES = (("b", 1), ("b", 2), ("b", 4), ("b", 8), ("t", 1), ("t", 3), ("t", 6))

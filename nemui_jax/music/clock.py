@@ -22,8 +22,8 @@ LONGEST_TRACKED_SECONDS = 0.8  # longer tracked beats are halved one by one: end
 STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms
 OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; for onsets at random it is 0.25
 COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in twenty falls on a longer step
-# Of tracked beats, below which they are not used. On 24 annotated performances, with confidences from 0.48, tracked
-# beats were nearer than steady ones in each; onsets at random times, 5 to 20 a second, have 0.33 to 0.53.
+# Of tracked beats, below which they are not used. On 24 annotated performances, with confidences from 0.47, tracked
+# beats were nearer than steady ones in each; onsets at random times, 5 to 20 a second, have 0.35 to 0.53.
 LEAST_CONFIDENCE = 0.46
 LEAST_BEATS = 16  # of fewer the confidence says nothing
 LONGEST_BAR = 12  # tracked beats
