@@ -133,7 +133,7 @@ class SongInfo:
     notes: int
     key: str
     parts: tuple[PartInfo, ...]
-    clock: str  # what counts its beats: "file" (the tempo map of its file) or "steady"
+    clock: str  # what counts its beats: "file" (the tempo map of its file), "tracked" (from its notes) or "steady"
     tempo: float | None  # quarter notes a minute, on average; None on a steady clock
     note_f1: float | None  # F1 of its onsets when it is played back, 0 to 1; None where that was not measured
     possible_note_f1: float  # what its grid allows: below 1 where notes share a cell

@@ -165,8 +165,13 @@ def test_no_run(command, tmp_path):
 def test_what_training_says(trained):
     assert trained.answer.err == ""
     lines = trained.answer.out.splitlines()
-    assert lines[0].startswith("3 of 3 files used: ")
-    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  note F1 [01]\.\d+  .* left", lines[1])
+    free, files = lines[:2], lines[2:4]
+    for line, name in zip(free, ["b/repeats.mid", "rubato.mid"], strict=True):
+        assert line.startswith("used ")
+        assert line.endswith(f"/{name}: no beats were found in it, so its grid is in seconds")
+    assert files[0].startswith("3 of 3 files used: ")
+    assert files[1] == "beats: 1 of the file's tempo map, 2 steady"
+    assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  note F1 [01]\.\d+  .* left", lines[4])
     assert re.search(r"2 +rubato +1\.0000 +1\.0000 +1\.0000 +[01]\.\d{4} +\d\.\d ms", trained.answer.out)
     assert f"  {shell.command()} sample --song 0 --run {trained.path}" in lines
     assert f"  {shell.command()} songs --run {trained.path}" in lines

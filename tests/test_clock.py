@@ -1,13 +1,28 @@
-"""Which clock counts a song's beats: its file's tempo map or a steady one, and how many beats a quarter has."""
+"""Which clock counts a song's beats: its file's tempo map, tracked beats or a steady one."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import make_song
+from test_beats import performed
 
-from nemui_jax.music.clock import STEADY_BEAT_SECONDS, Clock, choose_clock, clock_of, off_beat_steps
-from nemui_jax.music.song import Song
+from nemui_jax.data import pianoroll
+from nemui_jax.data.grid import grid_song
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.clock import (
+    STEADY_BEAT_SECONDS,
+    STEPS_PER_BEAT,
+    Clock,
+    bar_lines,
+    choose_clock,
+    clock_of,
+    off_beat_steps,
+    on_clock,
+    with_beats,
+)
+from nemui_jax.music.song import BEAT, Song, TempoMap, cut_song, retime
 
 
 def score(quarter_seconds: float, quarters: int = 40) -> Song:
@@ -85,3 +100,141 @@ def test_a_grid_that_is_asked_for_is_taken():
 
 def test_a_song_without_notes_has_steady_beats():
     assert choose_clock(make_song([], tempos=[(0.0, 0.3)])) == Clock("steady", 1)
+
+
+# Tracked beats
+
+
+def tracked(times, downbeats=()) -> Song:
+    """A song with these beats, and a note at each."""
+    song = make_song([(float(time), float(time) + 0.2, 60) for time in times], meters=[(0.0, 4, 4)])
+    beats = np.array([(time, index in downbeats) for index, time in enumerate(times)], BEAT)
+    return replace(song, beats=beats)
+
+
+def test_a_score_is_not_tracked_and_keeps_its_tempo_map():
+    song = score(0.5)
+    assert with_beats(song) is song
+    assert on_clock(song, choose_clock(song)) is song
+
+
+def test_notes_at_random_times_have_steady_beats():
+    onset = np.sort(np.random.default_rng(0).uniform(0, 60, 1200))
+    pitch = np.random.default_rng(1).integers(36, 90, 1200)
+    song = make_song([(time, time + 0.2, key) for time, key in zip(onset, pitch, strict=True)])
+    assert with_beats(song) is song
+    assert choose_clock(song).kind == "steady"
+
+
+def test_beats_are_not_tracked_in_a_few_seconds():
+    song = cut_song(performed("lullaby")[0], 8.0)
+    assert choose_clock(with_beats(song)).kind == "steady"
+
+
+def test_half_a_step_off_throughout_a_song_follows_its_file():
+    song = make_song([(0.5 * beat + 0.5 / 24, 0.5 * beat + 0.4, 60 + beat % 12) for beat in range(60)])
+    assert off_beat_steps(song.notes, song.tempo_map) == pytest.approx(0, abs=1e-9)
+    assert choose_clock(song).kind == "file"
+
+
+@pytest.mark.parametrize("name", ["minuet-in-g", "lullaby"])
+def test_a_performance_is_written_with_its_beats_as_quarters(name):
+    song, quarters = performed(name)
+    song = with_beats(song)
+    clock = choose_clock(song)
+    assert clock.kind == "tracked"
+    source = on_clock(song, clock)
+    beats = clock_of(source, clock)
+    written = midi_reader.parse(midi_writer.encode(retime(source, beats, beats)))
+    found = written.tempo_map.seconds_at(np.arange(len(quarters) + 20))
+    near = np.abs(quarters[:, None] - found).min(1)
+    assert (near < 0.07).mean() > 0.95
+    distance = np.abs(song.beats["time"][:, None] - found).min(1)
+    assert distance[1:-20].max() < 0.002  # the last ones go on beyond the end of the file
+    for field in ("onset", "end"):
+        np.testing.assert_allclose(np.sort(written.notes[field]), np.sort(song.notes[field]), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["minuet-in-g", "lullaby", "amazing-grace"])
+def test_a_tracked_clock_has_a_step_for_every_onset(name):
+    song = with_beats(performed(name)[0])
+    clock = clock_of(song, choose_clock(song))
+    assert (clock.beat[0], clock.seconds[0]) == (0, 0)
+    times = clock.seconds_at(np.arange(pianoroll.count_steps(song.seconds, clock) + 200) / STEPS_PER_BEAT)
+    assert (np.diff(times) > 0.01).all() and (np.diff(times) <= 0.8 / STEPS_PER_BEAT + 1e-9).all()
+    assert 0.025 < np.diff(times).mean() < 0.06
+    played = pianoroll.to_notes(pianoroll.quantize(song.notes, clock), clock)
+    assert len(played) == len(song.notes)
+    np.testing.assert_allclose(np.sort(played["onset"]), song.notes["onset"], atol=1e-3)
+
+
+def test_what_grid_is_asked_for_is_taken_in_place_of_tracked_beats():
+    song = with_beats(performed("minuet-in-g")[0])
+    assert choose_clock(song, "auto").kind == "tracked"
+    assert choose_clock(song, "beats").kind == "file"
+    assert clock_of(song, choose_clock(song, "beats")).beat_seconds.tolist() == [0.5]
+    assert choose_clock(song, "seconds").kind == "steady"
+    assert on_clock(song, choose_clock(song, "beats")) is song
+
+
+def test_bars_begin_on_the_downbeats():
+    song = with_beats(performed("minuet-in-g")[0])
+    placed = grid_song(song, choose_clock(song), 0)
+    bars = pianoroll.seconds_at(placed.bars, placed.clock)
+    downbeats = song.beats["time"][song.beats["downbeat"]]
+    assert (np.abs(downbeats[:, None] - bars).min(1) < 0.001).all()
+    assert set(placed.source.meters["numerator"].tolist()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("downbeats", "bars"),
+    [
+        ((2, 5, 8, 11), [0, 2, 5, 8, 11, 14, 17]),  # begins with a bar that is short
+        ((0, 3, 6, 15, 18), [0, 3, 6, 9, 12, 15, 18]),  # none for three bars
+        ((0, 3, 7, 10), [0, 3, 7, 10, 13, 16, 19]),  # a beat too many
+        ((0,), [0, 4, 8, 12, 16]),  # one downbeat alone
+        ((), [0, 4, 8, 12, 16]),  # the file's meter
+    ],
+)
+def test_bars_of_tracked_beats(downbeats, bars):
+    song = tracked(np.arange(20) * 0.6, downbeats)
+    np.testing.assert_allclose(bar_lines(song, choose_clock(song), 20.0), bars, atol=1e-6)
+
+
+def test_downbeats_hundreds_of_beats_apart_make_bars_that_midi_can_hold():
+    song = tracked(np.arange(320) * 0.6, (1, 301))
+    bars = bar_lines(song, choose_clock(song), 320.0)
+    assert {1, 301} < set(np.round(bars).tolist())
+    assert np.diff(bars).max() < 24
+
+
+def test_a_first_beat_late_in_a_song_follows_others_like_it():
+    song = tracked(2.0 + 0.6 * np.arange(20))
+    quarters = on_clock(song, choose_clock(song)).tempo_map.seconds_at(np.arange(5))
+    np.testing.assert_allclose(quarters, [0, 2 / 3, 4 / 3, 2, 2.6])
+
+
+def test_a_first_beat_soon_after_the_start_is_put_there():
+    song = tracked(0.2 + 0.6 * np.arange(20))
+    quarters = on_clock(song, choose_clock(song)).tempo_map.seconds_at(np.arange(4))
+    np.testing.assert_allclose(quarters, [0, 0.8, 1.4, 2.0])
+
+
+def test_slow_beats_alone_are_counted_in_halves():
+    times = np.cumsum([0, *[0.5] * 10, *[1.0] * 4, *[0.5] * 10, 2.5, 0.5])
+    song = tracked(times)
+    clock = choose_clock(song)
+    beats = clock_of(song, clock)
+    expected = np.cumsum([0, *[1] * 10, *[2] * 4, *[1] * 10, 4, 1])
+    np.testing.assert_allclose(beats.beats_at(times), expected)
+    quarters = on_clock(song, clock).tempo_map.beats_at(song.seconds)
+    assert clock.beats_per_quarter == pytest.approx(beats.beats_at(song.seconds) / quarters)
+
+
+def test_beats_move_with_their_song():
+    song = tracked(0.6 * np.arange(20), (0, 4, 8))
+    clock = clock_of(song, choose_clock(song))
+    twice_as_slow = TempoMap(clock.beat, 2 * clock.seconds, 2 * clock.beat_seconds)
+    slow = retime(on_clock(song, choose_clock(song)), clock, twice_as_slow)
+    np.testing.assert_allclose(slow.beats["time"], 2 * song.beats["time"])
+    np.testing.assert_allclose(slow.tempo_map.seconds_at(np.arange(19)), 1.2 * np.arange(19), atol=1e-6)

@@ -84,6 +84,10 @@ def print_reports(reports: Sequence[dataset.FileReport]) -> None:
     used = [report.entry for report in reports if report.entry]
     seconds, notes = sum((entry.seconds for entry in used), 0.0), sum(entry.notes for entry in used)
     print(f"{len(used)} of {len(reports)} files used: {duration(seconds)} of music, {notes:,} notes")
+    if used:
+        clocks = {"file": "of the file's tempo map", "tracked": "tracked from the notes", "steady": "steady"}
+        counts = [(sum(entry.clock == kind for entry in used), what) for kind, what in clocks.items()]
+        print("beats: " + ", ".join(f"{count} {what}" for count, what in counts if count))
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--grid",
         choices=config.GRIDS,
-        help="what steps count: beats of the files' tempo maps, seconds, or (auto, the default) beats where the notes "
-        "of a song follow its tempo map and seconds where they do not",
+        help="what steps count: beats of the files' tempo maps, seconds, or (auto, the default) for each song beats of "
+        "its tempo map if its notes follow that, else beats tracked from its notes, else seconds",
     )
     train.add_argument("--preset", choices=config.PRESETS, default="default", help="original: NeMuI of 2021")
     train.add_argument(

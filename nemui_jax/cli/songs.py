@@ -37,7 +37,7 @@ def songs(args: argparse.Namespace) -> None:
         )
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
-        tempo = "-" if song.tempo is None else f"{song.tempo:.0f} bpm"
+        tempo = song.clock if song.tempo is None else f"{song.tempo:.0f} bpm{', tracked' * (song.clock == 'tracked')}"
         table.add_row(
             str(song.index),
             console.one_line(song.name),

@@ -18,11 +18,12 @@ import numpy as np
 from nemui_jax.errors import MidiError
 from nemui_jax.files import write_bytes
 from nemui_jax.music import midi_files, midi_reader
+from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 4  # increased when `midi_reader.parse` returns other songs, so that those cached before are parsed again
+READER = 5  # increased when parsing returns other songs or beats, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
-POOL_BYTES = 2 * 2**20  # of files, from which starting processes saves time
+POOL_BYTES = 2**18  # of files, from which starting processes saves time where beats have to be tracked
 
 
 def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> None:
@@ -86,7 +87,10 @@ class Parsed(NamedTuple):
 
 
 def parse_file(job: tuple[Path, float]) -> Parsed | str:
-    """A file's song and hash, or the reason why there is none. Raises nothing, whatever the file holds."""
+    """A file's song, its beats tracked if need be, and hash, or the reason why there is none.
+
+    Raises nothing, whatever the file holds.
+    """
     path, max_seconds = job
     try:
         data = midi_files.read_bytes(path)
@@ -97,7 +101,7 @@ def parse_file(job: tuple[Path, float]) -> Parsed | str:
             if song.seconds > max_seconds:
                 raise ValueError("longer than the limit")
         except ValueError:
-            song = midi_reader.parse(data, max_seconds)
+            song = with_beats(midi_reader.parse(data, max_seconds))
             with contextlib.suppress(OSError):  # without a cache, parsing only takes longer
                 save_song(cached, song, sha256)
     except MidiError as error:

@@ -22,7 +22,7 @@ from nemui_jax.data.grid import GridSong, grid_song
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
-from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps
+from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps, with_beats
 from nemui_jax.music.instruments import instrument_name
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Part, Song, as_notes, pedal_controls
@@ -65,7 +65,7 @@ class SongEntry:
     shift: int  # semitones from its key to the common key
     parts: tuple[PartEntry, ...]
     clock: str  # "file", "tracked" or "steady"; see `music.clock`
-    beats_per_quarter: float  # beats for each quarter note of its file's tempo map
+    beats_per_quarter: float  # beats of its clock for each quarter note, or for each tracked beat
     merged: int = 0  # notes that share a grid cell with a louder one
 
     @property
@@ -161,6 +161,7 @@ def from_songs(songs: Iterable[Song], config: Config) -> Corpus:
         if not len(song.notes):
             raise UsageError(f"song {number} ({escape(song.name)}): has no notes with pitches")
         sha256 = hashlib.sha256(midi_writer.encode(song)).hexdigest()
+        song = with_beats(song)
         entry, _ = make_entry(song, Path(), sha256, config)
         found.setdefault(
             sha256, (dataclasses.replace(entry, name=escape(song.name) or f"song {number}", path=""), song)
@@ -181,8 +182,7 @@ def make_entry(song: Song, path: Path, sha256: str, config: Config) -> tuple[Son
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
         remarks += (f"{merged} notes left out, where a louder one of the part has the same step and pitch",)
-    if clock.kind == "file" and off_beat_steps(song.notes, on_grid.clock) > OFF_BEAT_STEPS:
-        remarks += ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
+    remarks += _clock_remark(song, clock, config.roll.grid)
     entry = SongEntry(
         name=escape(path.stem),
         path=escape(os.path.abspath(path)),
@@ -203,6 +203,17 @@ def make_entry(song: Song, path: Path, sha256: str, config: Config) -> tuple[Son
         merged=merged,
     )
     return entry, remarks
+
+
+def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
+    """Why a song's clock is not its file's tempo map, or that its notes do not follow that."""
+    if clock.kind == "tracked":
+        return ("its notes do not follow its tempo, so its beats were tracked from them",)
+    follows = off_beat_steps(song.notes, song.tempo_map.counted(clock.beats_per_quarter)) <= OFF_BEAT_STEPS
+    if clock.kind == "file":
+        return () if follows else ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
+    reason = "its tempo changes too much for one grid" if follows else "no beats were found in it"
+    return (f"{reason}, so its grid is in seconds",) if grid == "auto" else ()
 
 
 def learned_song(song: Song, config: Config) -> Song:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.data.curves import Curves, sample_curves
-from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of
+from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of, on_clock
 from nemui_jax.music.song import Part, Song, TempoMap
 
 
@@ -51,6 +51,7 @@ class GridSong:
 
 def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
     """A file's song on the grid, as far as the grid can hold it."""
+    song = on_clock(song, clock)
     beats = clock_of(song, clock)
     steps = pianoroll.count_steps(song.seconds, beats)
     parts = tuple(_grid_part(part, steps, beats, shift) for part in song.parts if len(part.notes))

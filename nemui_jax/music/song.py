@@ -18,6 +18,7 @@ CONTROL = np.dtype([("time", "f8"), ("controller", "u1"), ("value", "i2")])
 PEDAL = np.dtype([("time", "f8"), ("value", "u1")])  # sustain pedal of a whole song, 0 to 127
 METER = np.dtype([("time", "f8"), ("numerator", "u1"), ("denominator", "u2")])
 KEY_SIGNATURE = np.dtype([("time", "f8"), ("sharps", "i1"), ("minor", "?")])  # flats are negative
+BEAT = np.dtype([("time", "f8"), ("downbeat", "?")])
 
 TEMPO_CHANGE = np.dtype([("beat", "f8"), ("seconds", "f8"), ("beat_seconds", "f8")])
 ARRAYS = {  # the arrays of a stored song, beside its JSON
@@ -26,6 +27,7 @@ ARRAYS = {  # the arrays of a stored song, beside its JSON
     "tempo_map": TEMPO_CHANGE,
     "meters": METER,
     "key_signatures": KEY_SIGNATURE,
+    "beats": BEAT,
 }
 
 MAX_SECONDS = 4 * 3600.0
@@ -118,6 +120,7 @@ class Song:
     texts: tuple[Text, ...] = ()
     name: str = ""
     warnings: tuple[str, ...] = ()
+    beats: np.ndarray = field(default_factory=lambda: np.empty(0, BEAT))  # tracked where notes ignore the tempo map
 
     @cached_property
     def notes(self) -> np.ndarray:
@@ -250,6 +253,7 @@ def retime(song: Song, before: TempoMap, after: TempoMap) -> Song:
         tempo_map=TempoMap.through(song.tempo_map.beats_at(before.seconds_at(knots)), after.seconds_at(knots)),
         meters=moved(song.meters, "time"),
         key_signatures=moved(song.key_signatures, "time"),
+        beats=moved(song.beats, "time"),
         texts=tuple(
             text._replace(time=float(after.seconds_at(before.beats_at(np.asarray(text.time))))) for text in song.texts
         ),
@@ -276,6 +280,7 @@ def to_arrays(song: Song) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "tempo_map": tempo_map,
         "meters": song.meters,
         "key_signatures": song.key_signatures,
+        "beats": song.beats,
     }
     return about, arrays
 
@@ -298,4 +303,5 @@ def from_arrays(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Song:
         texts=tuple(Text(float(time), kind, text) for time, kind, text in about["texts"]),
         name=about["name"],
         warnings=tuple(about["warnings"]),
+        beats=arrays["beats"],
     )

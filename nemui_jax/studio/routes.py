@@ -23,6 +23,7 @@ from nemui_jax.errors import SoundfontError
 from nemui_jax.evaluation import report
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import Song
 from nemui_jax.outputs import audio
 from nemui_jax.sampling.decode import latent_track
@@ -320,7 +321,7 @@ async def _fit_progress(studio: Studio, name: str, data: bytes) -> AsyncIterator
 
 def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
     player = studio.player
-    song = midi_reader.parse(data, MAX_SECONDS)
+    song = with_beats(midi_reader.parse(data, MAX_SECONDS))
     # Only the path's name is used; nothing is read from it.
     entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
     rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
