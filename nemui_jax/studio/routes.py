@@ -23,12 +23,13 @@ from nemui_jax.errors import SoundfontError
 from nemui_jax.evaluation import report
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import NOTE, PEDAL, Part, Song, pedal_controls
 from nemui_jax.outputs import audio
 from nemui_jax.sampling.decode import latent_track
 from nemui_jax.sampling.select import WINDOW_BLOCKS
 from nemui_jax.studio.guard import MAX_BODY, Bucket, Guard
-from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
+from nemui_jax.studio.messages import page_notes, page_parts
+from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Piece, Player, Recipe, read_recipe
 from nemui_jax.training import finetune
 
 PAGE = Path(__file__).parent / "page"
@@ -40,6 +41,7 @@ MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is disconnected
 LINGER_SECONDS = 0.06  # wait for a newer message after the first stretch of an answer
 LONG = "nemui studio: long work"  # name of threads
+_NO_NOTES, _NO_PEDAL = np.empty(0, NOTE), np.empty(0, PEDAL)
 FIRST_SONGS = 6  # songs that the page starts with, decoded before it is opened
 
 Result = TypeVar("Result")
@@ -211,24 +213,30 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
             await send(kind="wrong", ask=number, reason=str(error))
             continue
         count = piece.weights.shape[1]
+        await send(kind="head", ask=number, parts=page_parts(_as_song(piece)))
         if recipe.random:
             await send(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
         for index, (start, stop) in enumerate(studio.player.order(count, first or 0)):
             # While the pointer is dragged messages come in quick succession, and only first stretches are decoded.
             if index and await latest.arrives(LINGER_SECONDS if index == 1 else 0.0):
                 break
-            notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
+            stretch = _as_song(piece, *await studio.compute(studio.player.stretch, piece, start, stop))
             shifts = piece.shifts[start:stop].tolist()
             await send(
-                kind="part",
+                kind="stretch",
                 ask=number,
                 **{"from": start, "to": stop, "blocks": count},
                 shift=shifts if len(set(shifts)) > 1 else shifts[:1],
-                notes=_flat_notes(notes),
-                pedal=np.stack([np.round(pedal["time"] * 1000), pedal["value"] > 63], 1).astype(int).ravel().tolist(),
+                **page_notes(stretch),
             )
         else:
             await send(kind="done", ask=number)
+
+
+def _as_song(piece: Piece, notes: np.ndarray = _NO_NOTES, pedal: np.ndarray = _NO_PEDAL) -> Song:
+    """NOTE and PEDAL events of a piece as a song of one part, with the program of its heaviest song."""
+    heaviest = piece.tracks[int(piece.weights.sum(axis=1).argmax())]
+    return Song((Part(notes, heaviest.source.program, controls=pedal_controls(pedal)),))
 
 
 def _drawn(studio: Studio, tracks: Any, weights: np.ndarray) -> dict[str, Any]:
