@@ -27,6 +27,7 @@ from nemui_jax.outputs.figures import DPI, NORMAL, SMALL, new_figure, printable,
 from nemui_jax.outputs.palette import CARD, FIRST, INK, LINE, MUTED, PANEL, SECOND, instrument_colours
 
 _PATH = LinearSegmentedColormap.from_list("path", ["#5cc8ff", "#9b8cff", "#ff6fb5", "#ffb347"])
+_MATCHED_DRUM = "#7c838d"
 _LANE_INCHES = 0.3  # height of the drums of a parent
 
 
@@ -51,8 +52,7 @@ def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None,
         heights += [1.15] + [_LANE_INCHES] * bool(parent.drums)
     drums = rolls.drums_of(song)
     drums = drums[drums["onset"] < end]
-    pitches = np.unique(drums["pitch"]).tolist()
-    heights += [2.4] + [rolls.DRUM_INCHES * (len(pitches) + 0.4)] * bool(pitches) + [0.18]
+    heights += [2.4] + [rolls.lane_inches(drums)] * bool(len(drums)) + [0.18]
     figure = new_figure(sum(heights) + 0.62 + 0.15 * len(parents) + rolls.legend_inches(colours))
     rows = figure.subplots(len(heights), 2, gridspec_kw={"height_ratios": heights, "width_ratios": [1, 0.011]})
     for other in rows[:, 1]:
@@ -64,26 +64,26 @@ def roll(song: Song, parents: Sequence[Song] = (), seconds: float | None = None,
         main = panels.pop(0)
         _draw_song(main, parent, end, colours, parent.name or "without a name", MUTED)
         if parent.drums:
-            hits = rolls.drums_of(parent)
-            used = np.unique(hits["pitch"]).tolist()
-            rolls.drum_axes(panels[0], used, end, named=False)
-            rolls.draw_drums(panels.pop(0), hits, used, rolls.note_colours(hits, colours))
+            rolls.draw_drums(panels.pop(0), rolls.drums_of(parent), end, named=False)
     main = panels[0]
     _draw_song(main, song, end, colours, title or song.name, INK)
     rolls.draw_bars(main, song, end)
-    if pitches:
-        rolls.drum_axes(panels[1], pitches, end)
-        rolls.draw_drums(panels[1], drums, pitches, rolls.note_colours(drums, colours))
+    if len(drums):
+        rolls.draw_drums(panels[1], drums, end)
     rolls.draw_pedal(pedal, song, end)
     pedal.set_xlabel("seconds")
     rolls.legend(figure, colours)
     if len(colours) < 2:
-        bar = rows[list(rows[:, 0]).index(main), 1]
-        bar.set_visible(True)
-        figure.colorbar(ScalarMappable(Normalize(0, 127), rolls.VELOCITY), cax=bar, ticks=[0, 32, 64, 96, 127])
-        style_axes(bar)
-        bar.set_ylabel("velocity", color=MUTED, fontsize=SMALL)
+        _draw_velocities(figure, rows[list(rows[:, 0]).index(main), 1])
     return figure
+
+
+def _draw_velocities(figure: Figure, bar: Axes) -> None:
+    """The colours of velocities."""
+    bar.set_visible(True)
+    figure.colorbar(ScalarMappable(Normalize(0, 127), rolls.VELOCITY), cax=bar, ticks=[0, 32, 64, 96, 127])
+    style_axes(bar)
+    bar.set_ylabel("velocity", color=MUTED, fontsize=SMALL)
 
 
 def _draw_song(axes: Axes, song: Song, end: float, colours: rolls.Colours, text: str, colour: str) -> None:
@@ -104,8 +104,8 @@ def recall(source: Song, recalled: Song, seconds: float | None = None, title: st
     found, right = _match(wanted, played)
     matched, missed, extra = played[right], wanted[~found], played[~right]
     colours = instrument_colours([source, recalled])
-    drums = np.unique(rolls.drums_of(source, recalled)["pitch"]).tolist()
-    heights = [2.2, *[rolls.DRUM_INCHES * (len(drums) + 0.4)] * bool(drums), 0.3]
+    drums = rolls.drums_of(source, recalled)
+    heights = [2.2, *[rolls.lane_inches(drums)] * bool(len(drums)), 0.3]
     figure = new_figure(sum(heights) + 0.7 + rolls.legend_inches(colours))
     main, *lane, rug = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
     rolls.roll_axes(main, source, end, recalled)
@@ -114,10 +114,10 @@ def recall(source: Song, recalled: Song, seconds: float | None = None, title: st
         boxes = rolls.boxes(notes[notes["channel"] != DRUM_CHANNEL])
         main.add_collection(PolyCollection(list(boxes), facecolors=style, edgecolors=colour, linewidths=0.9), False)
     for axes in lane:
-        rolls.drum_axes(axes, drums, end)
-        for notes, shade in ((matched, "#7c838d"), (missed, SECOND), (extra, FIRST)):
+        rolls.draw_lane(axes, rolls.drum_rows(drums), end)
+        for notes, shade in ((matched, _MATCHED_DRUM), (missed, SECOND), (extra, FIRST)):
             hits = notes[notes["channel"] == DRUM_CHANNEL]
-            rolls.draw_drums(axes, hits, drums, np.array([to_rgba(shade)] * len(hits)).reshape(-1, 4))
+            rolls.draw_hits(axes, hits, rolls.drum_rows(drums), np.tile(to_rgba(shade), (len(hits), 1)))
     for axes in (main, *lane):
         axes.tick_params(labelbottom=False)
     rolls.caption(main, title or f"Recall of {source.name or 'a song'}", INK)
@@ -172,8 +172,7 @@ def morph(song: Song, names: Sequence[str], times: Sequence[float]) -> Figure:
     end = max(rolls.end_of(song), float(times[-1]))
     where = np.linspace(0, 1, len(names)) if len(names) > 1 else np.array([0.5])
     instruments, drums = instrument_colours([song]), rolls.drums_of(song)
-    pitches = np.unique(drums["pitch"]).tolist()
-    heights = [1.9, *[rolls.DRUM_INCHES * (len(pitches) + 0.4)] * bool(pitches), 0.17]
+    heights = [1.9, *[rolls.lane_inches(drums)] * bool(len(drums)), 0.17]
     figure = new_figure(sum(heights) + 0.63 + rolls.legend_inches(instruments))
     main, *lane, strip = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
     rolls.roll_axes(main, song, end)
@@ -185,8 +184,7 @@ def morph(song: Song, names: Sequence[str], times: Sequence[float]) -> Figure:
         colours[:, :3] = strength * colours[:, :3] + (1 - strength) * to_rgb(PANEL)
     rolls.draw_notes(main, song.notes, colours, end)
     for axes in lane:
-        rolls.drum_axes(axes, pitches, end)
-        rolls.draw_drums(axes, drums, pitches, rolls.note_colours(drums, instruments))
+        rolls.draw_drums(axes, drums, end)
     for axes in (main, *lane):
         axes.tick_params(labelbottom=False)
     _draw_path(main, strip, names, times, where, end)

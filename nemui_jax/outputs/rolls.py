@@ -4,7 +4,7 @@ A piano roll has a colour for each instrument, or, of a song for one instrument,
 a lane of their own, a row for each. Pitches are MIDI numbers (60 is C4), times are seconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from nemui_jax.outputs.figures import NORMAL, SMALL, WIDTH, printable, style_axe
 from nemui_jax.outputs.palette import FIRST, LINE, MUTED, PANEL
 
 VELOCITY = ListedColormap(colormaps["plasma"](np.linspace(0.2, 1, 128)), "velocity")  # without the darkest
-DRUM_INCHES = 0.095  # height of a drum's row
+_DRUM_INCHES = 0.095  # height of a drum's row
 _DRUM_LETTERS = 5.5  # font size in points
 _NOTE_HEIGHT = 0.84  # semitones
 _COLUMNS = 6  # of a legend
@@ -68,22 +68,23 @@ def legend(figure: Figure, colours: Colours) -> None:
 
 def legend_inches(colours: Colours) -> float:
     """The height of a legend."""
-    return 0.17 * -(-len(colours) // _COLUMNS) + 0.06 if len(colours) > 1 else 0.0
+    names = min(len(colours), len(palette.INSTRUMENTS) + 1)
+    return 0.17 * -(-names // _COLUMNS) + 0.06 if names > 1 else 0.0
 
 
-def draw_drums(axes: Axes, notes: np.ndarray, rows: Iterable[int], colours: Float[np.ndarray, "note 4"]) -> None:
-    """Drum notes as strokes, those of each pitch in `rows` in a row of its own from below."""
-    place = np.zeros(128)
-    place[list(rows)] = np.arange(len(list(rows)))
-    y = place[notes["pitch"]]
-    strokes = np.stack([np.stack([notes["onset"], y - 0.42], 1), np.stack([notes["onset"], y + 0.42], 1)], axis=1)
-    axes.add_collection(LineCollection(list(strokes), colors=colours, linewidths=1.0), autolim=False)
+def drum_rows(notes: np.ndarray) -> list[int]:
+    """The pitches of drum notes, from below: a row of the lane for each."""
+    return np.unique(notes["pitch"]).tolist()
 
 
-def drum_axes(axes: Axes, rows: Iterable[int], end: float, named: bool = True) -> None:
+def lane_inches(notes: np.ndarray) -> float:
+    """The height of a lane of drums with their names."""
+    return _DRUM_INCHES * (len(drum_rows(notes)) + 0.4)
+
+
+def draw_lane(axes: Axes, rows: Sequence[int], end: float, named: bool = True) -> None:
     """Prepares axes for a lane of drums with these pitches, from below; without names it is only called drums."""
     style_axes(axes)
-    rows = list(rows)
     axes.set(xlim=(0, end), ylim=(-0.7, len(rows) - 0.3), axisbelow=True)
     if named:
         axes.set_yticks(range(len(rows)), [DRUMS.get(pitch, f"drum {pitch}") for pitch in rows])
@@ -92,6 +93,20 @@ def drum_axes(axes: Axes, rows: Iterable[int], end: float, named: bool = True) -
     else:
         axes.set_yticks([(len(rows) - 1) / 2], ["drums"])
         axes.tick_params(axis="y", length=0)
+
+
+def draw_hits(axes: Axes, notes: np.ndarray, rows: Sequence[int], colours: Float[np.ndarray, "note 4"]) -> None:
+    """Drum notes as strokes, those of each pitch in `rows` in a row of its own from below."""
+    y = np.searchsorted(rows, notes["pitch"])
+    strokes = np.stack([np.stack([notes["onset"], y - 0.42], 1), np.stack([notes["onset"], y + 0.42], 1)], axis=1)
+    axes.add_collection(LineCollection(list(strokes), colors=colours, linewidths=1.0), autolim=False)
+
+
+def draw_drums(axes: Axes, notes: np.ndarray, end: float, named: bool = True) -> None:
+    """A lane of drum notes; louder ones are brighter."""
+    rows = drum_rows(notes)
+    draw_lane(axes, rows, end, named)
+    draw_hits(axes, notes, rows, note_colours(notes, {}))
 
 
 def caption(axes: Axes, text: str, colour: str) -> None:
