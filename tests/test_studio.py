@@ -22,6 +22,7 @@ pytest.importorskip("starlette", reason="needs the extra studio")
 pytest.importorskip("uvicorn", reason="needs the extra studio")
 pytest.importorskip("websockets", reason="needs the extra studio")
 
+from nemui_jax.sampling.select import WINDOW_BLOCKS
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -29,7 +30,6 @@ from nemui_jax.errors import StudioError
 from nemui_jax.music import midi_reader
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, Part, Song
-from nemui_jax.sampling.select import WINDOW_BLOCKS
 from nemui_jax.studio import guard, routes, server
 from nemui_jax.studio.guard import MAX_BODY
 from nemui_jax.studio.messages import page_notes, page_parts
