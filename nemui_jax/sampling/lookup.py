@@ -23,7 +23,7 @@ class Costs(NamedTuple):
     density: float = 0.5  # for e times as many notes as wanted, or as few
     jump: float = 2.0  # where a unit does not follow the last one
     phrase: float = 0.3  # for a jump to another place in the phrase
-    shift: float = 0.1  # for each semitone of transposition
+    shift: float = 0.3  # for each semitone of transposition
     key: float = 0.6  # for a change of transposition
 
 

@@ -106,7 +106,7 @@ def melody_owners(weights: Float[np.ndarray, "song section"]) -> Int[np.ndarray,
     """
     sections = weights.shape[1]
     until = np.cumsum(weights / np.maximum(weights.sum(0), 1e-9), 0)
-    point = 1 - (np.argsort(np.argsort(spread(sections + 1)[1:])) + 0.5) / sections
+    point = spread(sections) + 0.5 ** np.ceil(np.log2(2 * sections))
     return np.minimum((point >= until).sum(0), len(weights) - 1)
 
 
