@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from nemui_jax.data.grid import GridPart
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, SUSTAIN, Part, TempoMap
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, PROGRAM_CHANGE, SUSTAIN, Part, TempoMap
 from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.arrange import part_controls
 from nemui_jax.sampling.passages import Passage, merged
 from nemui_jax.sampling.plan import Plan
 
@@ -183,7 +184,8 @@ def _event(event: Any) -> tuple[int, int]:
 
 def _control_steps(song: AnalyzedSong, part: GridPart) -> tuple[Float[np.ndarray, " event"], np.ndarray]:
     """The controls of a part, and the steps at which they fall."""
-    found = part.source.controls
+    found = part_controls(part, song.song.clock)
+    found = found[found["controller"] != PROGRAM_CHANGE]
     return song.song.clock.beats_at(found["time"]) * STEPS_PER_BEAT, found
 
 

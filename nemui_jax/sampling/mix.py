@@ -17,10 +17,11 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
 from nemui_jax.sampling.analysis import AnalyzedSong, analyze, stretch
+from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
 from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
 
-__all__ = ["AnalyzedSong", "Factors", "analyze", "mix", "recall"]
+__all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
@@ -80,7 +81,7 @@ def mix(
     heaviest = int(weights.sum(1).argmax())
     plain = not (factors.given or noise or temperature) and shift is None and program is None
     if plain and (weights[heaviest] == 1).all() and bars == len(songs[heaviest].units):
-        return recall(songs[heaviest])
+        return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
     reference = songs[heaviest]
     units = timeline(reference, bars)
@@ -109,21 +110,16 @@ def mix(
     )
 
 
-def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
-    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
-    units = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
-    shortest = min(units) * min(song.quarter_seconds for song in songs)
-    return math.ceil(1.1 * seconds / shortest) + 2
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float, constant: Sequence[float] | None = None) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights.
 
-
-def recall(analyzed: AnalyzedSong) -> Song:
-    """The song itself, with its own clock, settings, meters and texts."""
-    song = analyzed.song
-    parts = tuple(
-        replace(part.source, notes=pianoroll.to_notes(part.notes, song.clock, 0 if part.is_drums else song.shift))
-        for part in song.parts
-    )
-    return replace(song.source, parts=parts)
+    With `constant` weights they are those of the whole heaviest song at least: a mix of fewer seconds is the beginning
+    of a longer one.
+    """
+    bars = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
+    shortest = min(bars) * min(song.quarter_seconds for song in songs)
+    count = math.ceil(1.1 * seconds / shortest) + 2
+    return count if constant is None else max(count, len(songs[int(np.argmax(constant))].units))
 
 
 def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:

@@ -132,7 +132,7 @@ class Player:
             return np.stack([np.interp(place, at, row) for row in weights])
 
         analyzed = [self.analyzed(index) for index in songs]
-        bars = count_bars(analyzed, recipe.seconds)
+        bars = count_bars(analyzed, recipe.seconds, weights[:, 0].tolist() if weights.shape[1] == 1 else None)
         return mix(analyzed, weigh, bars=bars, shift=recipe.shift, noise=recipe.noise, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
