@@ -412,7 +412,7 @@ def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequen
     return mix.mix(
         analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
-        bars=mix.count_bars(analyzed, float(options.seconds)) if options.seconds else None,
+        seconds=float(options.seconds) if options.seconds else None,
         factors=mix.Factors(**factors),
         shift=shift,
         program=options.program,
