@@ -409,11 +409,10 @@ def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequen
     songs, factors = _find_factors(plan, options, entries)
     extra = len(songs) - len(plan.songs)
     analyzed = [model.analyzed(song) for song in songs]
-    constant = plan.weights if isinstance(plan.weights, tuple) else None
     return mix.mix(
         analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
-        bars=mix.count_bars(analyzed, float(options.seconds), constant) if options.seconds else None,
+        seconds=float(options.seconds) if options.seconds else None,
         factors=mix.Factors(**factors),
         shift=shift,
         program=options.program,

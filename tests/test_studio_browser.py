@@ -24,6 +24,7 @@ if not CHROMIUM:
 from nemui_jax.music import midi_reader  # noqa: E402
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, PITCH_BEND, SUSTAIN, Part, Song  # noqa: E402
 from nemui_jax.studio import messages, server  # noqa: E402
+from nemui_jax.studio.piece import BLOCK_SECONDS  # noqa: E402
 
 FLAGS = """
     --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
@@ -297,14 +298,13 @@ BAND = Song(
 
 
 @pytest.fixture
-def band_page(browser, address, trained) -> Iterator:
+def band_page(browser, address) -> Iterator:
     """A page whose server answers every ask with BAND, in the page's own messages."""
-    block = server.load(trained.path).player.block_seconds
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-    _answer_with(page, BAND, 10.0, block)
+    _answer_with(page, BAND, 10.0)
     page.goto(address)
     until(page, WHOLE)
     yield page
@@ -312,16 +312,16 @@ def band_page(browser, address, trained) -> Iterator:
     assert not wrong
 
 
-def _answer_with(page, song: Song, seconds: float, block: float) -> None:
-    blocks = int(np.ceil(seconds / block))
+def _answer_with(page, song: Song, seconds: float) -> None:
+    blocks = int(np.ceil(seconds / BLOCK_SECONDS))
 
     def connect(line) -> None:
         def answer(text: str) -> None:
             ask = json.loads(text)["ask"]
             line.send(json.dumps({"kind": "head", "ask": ask, "parts": messages.page_parts(song)}))
             for start, stop in ((0, blocks // 2), (blocks // 2, blocks)):
-                span = {"from": start, "to": stop, "blocks": blocks, "shift": [0]}
-                stretch = messages.page_notes(song, start * block, stop * block)
+                span = {"from": start, "to": stop, "blocks": blocks}
+                stretch = messages.page_notes(song, start * BLOCK_SECONDS, stop * BLOCK_SECONDS)
                 line.send(json.dumps({"kind": "stretch", "ask": ask, **span, **stretch}))
             line.send(json.dumps({"kind": "done", "ask": ask}))
 
@@ -406,10 +406,10 @@ def test_pedals_and_bends_are_heard(band_page):
     assert _strongest(bent[8820:19845]) == pytest.approx(440 * 2 ** (2 / 12), rel=0.01)
 
 
-def test_a_bands_page_on_a_phone(browser, address, trained):
+def test_a_bands_page_on_a_phone(browser, address):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme="light")
     page = context.new_page()
-    _answer_with(page, BAND, 10.0, server.load(trained.path).player.block_seconds)
+    _answer_with(page, BAND, 10.0)
     page.goto(address)
     until(page, WHOLE)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390

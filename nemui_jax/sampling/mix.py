@@ -59,6 +59,7 @@ def mix(
     weigh: Weigh,
     *,
     bars: int | None = None,
+    seconds: float | None = None,
     factors: Factors = Factors(),
     shift: int | None = None,
     program: int | None = None,
@@ -68,22 +69,28 @@ def mix(
 ) -> Song:
     """A mix of songs. `weigh(n)` gives their weights in each of n bars; a bar's weights add up to 1.
 
-    The song with the largest total weight gives the meter, the number of bars (unless `bars` is given; it starts again
-    where it ends) and the name. Pitches are moved to the key of the heaviest song, or down by `shift` semitones from
-    the common key. With a `program` all pitched parts are one instrument. `noise` from 0 to 1 is the share of the
-    accompaniment that is taken from other places of the same song; a `temperature` makes the choice of places
-    random, by `seed`. Where one song has all the weight it is played as it is.
+    The song with the largest total weight gives the meter, the number of bars (unless `bars` or `seconds` is given; it
+    starts again where it ends) and the name. With `seconds` the mix lasts at least so long, and the weights are those
+    at places evenly spread over this time, of which the last holds for what is played after it. Pitches are moved to
+    the key of the heaviest song, or down by `shift` semitones from the common key. With a `program` all pitched parts
+    are one instrument. `noise` from 0 to 1 is the share of the accompaniment that is taken from other places of the
+    same song; a `temperature` makes the choice of places random, by `seed`. Where one song has all the weight it is
+    played as it is.
     """
-    if bars is None:
-        first = weigh(max(len(song.units) for song in songs))
-        bars = len(songs[int(first.sum(1).argmax())].units)
+    first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
+    heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
+    whole = len(songs[heaviest].units)
+    if seconds is not None:  # with weights that stay the same, a shorter mix is the beginning of the whole one
+        bars = max(count_bars(songs, seconds), whole if constant else 0)
+    bars = bars or whole
     weights = np.asarray(weigh(bars), float)
-    heaviest = int(weights.sum(1).argmax())
     plain = not (factors.given or noise or temperature) and shift is None and program is None
     if plain and (weights[heaviest] == 1).all() and bars == len(songs[heaviest].units):
         return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
     reference = songs[heaviest]
+    if seconds is not None and not constant:
+        weights = _over_time(songs, reference, weigh, bars, seconds)
     units = timeline(reference, bars)
     plan = _plan(songs, heaviest, units, weights, factors, noise, temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
@@ -110,16 +117,27 @@ def mix(
     )
 
 
-def count_bars(songs: Sequence[AnalyzedSong], seconds: float, constant: Sequence[float] | None = None) -> int:
-    """Bars of a mix of songs that last so many seconds at least, whatever the weights.
-
-    With `constant` weights they are those of the whole heaviest song at least: a mix of fewer seconds is the beginning
-    of a longer one.
-    """
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
     bars = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
     shortest = min(bars) * min(song.quarter_seconds for song in songs)
-    count = math.ceil(1.1 * seconds / shortest) + 2
-    return count if constant is None else max(count, len(songs[int(np.argmax(constant))].units))
+    return math.ceil(1.1 * seconds / shortest) + 2
+
+
+def _over_time(
+    songs: Sequence[AnalyzedSong], reference: AnalyzedSong, weigh: Weigh, bars: int, seconds: float
+) -> Float[np.ndarray, "song bar"]:
+    """The weights in each bar, where `weigh` gives those at places evenly spread over the first `seconds`.
+
+    Bars get longer or shorter on the way from one song to another: they are as long as in the songs on average.
+    """
+    weights = np.asarray(weigh(bars), float)
+    lengths = [float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT)) for song in songs]
+    step_seconds = np.array(lengths) / [song.song.steps for song in songs]
+    bar_seconds = reference.unit_steps * np.exp(np.log(step_seconds) @ weights)
+    begun = np.append(0.0, np.cumsum(seconds / bars / bar_seconds))  # the bar at each place's start, and at the end
+    place = np.interp(np.arange(bars), begun, np.linspace(0, bars - 1, bars + 1))
+    return np.stack([np.interp(place, np.arange(bars), row) for row in weights])
 
 
 def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:

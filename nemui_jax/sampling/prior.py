@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nemui_jax.music.song import Song
-from nemui_jax.sampling.mix import AnalyzedSong, Factors, count_bars, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, mix
 
 TEMPERATURE = 0.3  # of what is looked up
 LEAST_SHARE, MOST_SHARE = 0.4, 0.6  # of the notes, for each of the two songs that play
@@ -38,7 +38,7 @@ def draw(
     song = mix(
         sources,
         lambda bars: np.repeat(np.array([[0.0], [share], [1 - share]]), bars, 1),
-        bars=count_bars(sources, seconds),
+        seconds=seconds,
         factors=Factors(harmony=0),
         shift=shift,
         program=program,

@@ -18,7 +18,7 @@ from nemui_jax.music.song import Song, cut_song
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
-from nemui_jax.sampling.mix import AnalyzedSong, analyze, count_bars, mix
+from nemui_jax.sampling.mix import AnalyzedSong, analyze, mix
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
@@ -47,7 +47,6 @@ class Piece(NamedTuple):
     song: Song
     songs: Sequence[int]  # that it is made of
     weights: Float[np.ndarray, "song moment"]
-    shift: int  # semitones to the common key
 
     @property
     def blocks(self) -> int:
@@ -113,27 +112,26 @@ class Player:
         """The piece of a recipe."""
         if recipe.random:
             song, used = prior.draw(len(self.songs), self.analyzed, recipe.seed, recipe.seconds, recipe.shift)
+            used = list(dict.fromkeys(used))
             weights = np.full((len(used), 1), 1 / len(used))
         else:
             moments = np.array(recipe.weights)
             heard = (moments > 0).any(0)
             used, weights = np.array(recipe.songs)[heard].tolist(), moments[:, heard].T
             song = self._mix(used, weights, recipe)
-        heaviest = used[int(weights.sum(1).argmax())]
-        shift = self.songs[heaviest].grid.shift if recipe.shift is None else recipe.shift
-        return Piece(cut_song(song, recipe.seconds), used, weights, shift)
+        return Piece(cut_song(song, recipe.seconds), used, weights)
 
     def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:
         if len(songs) == 1 and not recipe.noise:
             return to_song(self.played(songs[0]), recipe.shift)
 
-        def weigh(bars: int) -> Float[np.ndarray, "song bar"]:
-            place, at = np.linspace(0, 1, bars), np.linspace(0, 1, weights.shape[1])
+        def weigh(places: int) -> Float[np.ndarray, "song place"]:
+            place, at = np.linspace(0, 1, places), np.linspace(0, 1, weights.shape[1])
             return np.stack([np.interp(place, at, row) for row in weights])
 
         analyzed = [self.analyzed(index) for index in songs]
-        bars = count_bars(analyzed, recipe.seconds, weights[:, 0].tolist() if weights.shape[1] == 1 else None)
-        return mix(analyzed, weigh, bars=bars, shift=recipe.shift, noise=recipe.noise, seed=recipe.seed)
+        given = {"shift": recipe.shift, "noise": recipe.noise, "seed": recipe.seed}
+        return mix(analyzed, weigh, seconds=recipe.seconds, **given)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
@@ -141,7 +139,3 @@ class Player:
         edges = [first, *range(first + STRETCH_BLOCKS, count, 2 * STRETCH_BLOCKS), count]
         behind = [(start, min(start + 2 * STRETCH_BLOCKS, first)) for start in range(0, first, 2 * STRETCH_BLOCKS)]
         return list(itertools.pairwise(edges)) + behind
-
-    def recall(self, index: int) -> Song:
-        """A song played back, in the common key."""
-        return to_song(self.played(index), shift=0)

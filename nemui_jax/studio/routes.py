@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import math
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -106,9 +105,7 @@ class Studio:
             "index": index,
             "name": song.name,
             "seconds": round(self.player.seconds(index), 2),
-            "blocks": math.ceil(self.player.seconds(index) / BLOCK_SECONDS),
             "key": self.keys[index],
-            "shift": song.grid.shift,
             "added": index >= self.learned,
         }
 
@@ -145,16 +142,6 @@ async def songs(request: Request) -> Response:
             "songs": [studio.song_data(index) for index in range(len(studio.player.songs))],
         }
     )
-
-
-async def song_notes(request: Request) -> Response:
-    """The notes of a song played back, in the common key, for the piano roll."""
-    studio: Studio = request.app.state.studio
-    index = request.path_params["index"]  # checked as text, because int() raises for thousands of digits
-    if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.songs):
-        return Response("no such song", 404)
-    song = await studio.compute(studio.player.recall, int(index))
-    return Response(_dumps({"notes": _flat_notes(song.notes)}), media_type="application/json")
 
 
 async def play(socket: WebSocket) -> None:
@@ -222,7 +209,6 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
                 kind="stretch",
                 ask=number,
                 **{"from": start, "to": stop, "blocks": piece.blocks},
-                shift=[piece.shift],
                 **page_notes(piece.song, start * BLOCK_SECONDS, stop * BLOCK_SECONDS),
             )
         else:
@@ -232,12 +218,6 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
 def _drawn(piece: Piece) -> dict[str, Any]:
     """The songs of a new piece, and their weights."""
     return {"songs": list(piece.songs), "weights": np.round(piece.weights.T, 4).tolist()}
-
-
-def _flat_notes(notes: np.ndarray) -> list[int]:
-    """Onset and end in milliseconds, pitch and velocity, of note after note."""
-    times = [np.round(notes[name] * 1000) for name in ("onset", "end")]
-    return np.stack([*times, notes["pitch"], notes["velocity"]], 1).astype(int).ravel().tolist()
 
 
 def _loads(text: str | bytes) -> Any:
@@ -366,7 +346,6 @@ def app(studio: Studio, port: int) -> Guard:
     routes = [
         *_page_routes(),
         Route("/songs", songs),
-        Route("/songs/{index}", song_notes),
         Route("/bring", add_song, methods=["POST"]),
         Route("/piece.mid", download, methods=["POST"]),
         Route("/piece.wav", download, methods=["POST"]),

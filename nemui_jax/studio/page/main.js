@@ -16,7 +16,6 @@ const info = await getJson("/songs");
 info.short = (song) => shorten(info.songs[song].name);
 const music = new Music(info.block);
 const player = new Player(music, voice);
-const parents = new Map();
 const stats = { changes: [], first: null };
 
 const state = {
@@ -47,7 +46,6 @@ function change(began = performance.now()) {
 }
 
 function show() {
-  if (!state.random) for (const row of rows) for (const [song] of row) if (!parents.has(song)) loadParent(song);
   $("plain").hidden = !(state.path || state.random || state.noise || state.weights);
   $("noise").value = state.noise;
   $("noise").disabled = state.random;
@@ -165,26 +163,6 @@ function restore() {
   Object.assign(state, { path: null, random: false, drawn: null }, found);
 }
 
-async function loadParent(song) {
-  parents.set(song, null);
-  try {
-    const { notes } = await getJson(`/songs/${song}`);
-    const from = (seconds) => { // of the first note at or after a time
-      let [low, high] = [0, notes.length / 4];
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (notes[4 * middle] < seconds * 1000) low = middle + 1;
-        else high = middle;
-      }
-      return 4 * low;
-    };
-    parents.set(song, { notes, from, blocks: info.songs[song].blocks });
-    roll.refresh();
-  } catch {
-    parents.delete(song);
-  }
-}
-
 function shorten(name) {
   const parts = name.split(/__+/).map((part) => part.replaceAll("_", " ").trim()).filter(Boolean);
   if (parts.length > 3) parts.pop();
@@ -296,7 +274,6 @@ const roll = new Roll($("roll"), player, {
   seek,
   loop: setLoop,
   weights: weightsNow,
-  parent: (song) => (state.random ? null : parents.get(song)), // a random song reads its songs in other places
 });
 roll.pitches = [Math.max(0, info.low - 5), Math.min(127, info.high + 6)];
 
@@ -313,6 +290,7 @@ const wire = new Wire({
   },
   stretch(stretch, began) {
     music.set(stretch);
+    fit();
     roll.changed(stretch.from, stretch.to);
     if (began !== null) requestAnimationFrame(() => {
       roll.frame();
@@ -341,6 +319,12 @@ function seek(seconds) {
   follow();
   roll.dirty = true;
   if (!music.blocks[Math.floor(player.position / music.block)]) change();
+}
+
+/** The piece may have become shorter: the playhead and the passage that is looped stay inside it. */
+function fit() {
+  if (player.loop?.[0] > music.seconds - 0.5) setLoop(null);
+  if (player.cursor > music.seconds) seek(player.cursor % music.seconds);
 }
 
 function setLoop(loop) {

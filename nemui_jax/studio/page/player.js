@@ -49,11 +49,11 @@ export class Music {
   }
 
   /** Takes a stretch of music from the server. */
-  set({ from, to, blocks, notes, controls, shift }) {
+  set({ from, to, blocks, notes, controls }) {
     const { parts } = this;
     this.count = blocks;
     this.blocks.length = blocks;
-    const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], controls: [], parts, shift: shift[i] ?? shift[0] }));
+    const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], controls: [], parts }));
     const at = (ms) => fresh[Math.min(to - 1, Math.max(from, Math.floor(ms / 1000 / this.block))) - from];
     for (let i = 0; i < notes.length; i += 5) {
       const [onset, end, pitch, velocity, part] = notes.slice(i, i + 5);

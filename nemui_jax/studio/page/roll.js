@@ -1,7 +1,7 @@
-// The roll: all notes with their velocities, what the songs themselves play faintly behind, drums in a lane below, a
-// playhead, and the whole piece in small. A piece of several parts has a colour for each, one of one part those of its songs.
+// The roll: all notes with their velocities, drums in a lane below, a playhead, and the whole piece in small. A piece of
+// several parts has a colour for each, one of one part those of its songs.
 
-import { blend, css, ink, isDark, partColour } from "./colour.js";
+import { blend, css, isDark, partColour } from "./colour.js";
 
 const BLACK = new Set([1, 3, 6, 8, 10]);
 const HEAD = 0.28; // where on the roll the playhead stands while the music plays
@@ -12,7 +12,7 @@ const rowOf = (pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 export class Roll {
-  /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map, parent(song) -> {notes, blocks, ...} | null. */
+  /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map. */
   constructor(element, player, calls) {
     Object.assign(this, { element, player, calls, rows: [], start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
     this.canvas = element.querySelector(".notes");
@@ -192,8 +192,6 @@ export class Roll {
     const several = this.music.parts.length > 1, shades = new Map();
     const firstBlock = Math.max(0, Math.floor(start / this.music.block) - 12);
     const lastBlock = Math.min(this.music.count - 1, Math.floor((start + span) / this.music.block) + 1);
-    const middle = this.calls.weights(start + span / 2);
-    for (const [song, weight] of middle) this.drawParent(pen, song, weight, x, y, lane, width);
     const box = Math.max(lane * 1.15, 2.4);
     let colours = [], last = null;
     for (let index = firstBlock; index <= lastBlock; index++) {
@@ -266,26 +264,6 @@ export class Roll {
     if (!loop) return;
     pen.fillStyle = dark ? "rgb(120 160 255 / .1)" : "rgb(60 90 255 / .08)";
     pen.fillRect(x(loop[0]), 16, x(loop[1]) - x(loop[0]), height);
-  }
-
-  /** What a song itself plays there, in the key of the music. */
-  drawParent(pen, song, weight, x, y, lane, width) {
-    const parent = this.calls.parent(song);
-    if (!parent || weight > 0.995) return;
-    const { start, span, music } = this;
-    const period = parent.blocks * music.block;
-    pen.fillStyle = ink(song, (isDark() ? 0.13 : 0.14) + 0.2 * weight);
-    for (let round = Math.floor(start / period); round * period < start + span; round++) {
-      const offset = round * period;
-      for (let i = parent.from(start - offset - 6); i < parent.notes.length; i += 4) {
-        const from = offset + parent.notes[i] / 1000;
-        if (from > start + span) break;
-        const to = offset + parent.notes[i + 1] / 1000;
-        if (to < start) continue;
-        const shift = music.blocks[Math.min(Math.floor(from / music.block), music.count - 1)]?.shift ?? 0;
-        pen.fillRect(x(from), y(parent.notes[i + 2] - shift) + lane * 0.2, Math.max(x(to) - x(from) - 1, 1.5), Math.max(lane * 0.6, 1));
-      }
-    }
   }
 
   drawMap(now) {
