@@ -16,7 +16,7 @@ from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.instruments import instrument_name
+from nemui_jax.music.instruments import instrument
 from nemui_jax.music.key import estimate_key
 from nemui_jax.music.song import DEFAULT_QUARTER_SECONDS, MAX_SECONDS, Song, TempoMap, cut_song
 
@@ -168,7 +168,7 @@ class Piece:
         """The names of its instruments, the one with the most notes first."""
         notes = Counter[str]()
         for part in self.song.parts:
-            notes[instrument_name(part.program, part.is_drums)] += len(part.notes)
+            notes[instrument(part.program, part.is_drums)] += len(part.notes)
         return tuple(name for name, _ in notes.most_common())
 
     def roll(self, step_seconds: float = 0.05) -> UInt8[np.ndarray, "step 128"]:

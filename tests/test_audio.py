@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import os
 import struct
 import sys
@@ -9,8 +10,20 @@ import numpy as np
 import pytest
 
 from nemui_jax.errors import SoundfontError
-from nemui_jax.music.song import PEDAL, SONG_NOTE, Song, group_parts, pedal_controls
-from nemui_jax.outputs import audio
+from nemui_jax.music import instruments
+from nemui_jax.music.song import (
+    CONTROL,
+    DRUM_CHANNEL,
+    NOTE,
+    PEDAL,
+    PITCH_BEND,
+    SONG_NOTE,
+    Part,
+    Song,
+    group_parts,
+    pedal_controls,
+)
+from nemui_jax.outputs import audio, playing, tones
 
 RATE = 22050
 
@@ -28,6 +41,14 @@ def make_song(*rows: tuple, pedal: list[tuple] | None = None) -> Song:
     parts = group_parts(np.array([(*row, *default[len(row) :]) for row in rows], SONG_NOTE))
     controls = pedal_controls(np.array(pedal or [], PEDAL))
     return Song((dataclasses.replace(parts[0], controls=controls), *parts[1:]) if parts else ())
+
+
+def make_part(
+    *rows: tuple[float, float, int], program: int = 0, channel: int = 0, controls: list[tuple] | None = None
+) -> Part:
+    """A part from rows (onset, end, pitch)."""
+    notes = np.array([(*row, 80) for row in rows], NOTE)
+    return Part(notes, program, channel, controls=np.array(controls or [], CONTROL))
 
 
 def level(samples: np.ndarray, start: float, end: float) -> float:
@@ -54,7 +75,7 @@ def test_shape_level_and_peak():
     song = make_song(*rows)
     samples = audio.render(song, rate=RATE)
     assert samples.dtype == np.float32
-    assert samples.shape == (round((song.seconds + audio.TAIL_SECONDS) * RATE), 2)
+    assert samples.shape == (round((song.seconds + playing.TAIL_SECONDS) * RATE), 2)
     assert np.isfinite(samples).all()
     assert 0.3 < np.abs(samples).max() <= audio.PEAK
     assert audio.loudness(samples.T, RATE) == pytest.approx(audio.LOUDNESS_DB, abs=0.5)
@@ -106,7 +127,7 @@ def test_low_is_left():
 @pytest.mark.parametrize("song", [make_song(), make_song((0.0, 1.0, 127, 1))], ids=["empty", "above the rate"])
 def test_silence(song):
     samples = audio.render(song, rate=8000)
-    assert samples.shape == (round((song.seconds + audio.TAIL_SECONDS) * 8000), 2)
+    assert samples.shape == (round((song.seconds + playing.TAIL_SECONDS) * 8000), 2)
     assert not samples.any()
 
 
@@ -136,20 +157,151 @@ def test_pedal_is_heard():
         ([(0.5, 127), (0.9, 0), (1.1, 127)], 1.0),  # too late to catch the note
         ([(0.5, 127), (1.0, 0)], 1.0),
         ([(1.0, 127), (1.5, 0)], 1.5),
-        ([(0.5, 127)], 5.0 + audio.RING_SECONDS),
-        ([(0.5, 127), (900.0, 0)], 5.0 + audio.RING_SECONDS),
+        ([(0.5, 127)], 5.0 + playing.RING_SECONDS),
+        ([(0.5, 127), (900.0, 0)], 5.0 + playing.RING_SECONDS),
     ],
 )
 def test_sustained(pedal, end):
-    notes = audio.sustained(make_song((0.0, 1.0, 60), (4.5, 5.0, 90), pedal=pedal))
-    assert notes["end"][0] == end
+    notes = np.array([(0.0, 1.0, 60, 80), (4.5, 5.0, 90, 80)], NOTE)
+    controls = pedal_controls(np.array(pedal, PEDAL))
+    assert playing.sustained(notes, controls, 5.0 + playing.RING_SECONDS)["end"][0] == end
 
 
 def test_sustained_ends_where_the_string_is_struck_again():
-    rows = (0.0, 1.0, 60), (0.5, 2.0, 62), (3.0, 3.5, 60), (4.0, 4.5, 60, 80, 1)
-    song = make_song(*rows, pedal=[(0.0, 127), (6.0, 0)])
-    assert audio.sustained(song)["end"].tolist() == [3.0, 6.0, 6.0, 6.0]
-    assert song.notes["end"].tolist() == [1.0, 2.0, 3.5, 4.5]
+    notes = np.array([(0.0, 1.0, 60, 80), (0.5, 2.0, 62, 80), (3.0, 3.5, 60, 80)], NOTE)
+    controls = pedal_controls(np.array([(0.0, 127), (6.0, 0)], PEDAL))
+    assert playing.sustained(notes, controls, 9.5)["end"].tolist() == [3.0, 6.0, 6.0]
+    assert notes["end"].tolist() == [1.0, 2.0, 3.5]
+
+
+def test_a_pedal_is_for_its_channel():
+    held = make_part((0.0, 0.5, 60), (5.0, 5.5, 60), controls=[(0.1, 64, 127), (4.0, 64, 0)])
+    beside, above = make_part((0.0, 0.5, 60), channel=1), make_part((0.0, 0.5, 72), program=20)
+    alone = audio.render(Song((held,)), rate=RATE)
+    assert level(audio.render(Song((held, beside)), rate=RATE), 2, 3) < 1.2 * level(alone, 2, 3)
+    assert level(audio.render(Song((held, above)), rate=RATE), 2, 3) > 1.5 * level(alone, 2, 3)  # on the same channel
+
+
+# Bands
+
+
+def test_families_sound_different_and_none_drowns_the_others():
+    spectra = []
+    for program in (0, 25, 33, 48, 62):
+        samples = audio.render(Song((make_part((0.0, 1.5, 48), program=program),)), rate=RATE)
+        spectrum = np.abs(np.fft.rfft(samples[: 2 * RATE].sum(axis=1)))
+        spectra.append(spectrum / np.linalg.norm(spectrum))
+        alone = playing.play(Song((make_part((0.0, 0.4, 48), program=program),)), tones.tone_generator(RATE), RATE)
+        assert 0.04 < level(alone.T, 0, 0.4) < 0.12
+    alike = np.array(spectra) @ np.array(spectra).T
+    assert (alike[~np.eye(5, dtype=bool)] < 0.97).all()
+
+
+def test_strings_last_and_guitars_die_away():
+    bowed, plucked = (
+        audio.render(Song((make_part((0.0, 4.0, 64), program=program),)), rate=RATE) for program in (48, 25)
+    )
+    assert level(bowed, 3, 3.9) > 0.7 * level(bowed, 0.5, 1.4)
+    assert level(plucked, 3, 3.9) < 0.3 * level(plucked, 0.5, 1.4)
+
+
+def test_drums_are_heard_whatever_their_length():
+    short, long = (
+        audio.render(Song((make_part((0.0, end, 38), (1.0, 1.0 + end, 42), channel=DRUM_CHANNEL),)), rate=RATE)
+        for end in (0.001, 0.9)
+    )
+    np.testing.assert_array_equal(short, long)
+    assert len(short) == round((1.0 + playing.TAIL_SECONDS) * RATE)
+
+
+@pytest.mark.parametrize("pitch", instruments.DRUMS)
+def test_every_drum_sounds_and_ends(pitch):
+    drum = Song((make_part((0.0, 0.01, pitch), channel=DRUM_CHANNEL),))
+    samples = playing.play(drum, tones.tone_generator(RATE), RATE)
+    assert 0.02 < np.abs(samples[:, : RATE // 4]).max() < 2
+    assert np.abs(samples[:, -RATE // 20 :]).max() < 1e-4
+
+
+def test_drums_differ_in_pitch():
+    kick, snare, hat = (
+        audio.render(Song((make_part((0.0, 0.1, pitch), channel=DRUM_CHANNEL),)), rate=44100) for pitch in (36, 38, 42)
+    )
+    centres = []
+    for samples in (kick, snare, hat):
+        power = np.abs(np.fft.rfft(samples.sum(axis=1))) ** 2
+        centres.append((power * np.fft.rfftfreq(len(samples), 1 / 44100)).sum() / power.sum())
+    assert centres[0] < 300 < centres[1] < 5000 < centres[2]
+
+
+def test_a_closed_hat_ends_an_open_one():
+    open_hat, closed = (
+        playing.play(
+            Song((make_part((0.0, 0.1, 46), *more, channel=DRUM_CHANNEL),)), tones.tone_generator(RATE), RATE
+        ).T
+        for more in ([], [(0.05, 0.06, 42)])
+    )
+    assert level(closed, 0.3, 0.4) < 0.1 * level(open_hat, 0.3, 0.4)
+
+
+def levels_of(*controls: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The levels of a part with controls, and of the same part without, left and right, at 0.1 and 2.1 s."""
+    rows = (0.0, 1.0, 60), (2.0, 3.0, 60)
+    found = []
+    for moves in (list(controls), []):
+        played = playing.play(Song((make_part(*rows, controls=moves),)), tones.tone_generator(RATE), RATE)
+        found.append(np.array([[level(side[:, None], at, at + 0.8) for side in played] for at in (0.1, 2.1)]))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("controller", [playing.VOLUME, playing.EXPRESSION])
+def test_volume_and_expression(controller):
+    first = 100 if controller == playing.VOLUME else 127
+    heard, without = levels_of((0.0, controller, first), (1.5, controller, first // 2))
+    np.testing.assert_allclose(heard[0], without[0], rtol=0.01)
+    np.testing.assert_allclose(heard[1], without[1] * (first // 2 / first) ** 2, rtol=0.01)
+
+
+def test_a_crescendo_within_a_note():
+    steps = [(0.1 + 0.005 * step, playing.EXPRESSION, 10 + step) for step in range(118)]
+    part = make_part((0.0, 1.0, 60), program=48, controls=[(0.0, playing.EXPRESSION, 10), *steps])
+    samples = playing.play(Song((part,)), tones.tone_generator(RATE), RATE).T
+    levels = [level(samples, at, at + 0.1) for at in (0.1, 0.3, 0.5, 0.7)]
+    assert all(later > 1.5 * earlier for earlier, later in itertools.pairwise(levels))
+
+
+def test_pan():
+    heard, without = levels_of((0.0, playing.PAN, 0), (1.5, playing.PAN, 127))
+    assert heard[0, 1] < 0.01 * heard[0, 0]
+    assert heard[1, 0] < 0.01 * heard[1, 1]
+    np.testing.assert_allclose(heard[0, 0], np.sqrt(2) * without[0, 0], rtol=0.01)
+
+
+RANGE_OF_TWELVE = [(0.0, playing.PARAMETER, 0), (0.0, playing.PARAMETER_FINE, 0), (0.0, playing.DATA, 12)]
+
+
+@pytest.mark.parametrize("program", [0, 48])
+@pytest.mark.parametrize(
+    ("controls", "semitones"),
+    [
+        ([], 0),
+        ([(0.0, PITCH_BEND, 8191)], 2),
+        ([(0.0, PITCH_BEND, -8192)], -2),
+        ([*RANGE_OF_TWELVE, (0.0, PITCH_BEND, 4096)], 6),
+        ([*RANGE_OF_TWELVE, (0.0, playing.PARAMETER, 127), (0.0, playing.DATA, 1), (0.0, PITCH_BEND, 4096)], 6),
+    ],
+)
+def test_bend(program, controls, semitones):
+    samples = audio.render(Song((make_part((0.0, 1.2, 69), program=program, controls=controls),)), rate=RATE)
+    found, base = strongest(samples), 440 * 2 ** (semitones / 12)
+    assert found / max(round(found / base), 1) == pytest.approx(base, rel=0.01)
+
+
+def test_a_bend_within_a_note():
+    controls = [(0.5, PITCH_BEND, 8191)]
+    samples = audio.render(Song((make_part((0.0, 1.5, 69), program=62, controls=controls),)), rate=RATE)
+    for start, base in ((0.05, 440.0), (0.6, 440 * 2 ** (2 / 12))):
+        found = strongest(np.pad(samples[round(start * RATE) : round((start + 0.4) * RATE)], ((0, RATE), (0, 0))))
+        assert found / max(round(found / base), 1) == pytest.approx(base, rel=0.01)
 
 
 # Files
@@ -177,7 +329,7 @@ def test_write_wav_leaves_nothing_behind(tmp_path):
 
 
 def make_font(path: Path) -> Path:
-    """A soundfont of one instrument, program 0: a sine of 441 Hz on pitch 69, looped, for all pitches."""
+    """A soundfont of a sine of 441 Hz on pitch 69, looped, for all pitches, as program 0; an octave higher as drums."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
@@ -185,22 +337,24 @@ def make_font(path: Path) -> Path:
     def generators(*pairs: tuple[int, int]) -> bytes:
         return b"".join(struct.pack("<HH", *pair) for pair in (*pairs, (0, 0)))
 
-    def bags(last: int) -> bytes:
-        return struct.pack("<HHHH", 0, 0, last, 0)
+    def preset(name: bytes, bank: int, bag: int) -> bytes:
+        return struct.pack("<20sHHHIII", name, 0, bank, bag, 0, 0, 0)
 
     sine = (20000 * np.sin(2 * np.pi * np.arange(44100) / 100)).astype("<i2")
     samples = np.concatenate([sine, np.zeros(46, "<i2")]).tobytes()
-    header = struct.pack("<20sIIIIIBbHH", b"sine", 0, 44100, 1000, 43000, 44100, 69, 0, 0, 1)
+    header = b"".join(
+        struct.pack("<20sIIIIIBbHH", b"sine", 0, 44100, 1000, 43000, 44100, root, 0, 0, 1) for root in (69, 57)
+    )
     info = chunk(b"ifil", struct.pack("<HH", 2, 1)) + chunk(b"isng", b"EMU8000\0") + chunk(b"INAM", b"sine\0\0")
     articles = (
-        chunk(b"phdr", struct.pack("<20sHHHIII20sHHHIII", b"sine", 0, 0, 0, 0, 0, 0, b"EOP", 0, 0, 1, 0, 0, 0))
-        + chunk(b"pbag", bags(1))
+        chunk(b"phdr", preset(b"sine", 0, 0) + preset(b"kit", 128, 1) + preset(b"EOP", 0, 2))
+        + chunk(b"pbag", struct.pack("<HHHHHH", 0, 0, 1, 0, 2, 0))
         + chunk(b"pmod", bytes(10))
-        + chunk(b"pgen", generators((41, 0)))  # instrument 0
-        + chunk(b"inst", struct.pack("<20sH20sH", b"sine", 0, b"EOI", 1))
-        + chunk(b"ibag", bags(2))
+        + chunk(b"pgen", generators((41, 0), (41, 1)))  # instruments 0 and 1
+        + chunk(b"inst", struct.pack("<20sH20sH20sH", b"sine", 0, b"kit", 1, b"EOI", 2))
+        + chunk(b"ibag", struct.pack("<HHHHHH", 0, 0, 2, 0, 4, 0))
         + chunk(b"imod", bytes(10))
-        + chunk(b"igen", generators((54, 1), (53, 0)))  # looped; sample 0
+        + chunk(b"igen", generators((54, 1), (53, 0), (54, 1), (53, 1)))  # looped; samples 0 and 1
         + chunk(b"shdr", header + struct.pack("<20sIIIIIBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0))
     )
     lists = [b"INFO" + info, b"sdta" + chunk(b"smpl", samples), b"pdta" + articles]
@@ -229,6 +383,14 @@ def test_soundfont(font):
 def test_soundfont_without_the_program(font):
     samples = audio.render(make_song((0.0, 0.5, 69, 80, 0, 40)), font, rate=RATE)
     assert strongest(samples) == pytest.approx(441, abs=1.5)
+
+
+def test_soundfont_plays_a_band(font):
+    tune = make_part((0.0, 1.2, 69), controls=[(0.0, PITCH_BEND, -8192), (0.0, playing.PAN, 0)])
+    drums = make_part((0.0, 0.001, 69), channel=DRUM_CHANNEL, controls=[(0.0, playing.PAN, 127)])
+    samples = audio.render(Song((tune, drums)), font, rate=RATE)
+    assert strongest(samples[:, :1]) == pytest.approx(441 * 2 ** (-2 / 12), abs=1.5)
+    assert strongest(samples[:, 1:]) == pytest.approx(882, abs=1.5)
 
 
 def test_find_soundfont(font, monkeypatch):
@@ -292,7 +454,7 @@ def test_cut_soundfont(font):
 def test_a_soundfont_that_crashes_or_hangs_symusic_is_refused(font, monkeypatch, field):
     monkeypatch.setattr(audio, "LIMIT_SECONDS", 2.0)
     whole = font.read_bytes()
-    place = whole.rindex(b"sine".ljust(20, b"\0")) + field
+    place = whole.rindex(b"sine".ljust(20, b"\0")) - 46 + field  # in the first of two headers of 46 bytes
     font.write_bytes(whole[:place] + b"\xff" * 4 + whole[place + 4 :])
     reason = "symusic crashed with SIG[A-Z]+|no sound after 2 s"
     with pytest.raises(SoundfontError, match=rf"sine\.sf2: is a damaged soundfont \(({reason})\); use another"):

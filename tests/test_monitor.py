@@ -18,6 +18,8 @@ from tensorboardX.proto import event_pb2
 
 from nemui_jax import trainer
 from nemui_jax.cli import monitor
+from nemui_jax.music.song import DRUM_CHANNEL, NOTE, Part, Song
+from nemui_jax.outputs import palette
 from nemui_jax.runs.run import Run, read_log, read_run
 
 
@@ -147,17 +149,47 @@ def at(picture: np.ndarray, seconds: float, pitch: int, top: int) -> tuple[int, 
     return tuple(picture[(top - pitch) * monitor.PITCH_PIXELS, round(seconds / monitor.PIXEL_SECONDS)].tolist())
 
 
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
 def test_an_image_marks_what_is_missed_and_extra():
     song = make_song([(0.0, 0.5, 60, 127), (1.0, 1.5, 62, 127), (1.0, 1.5, 64, 1)])
     other = make_song([(0.0, 0.5, 60, 127), (1.0, 1.5, 64, 1), (2.0, 2.5, 61, 127)])
     picture = monitor.image(song, other, 60.0)
     assert picture.shape == (5 * monitor.PITCH_PIXELS, 50, 3)
     assert at(picture, 0.0, 60, 64) == (200, 200, 200)
-    assert at(picture, 1.0, 62, 64) == monitor._MISSED
-    assert at(picture, 2.0, 61, 64) == monitor._EXTRA
-    assert at(picture, 0.0, 64, 64) == monitor._PANEL
+    assert at(picture, 1.0, 62, 64) == rgb(palette.SECOND)
+    assert at(picture, 2.0, 61, 64) == rgb(palette.FIRST)
+    assert at(picture, 0.0, 64, 64) == rgb(palette.PANEL)
     assert sum(at(picture, 1.0, 64, 64)) < 0.7 * 600  # softer
     assert 0 < sum(at(picture, 0.3, 60, 64)) < 0.7 * 600  # after its onset
+
+
+def band(*parts: tuple[int, int, list[tuple]]) -> Song:
+    """A song from parts (program, channel, [(onset, end, pitch), ...])."""
+    return Song(
+        tuple(
+            Part(np.array([(*note, 127) for note in notes], NOTE), program, channel)
+            for program, channel, notes in parts
+        )
+    )
+
+
+def test_an_image_has_the_colours_of_instruments_and_rows_for_drums():
+    bass, strings = (33, 0, [(0.0, 0.5, 40)]), (48, 1, [(1.0, 1.5, 43), (2.0, 2.5, 43)])
+    drums = (0, DRUM_CHANNEL, [(0.0, 0.1, 36), (1.0, 1.1, 42), (2.0, 2.1, 42)])
+    song = band(bass, strings, drums)
+    same = monitor.image(song, song, 60.0)
+    assert same.shape == ((4 + 1 + 2) * monitor.PITCH_PIXELS, 50, 3)  # pitches 40 to 43, a gap, two drums
+    assert at(same, 0.0, 40, 43) == rgb(palette.INSTRUMENTS[1])
+    assert at(same, 1.0, 43, 43) == rgb(palette.INSTRUMENTS[0])  # that with most notes
+    assert at(same, 0.0, 37, 43) == at(same, 1.0, 38, 43) == rgb(palette.DRUMS)
+    other = band((32, 0, [(0.0, 0.5, 40)]), strings, (0, DRUM_CHANNEL, [(0.0, 0.1, 36), (1.0, 1.1, 42)]))
+    picture = monitor.image(song, other, 60.0)
+    assert at(picture, 0.0, 40, 43) == rgb(palette.SECOND)  # on another instrument
+    assert at(picture, 2.0, 38, 43) == rgb(palette.SECOND)
+    assert at(picture, 1.0, 38, 43) == rgb(palette.DRUMS)
 
 
 def test_an_image_of_the_start():
@@ -170,7 +202,7 @@ def test_an_image_of_nothing_and_of_one_side():
     nothing = make_song([])
     assert monitor.image(nothing, nothing, 60.0).shape == (1, 1, 3)
     colours = monitor.image(chorale(), nothing, 60.0).reshape(-1, 3)
-    notes = colours[(colours != monitor._PANEL).any(axis=1)] / monitor._MISSED
+    notes = colours[(colours != rgb(palette.PANEL)).any(axis=1)] / rgb(palette.SECOND)
     assert len(notes) > 100
     np.testing.assert_allclose(notes, np.repeat(notes[:, :1], 3, axis=1), atol=0.02)  # one hue
 

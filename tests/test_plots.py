@@ -3,17 +3,19 @@ import itertools
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.music.song import METER, NOTE, PEDAL, Part, Song, TempoMap, group_parts, pedal_controls
-from nemui_jax.outputs import figures, latent_map, plots
+from nemui_jax.music.song import DRUM_CHANNEL, METER, NOTE, PEDAL, Part, Song, TempoMap, group_parts, pedal_controls
+from nemui_jax.outputs import figures, latent_map, palette, plots
 
 ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40
 
@@ -132,6 +134,88 @@ def test_roll_pedal():
     assert shares[3] == pytest.approx(0.5, abs=0.05)
 
 
+def make_band(count: int = 60, programs: tuple[int, ...] = (33, 25, 48), seed: int = 0) -> Song:
+    """Parts of random notes on these programs, the first with most, and drums."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        Part(make_song(count - index, seed + index).parts[0].notes, program, index % 9)
+        for index, program in enumerate(programs)
+    ]
+    drums = make_song(count, seed + 99).parts[0].notes
+    drums["pitch"] = rng.choice([36, 38, 42], count)
+    drums["velocity"] = 127
+    return Song((*parts, Part(drums, 0, DRUM_CHANNEL)), name="a band")
+
+
+def shown(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_visible()]
+
+
+def legend_of(figure: Figure) -> dict[str, tuple]:
+    """The colours of a figure's legend, by name."""
+    (legend,) = figure.legends
+    return {
+        text.get_text(): patch.get_facecolor()[:3]
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+
+
+def test_roll_of_a_band_has_a_colour_for_each_instrument():
+    band = make_band()
+    for part in band.parts:
+        part.notes["velocity"] = 127
+    figure = plots.roll(band)
+    legend = legend_of(figure)
+    assert list(legend) == ["Fingered Bass", "Steel Guitar", "String Ensemble 1"]
+    assert len(set(legend.values())) == 3
+    drawn = figure.axes[0].collections[0].get_facecolors()[:, :3]
+    for program, name in ((33, "Fingered Bass"), (25, "Steel Guitar"), (48, "String Ensemble 1")):
+        np.testing.assert_allclose(drawn[band.notes["program"] == program] - legend[name], 0, atol=1e-6)
+    assert "velocity" not in [axes.get_ylabel() for axes in shown(figure)]
+
+
+def test_drums_have_a_lane_with_their_names():
+    band = make_band()
+    _, lane, _ = shown(plots.roll(band))
+    assert [label.get_text() for label in lane.get_yticklabels()] == ["Kick", "Snare", "Closed Hat"]
+    strokes = np.stack([path.vertices for path in lane.collections[-1].get_paths()])
+    drums = band.parts[-1].notes
+    order = np.lexsort((drums["pitch"], drums["onset"]))
+    np.testing.assert_allclose(strokes[:, 0, 0], drums["onset"][order])
+    np.testing.assert_allclose(
+        strokes.mean(axis=1)[:, 1], [[36, 38, 42].index(pitch) for pitch in drums["pitch"][order]]
+    )
+
+
+def test_a_mix_and_its_parents_share_their_colours():
+    first, second = make_band(80), make_band(70, (33, 62), 7)
+    figure = plots.roll(first, [first, second])
+    assert len(shown(figure)) == 2 * 2 + 3  # a roll and a lane for each, and the pedal
+    assert set(legend_of(figure)) == {"Fingered Bass", "Steel Guitar", "String Ensemble 1", "Synth Brass 1"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 40])
+def test_any_number_of_instruments(count, tmp_path):
+    band = make_band(60, tuple(range(count)))
+    for figure in (plots.roll(band), plots.recall(band, band), plots.morph(band, ["a", "b"], [1.0, 9.0])):
+        names = list(legend_of(figure)) if figure.legends else []
+        assert len(names) == (0 if count == 1 else min(count, 17))
+        assert names[16:] == ([f"{count - 16} more"] if count > 16 else [])
+        plots.save(figure, tmp_path / "a.png")
+    colours = list(palette.instrument_colours([band]).values())
+    assert len(set(colours[:16])) == min(count, 16)
+    assert not {palette.FIRST, palette.SECOND} & set(colours)
+
+
+def test_recall_of_a_band_compares_instruments_and_drums():
+    band = make_band()
+    bass, guitar, strings, drums = band.parts
+    other = Song((bass, replace(guitar, program=26), strings, replace(drums, program=8, notes=drums.notes[:50])))
+    assert {"237 matched", "0 missed", "0 extra"} <= set(texts(plots.recall(band, band)))
+    figure = plots.recall(band, other)
+    assert {"168 matched", "69 missed", "59 extra"} <= set(texts(figure))  # of a guitar's 59 notes and 10 drums
+
+
 def second_ticks(figure: Figure) -> tuple[list[float], list[str]]:
     second = figure.axes[0].child_axes[0]
     return list(second.get_xticks()), [label.get_text() for label in second.get_xticklabels()]
@@ -181,7 +265,7 @@ def test_recall_marks_differences():
     assert "0 missed" in texts(plots.recall(song, song))
     same, missed, extra = (plots.recall(*pair) for pair in ((song, song), (song, other), (other, song)))
     assert [len(bars(figure, 0)) for figure in (same, missed, extra)] == [40, 30, 30]
-    for colour, figure in ((plots._SECOND, missed), (plots._FIRST, extra)):
+    for colour, figure in ((palette.SECOND, missed), (palette.FIRST, extra)):
         assert count_pixels(figure, colour) > count_pixels(same, colour) + 200
 
 

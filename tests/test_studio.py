@@ -22,15 +22,17 @@ pytest.importorskip("starlette", reason="needs the extra studio")
 pytest.importorskip("uvicorn", reason="needs the extra studio")
 pytest.importorskip("websockets", reason="needs the extra studio")
 
+from nemui_jax.sampling.select import WINDOW_BLOCKS
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from nemui_jax.errors import StudioError
 from nemui_jax.music import midi_reader
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.sampling.select import WINDOW_BLOCKS
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, Part, Song
 from nemui_jax.studio import guard, routes, server
 from nemui_jax.studio.guard import MAX_BODY
+from nemui_jax.studio.messages import page_notes, page_parts
 from nemui_jax.studio.piece import Player, Recipe, read_recipe
 
 HALF = {"songs": [0, 1], "weights": [[0.5, 0.5]], "seconds": 30}
@@ -83,15 +85,15 @@ def place(trained):
     assert not thread.is_alive()
 
 
-def parts_of(socket, number: int) -> list[dict]:
-    """The parts of an answer, until it is done."""
-    parts = []
+def stretches_of(socket, number: int) -> list[dict]:
+    """The stretches of music of an answer, until it is done."""
+    stretches = []
     while True:
         message = json.loads(socket.recv(timeout=20))
         if message["kind"] == "done" and message["ask"] == number:
-            return parts
-        if message["kind"] == "part" and message["ask"] == number:
-            parts.append(message)
+            return stretches
+        if message["kind"] == "stretch" and message["ask"] == number:
+            stretches.append(message)
 
 
 # Music
@@ -289,23 +291,66 @@ def test_it_serves_while_others_hang(place):
         assert answers == [200] * 50
         with place.listen() as line:
             line.send(json.dumps({"ask": 1, "recipe": HALF, "from": 0}))
-            assert parts_of(line, 1)
+            assert stretches_of(line, 1)
     finally:
         for one in hanging:
             one.close()
 
 
+# Messages
+
+
+def test_a_bands_parts_and_notes_as_the_page_gets_them():
+    notes = np.array([(0.0, 0.5, 60, 80), (1.0, 2.25, 62, 90), (2.0, 2.5, 64, 100)], NOTE)
+    moves = [(0.0, 101, 0), (0.0, 100, 0), (0.0, 6, 12), (0.2, 7, 90), (1.5, 64, 127), (1.6, 128, 4096), (2.2, 64, 0)]
+    band = Song(
+        (
+            Part(notes, 33, 0, "The bass", np.array(moves, CONTROL)),
+            Part(notes[:2], 48, 0),  # on the same channel: it has the same controls
+            Part(notes[1:2], 16, DRUM_CHANNEL),
+        )
+    )
+    parts = page_parts(band)
+    assert list(parts[0]) == ["number", "name", "instrument", "program", "drums", "family"]
+    assert [tuple(part.values()) for part in parts] == [
+        (0, "The bass", "Fingered Bass", 33, False, "bass"),
+        (1, "", "String Ensemble 1", 48, False, "bowed"),
+        (2, "", "Drums", 16, True, "drums"),
+    ]
+    whole = page_notes(band)
+    rows = [whole["notes"][start : start + 5] for start in range(0, len(whole["notes"]), 5)]
+    assert [0, 500, 60, 80, 0] in rows
+    assert [1000, 2250, 62, 90, 2] in rows
+    assert len(rows) == 6
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    later = page_notes(band, 1.55, 2.1)
+    assert later["notes"] == [2000, 2500, 64, 100, 0]
+    controls = [later["controls"][start : start + 4] for start in range(0, len(later["controls"]), 4)]
+    for part in (0, 1):  # a bend of half of twelve semitones, in cents
+        assert [row for row in controls if row[1] == part] == [
+            *([1550, part, 64, 127], [1550, part, 7, 90]),
+            [1600, part, 128, 600],
+        ]
+    spans = [page_notes(band, start, start + 0.5) for start in np.arange(0, 3, 0.5)]
+    assert [number for span in spans for number in span["notes"]] == whole["notes"]
+    assert page_notes(Song(())) == {"notes": [], "controls": []}
+
+
 # Playing
 
 
-def test_music_comes_in_parts(place):
+def test_music_comes_in_stretches(place):
     with place.listen() as line:
         line.send(json.dumps({"ask": 7, "recipe": HALF | {"seconds": 60}, "from": 50}))
-        parts = parts_of(line, 7)
-    assert parts[0]["from"] <= 50 < parts[0]["to"]
-    assert sum(part["to"] - part["from"] for part in parts) == parts[0]["blocks"]
-    assert len(parts) > 1
-    assert all(len(part["notes"]) % 4 == 0 for part in parts)
+        head = json.loads(line.recv(timeout=10))
+        stretches = stretches_of(line, 7)
+    assert (head["kind"], head["ask"]) == ("head", 7)
+    assert [part["number"] for part in head["parts"]] == [0]
+    assert stretches[0]["from"] <= 50 < stretches[0]["to"]
+    assert sum(stretch["to"] - stretch["from"] for stretch in stretches) == stretches[0]["blocks"]
+    assert len(stretches) > 1
+    assert all(len(stretch["notes"]) % 5 == len(stretch["controls"]) % 4 == 0 for stretch in stretches)
+    assert {number for stretch in stretches for number in stretch["notes"][4::5]} == {0}
 
 
 def test_the_newest_ask_wins(place):
@@ -326,7 +371,7 @@ def test_nonsense_is_answered(place):
             line.send(text)
             assert json.loads(line.recv(timeout=5))["kind"] == "wrong"
         line.send(json.dumps({"ask": 2, "recipe": HALF, "from": -(10**9)}))
-        assert parts_of(line, 2)
+        assert stretches_of(line, 2)
     for message in ("x" * (routes.MESSAGE_BYTES + 1), b"\x00\x01"):
         with place.listen() as line:
             line.send(message)
@@ -338,11 +383,12 @@ def test_nonsense_is_answered(place):
 def test_random_songs_say_what_they_are_made_of(place):
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": {"random": True, "seed": 5, "seconds": 20}, "from": 0}))
-        drawn = json.loads(line.recv(timeout=10))
-        parts = parts_of(line, 1)
+        head, drawn = (json.loads(line.recv(timeout=10)) for _ in range(2))
+        stretches = stretches_of(line, 1)
+    assert head["kind"] == "head"
     assert drawn["kind"] == "drawn"
     assert np.allclose(np.sum(drawn["weights"], 1), 1, atol=1e-3)
-    assert any(part["notes"] for part in parts)
+    assert any(stretch["notes"] for stretch in stretches)
 
 
 # Taking away and bringing in
@@ -379,7 +425,7 @@ def test_a_song_is_added(place, songs_folder):
     assert any("done" in line for line in lines)
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": {"songs": [before], "weights": [[1]], "seconds": 5}, "from": 0}))
-        assert any(part["notes"] for part in parts_of(line, 1))
+        assert any(stretch["notes"] for stretch in stretches_of(line, 1))
     assert "wrong" in json.loads(place.ask("/bring?name=x", "POST", b"no midi").body)
 
 

@@ -1,5 +1,6 @@
 """The studio's page in real Chromium: hands, keys, links, files and sound. Nothing may leave the machine."""
 
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,8 @@ if not CHROMIUM:
     pytest.skip("needs chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
 
 from nemui_jax.music import midi_reader  # noqa: E402
-from nemui_jax.studio import server  # noqa: E402
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, PITCH_BEND, SUSTAIN, Part, Song  # noqa: E402
+from nemui_jax.studio import messages, server  # noqa: E402
 
 FLAGS = """
     --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
@@ -276,4 +278,141 @@ def test_touch_on_a_phone(browser, address):
     box = page.locator("#pad").bounding_box()
     page.touchscreen.tap(box["x"] + 50, box["y"] + 50)
     until(page, "() => studio.state.at.x < 0.3 && studio.state.at.y < 0.3")
+    context.close()
+
+
+def make_part(program: int, rows: list[tuple], channel: int = 0, controls: list[tuple] | None = None) -> Part:
+    """A part from rows (onset, end, pitch)."""
+    return Part(np.array([(*row, 100) for row in rows], NOTE), program, channel, "", np.array(controls or [], CONTROL))
+
+
+MOVES = [(0.1, SUSTAIN, 127), (3.0, SUSTAIN, 0), (4.1, PITCH_BEND, 8191)]
+BAND = Song(
+    (
+        make_part(33, [(beat / 2, beat / 2 + 0.45, 36) for beat in range(20)]),
+        make_part(48, [(0.0, 0.5, 69), (4.0, 4.5, 69)], 1, MOVES),
+        make_part(0, [(beat / 2, beat / 2 + 0.1, (36, 42, 38, 42)[beat % 4]) for beat in range(20)], DRUM_CHANNEL),
+    )
+)
+
+
+@pytest.fixture
+def band_page(browser, address, trained) -> Iterator:
+    """A page whose server answers every ask with BAND, in the page's own messages."""
+    block = server.load(trained.path).player.block_seconds
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    _answer_with(page, BAND, 10.0, block)
+    page.goto(address)
+    until(page, WHOLE)
+    yield page
+    context.close()
+    assert not wrong
+
+
+def _answer_with(page, song: Song, seconds: float, block: float) -> None:
+    blocks = int(np.ceil(seconds / block))
+
+    def connect(line) -> None:
+        def answer(text: str) -> None:
+            ask = json.loads(text)["ask"]
+            line.send(json.dumps({"kind": "head", "ask": ask, "parts": messages.page_parts(song)}))
+            for start, stop in ((0, blocks // 2), (blocks // 2, blocks)):
+                span = {"from": start, "to": stop, "blocks": blocks, "shift": [0]}
+                stretch = messages.page_notes(song, start * block, stop * block)
+                line.send(json.dumps({"kind": "stretch", "ask": ask, **span, **stretch}))
+            line.send(json.dumps({"kind": "done", "ask": ask}))
+
+        line.on_message(answer)
+
+    page.route_web_socket(re.compile("/play$"), connect)
+
+
+def test_a_band_is_listed_and_coloured(band_page):
+    rows = band_page.locator("#parts li")
+    assert rows.all_inner_texts() == [f"{name}\nM\nS" for name in ("Fingered Bass", "String Ensemble 1", "Drums")]
+    colours = band_page.evaluate(
+        "() => [...document.querySelectorAll('#parts i')].map((one) => getComputedStyle(one).backgroundColor)"
+    )
+    assert len(set(colours)) == 3
+    assert band_page.evaluate("() => studio.roll.rows") == ["Hats", "Snare", "Kick"]
+
+
+def test_parts_are_muted_and_played_alone_with_keys(band_page):
+    heard = "() => studio.music.parts.map((part) => part.heard)"
+    band_page.get_by_role("button", name="Mute Fingered Bass").focus()
+    band_page.keyboard.press("Enter")
+    assert band_page.evaluate(heard) == [False, True, True]
+    band_page.get_by_role("button", name="Solo Drums").click()
+    assert band_page.evaluate(heard) == [False, False, True]
+    assert band_page.get_by_role("button", name="Solo Drums").get_attribute("aria-pressed") == "true"
+    band_page.evaluate("() => { studio.pad.calls.change(); }")  # the same instruments, asked for again
+    band_page.wait_for_timeout(200)
+    assert band_page.evaluate(heard) == [False, False, True]
+    band_page.click("#play")
+    until(band_page, f"() => ({LEVEL})() > 0.001")
+    band_page.get_by_role("button", name="Mute Drums").click()
+    band_page.get_by_role("button", name="Solo Drums").click()
+    band_page.get_by_role("button", name="Mute String Ensemble 1").click()
+    assert band_page.evaluate(heard) == [False, False, False]
+    until(band_page, f"() => ({LEVEL})() < 0.001")
+    assert band_page.evaluate("() => studio.player.playing")
+
+
+def test_one_part_has_no_list(page):
+    assert not page.locator("#parts").is_visible()
+
+
+RENDER = """async ([from, to]) => { // the sound of the music from one time to another, made faster than it is played
+  const { Voice } = await import("/voice.js");
+  const { Player } = await import("/player.js");
+  const voice = new Voice();
+  voice.need(studio.music.parts.map(({ family }) => family));
+  await Promise.all(Object.values(voice.ready));
+  await new Promise((done) => setTimeout(done, 1500)); // the sounds of all pitches
+  voice.build(new OfflineAudioContext(1, 44100 * (to - from), 44100));
+  const player = new Player(studio.music, voice);
+  Object.assign(player, { playing: true, cursor: from, clock: 0, starts: [{ clock: 0, cursor: from }] });
+  player.open();
+  while (player.cursor < to) {
+    player.emit(Math.min((player.index + 1) * studio.music.block, to));
+    player.clock += Math.min((player.index + 1) * studio.music.block, to) - player.cursor;
+    player.cursor = Math.min((player.index + 1) * studio.music.block, to);
+    if (player.cursor < to) player.open();
+  }
+  return [...(await voice.context.startRendering()).getChannelData(0)];
+}"""
+
+
+def _sound(page, start: float, end: float) -> np.ndarray:
+    return np.array(page.evaluate(RENDER, [start, end]))
+
+
+def _strongest(sound: np.ndarray) -> float:
+    """The frequency in hertz where a sound's spectrum is highest."""
+    return float(np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 2**17)).argmax() * 44100 / 2**17)
+
+
+def test_pedals_and_bends_are_heard(band_page):
+    band_page.get_by_role("button", name="Solo String Ensemble 1").click()
+    held = _sound(band_page, 0.0, 4.0)
+    level = [np.sqrt((held[round(at * 44100) : round((at + 0.3) * 44100)] ** 2).mean()) for at in (0.2, 2.5, 3.6)]
+    assert level[1] > 0.5 * level[0]  # the pedal holds it
+    assert level[2] < 0.1 * level[0]
+    bent = _sound(band_page, 4.0, 4.5)
+    assert _strongest(held[8820:22050]) == pytest.approx(440, rel=0.01)
+    assert _strongest(bent[8820:19845]) == pytest.approx(440 * 2 ** (2 / 12), rel=0.01)
+
+
+def test_a_bands_page_on_a_phone(browser, address, trained):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme="light")
+    page = context.new_page()
+    _answer_with(page, BAND, 10.0, server.load(trained.path).player.block_seconds)
+    page.goto(address)
+    until(page, WHOLE)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Mute Drums").tap()
+    assert page.evaluate("() => studio.music.parts.map((part) => part.heard)") == [True, True, False]
     context.close()

@@ -5,27 +5,28 @@ Each is a context manager that yields the callback. tensorboardX is imported onl
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from nemui_jax import shell
 from nemui_jax.cli import console
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import UsageError
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import Song, TempoMap
+from nemui_jax.music.song import DRUM_CHANNEL, Song, TempoMap, merge_notes
+from nemui_jax.outputs.palette import DRUMS, FIRST, MATCHED, PANEL, SECOND, instrument_colours
 from nemui_jax.trainer import Event
 
 IMAGE_SECONDS = 60.0  # of the first song, in the piano roll
 PIXEL_SECONDS = 0.05
 PITCH_PIXELS = 6
 LINE_SECONDS = 5.0  # between lines of progress, without a terminal
-_PANEL, _MISSED, _EXTRA = (19, 23, 29), (245, 166, 35), (86, 180, 233)  # as in `plots`
+_PIXELS = TempoMap.steady(PIXEL_SECONDS * STEPS_PER_BEAT)  # a clock whose steps are columns
 Callback = Callable[[Event], None]
 
 
@@ -153,32 +154,58 @@ def scalars(event: Event) -> dict[str, float]:
 
 
 def image(source: Song, recalled: Song, seconds: float) -> UInt8[np.ndarray, "height width 3"]:
-    """A piano roll of the first seconds: grey where both songs have a note, orange if it is missed, blue if extra.
+    """A piano roll of the first seconds, with a row for each drum below it.
 
-    A column is PIXEL_SECONDS. Onsets are brighter, by velocity. A single pixel if there are no notes.
+    Where both songs have a note it is grey, or, of several instruments, in its instrument's colour; orange if it is
+    missed, blue if extra. A column is PIXEL_SECONDS. Onsets are brighter, by velocity. A single pixel if there are no
+    notes.
     """
-    notes = [song.notes[song.notes["onset"] < seconds] for song in (source, recalled)]
-    clock = TempoMap.steady(PIXEL_SECONDS * STEPS_PER_BEAT)
-    grids = [pianoroll.quantize(part, clock) for part in notes]
-    both = np.concatenate(grids)
-    if not len(both):
-        return np.array([[_PANEL]], np.uint8)
-    low, high, steps = int(both["pitch"].min()), int(both["pitch"].max()), int(both["step"].max()) + 1
-    steps = max(steps, min(int(both["end"].max()), round(seconds / PIXEL_SECONDS)))
-    source_roll, recalled_roll = (pianoroll.to_roll(grid, steps, low, high) for grid in grids)
-    velocity = np.maximum(
-        source_roll[:, pianoroll.VELOCITY], recalled_roll[:, pianoroll.VELOCITY]
-    )  # 0 without an onset
-    light = 0.6 + 0.4 * velocity
-    colours = np.full((*light.shape, 3), _PANEL, float)
-    wanted, found = source_roll[:, pianoroll.FRAME] > 0, recalled_roll[:, pianoroll.FRAME] > 0
-    for where, colour in (
-        (wanted & found, (200, 200, 200)),
-        (wanted & ~found, _MISSED),
-        (found & ~wanted, _EXTRA),
-    ):
-        colours[where] = light[where][:, None] * colour
-    return np.repeat(colours.transpose(1, 0, 2)[::-1], PITCH_PIXELS, 0).round().astype(np.uint8)
+    both = [merge_notes(song.parts) for song in (source, recalled)]
+    source_notes, recalled_notes = (notes[notes["onset"] < seconds] for notes in both)
+    grid = pianoroll.quantize(np.concatenate([source_notes, recalled_notes]), _PIXELS)
+    if not len(grid):
+        return np.array([[_rgb(PANEL)]], np.uint8)
+    steps = max(int(grid["step"].max()) + 1, min(int(grid["end"].max()), round(seconds / PIXEL_SECONDS)))
+    colours = instrument_colours([source, recalled])
+    if len(colours) < 2:
+        colours = dict.fromkeys(colours, MATCHED)
+    drums = [notes["channel"] == DRUM_CHANNEL for notes in (source_notes, recalled_notes)]
+    pitched = _paint(source_notes[~drums[0]], recalled_notes[~drums[1]], colours, steps)
+    hits = source_notes[drums[0]], recalled_notes[drums[1]]
+    for notes in hits:
+        notes["program"] = 0  # kits are one instrument
+    used = np.unique(np.concatenate([notes["pitch"] for notes in hits]))
+    lane = _paint(hits[0], hits[1], {0: DRUMS}, steps)[used - used.min(initial=127)]
+    gap = np.full((1 if len(used) and len(pitched) else 0, steps, 3), _rgb(PANEL), float)
+    rows = np.concatenate([lane, gap, pitched])
+    return np.repeat(rows[::-1], PITCH_PIXELS, 0).round().astype(np.uint8)
+
+
+def _paint(
+    source: np.ndarray, recalled: np.ndarray, colours: Mapping[int, str], steps: int
+) -> Float[np.ndarray, "pitch step 3"]:
+    """SONG_NOTE notes of both sides, each program in its colour where both have it, from the lowest pitch used."""
+    pitch = np.concatenate([source["pitch"], recalled["pitch"]]).astype(int)
+    low, high = (int(pitch.min()), int(pitch.max())) if len(pitch) else (0, -1)
+    picture = np.full((steps, high - low + 1, 3), _rgb(PANEL), float)
+    missed, extra = np.zeros((2, *picture.shape[:2]))
+    for program, colour in colours.items():
+        wanted, found = (
+            pianoroll.to_roll(pianoroll.quantize(notes[notes["program"] == program], _PIXELS), steps, low, high)
+            for notes in (source, recalled)
+        )
+        light = 0.6 + 0.4 * np.maximum(wanted[:, pianoroll.VELOCITY], found[:, pianoroll.VELOCITY])
+        wanted, found = wanted[:, pianoroll.FRAME] > 0, found[:, pianoroll.FRAME] > 0
+        picture[wanted & found] = light[wanted & found][:, None] * _rgb(colour)
+        missed, extra = np.maximum(missed, light * (wanted & ~found)), np.maximum(extra, light * (found & ~wanted))
+    for light, colour in ((extra, FIRST), (missed, SECOND)):
+        picture[light > 0] = light[light > 0][:, None] * _rgb(colour)
+    return picture.transpose(1, 0, 2)
+
+
+def _rgb(colour: str) -> Float[np.ndarray, "3"]:
+    """A colour as "#rrggbb" in numbers from 0 to 255."""
+    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)], float)
 
 
 def _first_song(event: Event) -> tuple[Song, Song]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -124,7 +125,7 @@ def parse_all(
     others = set(active_children())
     with ProcessPoolExecutor(workers, get_context("spawn"), _exit_with_parent) as pool:
         try:
-            with _interrupts_blocked():
+            with _interrupts_blocked(), _main_hidden():
                 parsed = pool.map(parse_file, jobs, chunksize=max(len(jobs) // (workers * 16), 1))
             yield from _counted(parsed, len(jobs), progress)
         except BaseException:
@@ -149,6 +150,18 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Processes started meanwhile do not import the main module, as `spawn` has it: a script would run once more."""
+    main = vars(sys.modules["__main__"])
+    shown = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(shown)
 
 
 def _counted(

@@ -23,7 +23,7 @@ from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
 from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps, with_beats
-from nemui_jax.music.instruments import instrument_name
+from nemui_jax.music.instruments import instrument
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Part, Song, as_notes, pedal_controls
 
@@ -47,7 +47,7 @@ class PartEntry:
     @property
     def instrument(self) -> str:
         """The name of its instrument."""
-        return instrument_name(self.program, self.is_drums)
+        return instrument(self.program, self.is_drums)
 
 
 @dataclass(frozen=True)

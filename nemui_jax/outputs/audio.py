@@ -1,16 +1,13 @@
-"""Songs rendered as sound: with a soundfont where there is one, else with built-in piano tones.
+"""Songs rendered as sound: with a soundfont where there is one, else with built-in tones.
 
-Conventions: a tone is `[channel, sample]` in float32 (left, right), the sound of one key held down; rendered samples
-are `[sample, channel]`, within -1 to 1. A tone generator makes the tones: `generator(program, pitch, seconds)` returns
-a function from velocity to tone, and a tone may be shorter than `seconds` if it has died away. The rest is the same for
-every generator: level by velocity, dampers, pedal, room, loudness.
-
-The pedal lengthens notes (`sustained`). symusic 0.5.9 plays a soundfont's samples without velocity levels, releases and
-the pedal, so it only renders single tones.
+Rendered samples are `[sample, channel]` (left, right), within -1 to 1. symusic 0.5.9 plays a soundfont's samples
+without velocity levels, releases and controls, so it only renders single tones; `playing` does the rest, the same for
+both kinds of tones, and room and loudness are added here.
 """
 
 import importlib.util
 import io
+import json
 import os
 import signal
 import stat
@@ -18,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import wave
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import DEVNULL
 
@@ -26,17 +22,16 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax import shell
-from nemui_jax.data import pianoroll
 from nemui_jax.errors import MissingExtra, SoundfontError
 from nemui_jax.files import escape, write_bytes
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import Song, to_arrays
+from nemui_jax.outputs.playing import Tone, play
+from nemui_jax.outputs.tones import tone_generator
 
 RATE = 44100  # samples a second
 RATES = (8000, 192_000)
 LOUDNESS_DB = -20.0  # level of every rendered song, dB below full scale; see `loudness`
 PEAK = 0.98  # no sample is further from 0
-TAIL_SECONDS = 2.0  # of damping and room after the last end
-RING_SECONDS = 6.0  # after the last key is released, of a pedal that is never lifted
 ENDINGS = (".sf2", ".sf3")
 FOLDERS = tuple(
     Path(folder)
@@ -58,22 +53,17 @@ LIMIT_SECONDS = 60.0  # for a soundfont to load
 LIMIT_NOTE_SECONDS = 0.1  # and for each note: ten times what a slow machine needs
 DAMAGED = 3  # exit status of the process that plays a soundfont if symusic refuses it
 CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
-_LAYER = 8  # velocities that share a tone
-_DAMPER_SECONDS = 0.25  # from the release of a key to silence
 _KNEE = 0.7  # samples beyond it are compressed towards PEAK
 _GATE_SECONDS = 0.4
 _PREFERRED = ("default", "musescore_general", "generaluser", "fluidr3", "timgm")  # fonts with all instruments
-Tone = Float[np.ndarray, "2 sample"]
-VelocityToTone = Callable[[int], Tone]
-ToneGenerator = Callable[[int, int, float], VelocityToTone]  # of program, pitch, seconds
 
 
 def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float[np.ndarray, "sample 2"]:
-    """A song as stereo sound at `rate` samples a second, TAIL_SECONDS longer than its sustained notes.
+    """A song as stereo sound at `rate` samples a second, `playing.TAIL_SECONDS` longer than its sustained notes.
 
-    It is played with `soundfont`, else with the one that `find_soundfont` returns, else with built-in tones, a piano's
-    for any program. The loudness is LOUDNESS_DB, whatever the velocities; peaks are compressed and never exceed PEAK.
-    The same song, font and rate give the same samples.
+    It is played with `soundfont`, else with the one that `find_soundfont` returns, else with built-in tones, one kind
+    for each family of instruments. The loudness is LOUDNESS_DB, whatever the velocities; peaks are compressed and
+    never exceed PEAK. The same song, font and rate give the same samples.
 
     Raises SoundfontError for a file that is not a soundfont or is damaged, ValueError for a rate out of RATES,
     MissingExtra if a soundfont is named but symusic is not installed.
@@ -81,8 +71,7 @@ def render(song: Song, soundfont: Path | None = None, rate: int = RATE) -> Float
     if not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f"a rate of {rate} samples a second; choose {RATES[0]} to {RATES[1]}")
     soundfont = soundfont or find_soundfont()
-    notes = sustained(song)
-    samples = _play_soundfont(notes, soundfont, rate) if soundfont else play_notes(notes, _piano(rate), rate)
+    samples = _play_soundfont(song, soundfont, rate) if soundfont else play(song, tone_generator(rate), rate)
     _add_room(samples, rate)
     _level(samples, rate)
     return np.ascontiguousarray(samples.T)
@@ -105,30 +94,6 @@ def find_soundfont() -> Path | None:
         if fonts:
             return min(fonts, key=lambda path: (_rank(path), path.name))
     return None
-
-
-def sustained(song: Song) -> np.ndarray:
-    """The notes of a song with `end` where the damper falls instead of where the key is released.
-
-    A note whose key is released while the pedal is down lasts until the pedal is up, or until the next onset on its
-    channel and pitch.
-    """
-    notes = song.notes.copy()
-    if not len(notes):
-        return notes
-    down = np.concatenate([[False], song.pedal["value"] >= pianoroll.PEDAL_DOWN])
-    events_before = np.searchsorted(song.pedal["time"], notes["end"], side="right")
-    ups = np.append(song.pedal["time"][~down[1:]], song.seconds + RING_SECONDS)
-    lifted = ups[np.searchsorted(ups[:-1], notes["end"], side="right")]
-    notes["end"] = np.where(down[events_before], np.minimum(lifted, song.seconds + RING_SECONDS), notes["end"])
-
-    order = np.lexsort((notes["onset"], notes["pitch"], notes["channel"]))
-    before, after = order[:-1], order[1:]
-    same = (notes["pitch"][before] == notes["pitch"][after]) & (notes["channel"][before] == notes["channel"][after])
-    before, after = before[same], after[same]
-    struck_again = np.maximum(notes["onset"][after], song.notes["end"][before])
-    notes["end"][before] = np.minimum(notes["end"][before], struck_again)
-    return notes
 
 
 def loudness(samples: Float[np.ndarray, "2 sample"], rate: int) -> float:
@@ -155,38 +120,6 @@ def write_wav(path: str | os.PathLike, samples: Float[np.ndarray, "sample channe
         file.setframerate(rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
     write_bytes(path, buffer.getvalue())
-
-
-def play_notes(notes: np.ndarray, generator: ToneGenerator, rate: int) -> Tone:
-    """The sum of all notes' tones, each at the level of its velocity and damped at its end."""
-    last = notes["end"].max() if len(notes) else 0.0
-    samples = np.zeros((2, round((last + TAIL_SECONDS) * rate)), np.float32)
-    damper = _damper(rate)
-    for same in _groups(notes, "program", "pitch"):
-        longest = float((same["end"] - same["onset"]).max()) + _DAMPER_SECONDS
-        velocity_to_tone = generator(int(same["program"][0]), int(same["pitch"][0]), longest)
-        for layer in np.unique(same["velocity"] // _LAYER):
-            tone = velocity_to_tone(min(int(layer) * _LAYER + _LAYER // 2, 127))
-            for note in same[same["velocity"] // _LAYER == layer]:
-                start, stop = round(note["onset"] * rate), round(note["end"] * rate)
-                gain = np.float32((note["velocity"] / 127) ** 2)  # as in soundfonts: 40 dB a decade
-                body, rest = tone[:, : stop - start], tone[:, stop - start : stop - start + len(damper)]
-                samples[:, start : start + body.shape[1]] += gain * body
-                samples[:, stop : stop + rest.shape[1]] += rest * (gain * damper[: rest.shape[1]])
-    return samples
-
-
-def _groups(notes: np.ndarray, *fields: str) -> Iterator[np.ndarray]:
-    """The notes that are equal in some fields, group by group."""
-    notes = np.sort(notes, order=list(fields))
-    edges = np.flatnonzero(notes[list(fields)][1:] != notes[list(fields)][:-1]) + 1
-    return (group for group in np.split(notes, edges) if len(group))
-
-
-def _damper(rate: int) -> Float[np.ndarray, " sample"]:
-    """Gain after a key is released: halved every 40 ms, and smoothly to 0 at the end."""
-    time = np.arange(round(_DAMPER_SECONDS * rate)) / rate
-    return (0.5 ** (time / 0.04) * np.cos(np.pi / 2 * time / _DAMPER_SECONDS) ** 2).astype(np.float32)
 
 
 def _add_room(samples: Tone, rate: int) -> None:
@@ -219,75 +152,20 @@ def _level(samples: Tone, rate: int) -> None:
     samples[beyond] = np.sign(samples[beyond]) * (_KNEE + (PEAK - _KNEE) * np.tanh(excess))
 
 
-def _piano(rate: int) -> ToneGenerator:
-    """Piano tones: each partial is a loud sine that decays fast and a softer, slightly detuned one that decays slowly.
-
-    Partials are sharp because strings are stiff (Fletcher and Rossing, "The Physics of Musical Instruments", chapter
-    12). High strings and high partials decay faster; a harder stroke has stronger high partials.
-    """
-
-    def press(program: int, pitch: int, seconds: float) -> VelocityToTone:
-        base = 440 * 2 ** ((pitch - 69) / 12)
-        number = np.arange(1, 25)
-        stiffness = 3e-4 * 2 ** (max(pitch - 60, -18) / 8)
-        frequency = number * base * np.sqrt((1 + stiffness * number**2) / (1 + stiffness))
-        audible = frequency < min(0.45 * rate, max(10_000, 1.01 * base))
-        number, frequency = number[audible], frequency[audible]
-        die_seconds = 18 * 2 ** (min(33 - pitch, 0) / 18)  # until the first partial is down by 60 dB
-        decay = 6.9 / die_seconds * (1 + 0.15 * (number - 1))
-        count = round(min(seconds, 1.2 * die_seconds) * rate)
-        phase = 2.4 * number  # so that the partials' peaks do not coincide
-        partials = _ringing(frequency, 2 * decay, phase, count, rate)
-        partials *= 0.6
-        partials += 0.4 * _ringing(frequency * 1.0004, decay, phase, count, rate)
-        partials *= np.clip(np.arange(count) / (0.003 * rate), 0, 1, dtype=np.float32)
-        angle = np.pi / 4 * (1 + np.clip((pitch - 64) / 88, -0.5, 0.5))
-        sides = np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
-
-        def strike(velocity: int) -> Tone:
-            reach = 300 + 25 * velocity  # hertz above the first over which partials fall to 1 / e
-            strength = np.exp((frequency[:1] - frequency) / reach) * np.abs(np.sin(np.pi * number / 7.3)) / number
-            strength *= frequency / (frequency + 120)  # a soundboard radiates low frequencies badly
-            strength /= np.sqrt((strength**2).sum())
-            return sides * (strength.astype(np.float32) @ partials)
-
-        return strike
-
-    return press
-
-
-def _ringing(
-    frequency: Float[np.ndarray, " partial"],
-    decay: Float[np.ndarray, " partial"],
-    phase: Float[np.ndarray, " partial"],
-    count: int,
-    rate: int,
-) -> Float[np.ndarray, "partial sample"]:
-    """Sines that decay by `exp(-decay * seconds)`.
-
-    They are powers of complex numbers, computed as products of coarse and fine ones: far cheaper than a sine a sample.
-    """
-    fine_count = 512
-    power = (2j * np.pi * frequency - decay)[:, None] / rate
-    coarse = np.exp(power * np.arange(0, count, fine_count) + 1j * phase[:, None])
-    fine = np.exp(power * np.arange(fine_count))
-    whole = coarse.astype(np.complex64)[:, :, None] * fine.astype(np.complex64)[:, None, :]
-    return whole.imag.reshape(len(frequency), coarse.shape[1] * fine_count)[:, :count]
-
-
 def _rank(path: Path) -> int:
     name = path.name.lower()
     return next((rank for rank, font in enumerate(_PREFERRED) if name.startswith(font)), len(_PREFERRED))
 
 
-def _play_soundfont(notes: np.ndarray, path: Path, rate: int) -> Tone:
-    """`play_notes` with a soundfont, in a separate process, because a damaged soundfont can crash or hang symusic."""
+def _play_soundfont(song: Song, path: Path, rate: int) -> Tone:
+    """`play` with a soundfont, in a separate process, because a damaged soundfont can crash or hang symusic."""
     _check_soundfont(path)
     with tempfile.TemporaryDirectory() as folder:
-        notes_path, samples_path = Path(folder) / "notes.npy", Path(folder) / "samples.npy"
-        np.save(notes_path, notes)
-        command = [sys.executable, "-m", "nemui_jax.outputs.soundfont", path, str(rate), notes_path, samples_path]
-        limit = LIMIT_SECONDS + len(notes) * LIMIT_NOTE_SECONDS
+        song_path, samples_path = Path(folder) / "song.npz", Path(folder) / "samples.npy"
+        about, arrays = to_arrays(song)
+        np.savez(song_path, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+        command = [sys.executable, "-m", "nemui_jax.outputs.soundfont", path, str(rate), song_path, samples_path]
+        limit = LIMIT_SECONDS + sum(len(part.notes) for part in song.parts) * LIMIT_NOTE_SECONDS
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             done = subprocess.run(command, env=environment, stdin=DEVNULL, capture_output=True, timeout=limit)

@@ -1,11 +1,12 @@
-"""The style that all pictures share: size, colours, fonts."""
+"""The style that all figures share: size, colours, fonts."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from nemui_jax.outputs.palette import CARD, LINE, MUTED, PANEL
+
 WIDTH, DPI = 1600, 160  # pixels, and pixels an inch
-CARD, PANEL, INK, MUTED, LINE = "#1c2128", "#13171d", "#e6edf3", "#9aa4af", "#373e47"
 SMALL, NORMAL = 7.5, 8.5  # font sizes in points
 
 

@@ -8,7 +8,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
-from nemui_jax.outputs.figures import INK, NORMAL, SMALL, new_figure, printable, style_axes
+from nemui_jax.outputs.figures import NORMAL, SMALL, new_figure, printable, style_axes
+from nemui_jax.outputs.palette import INK
 
 MAX_LABELS = 40  # songs that are named
 MAX_DOTS = 60_000  # rows that are drawn

@@ -70,7 +70,7 @@ def seat_players(
         chairs[key].owners.add(owner)
         chairs[key].played.append((passage, notes))
     kept, warnings = _limited(chairs)
-    return _with_channels(kept), warnings
+    return _with_channels(_one_kit(kept)), warnings
 
 
 def _groups(plan: Plan, songs: Sequence[AnalyzedSong]) -> dict[Owner, int]:
@@ -113,6 +113,15 @@ def _limited(chairs: Mapping[tuple, Chair]) -> tuple[list[Chair], tuple[str, ...
     if left_out:
         warnings.append(f"{left_out} of the least heard parts are left out: there are {MOST_PITCHED} channels for them")
     return list(kept.values()), tuple(warnings)
+
+
+def _one_kit(chairs: list[Chair]) -> list[Chair]:
+    """The chairs, with all drums played on the kit that is heard most."""
+    drums = sorted((chair for chair in chairs if chair.is_drums), key=lambda chair: -chair.heard)
+    for other in drums[1:]:
+        drums[0].owners |= other.owners
+        drums[0].played += other.played
+    return [chair for chair in chairs if not chair.is_drums] + drums[:1]
 
 
 def _with_channels(chairs: list[Chair]) -> list[Chair]:

@@ -137,7 +137,9 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     near = [max(one, seconds[heaviest]) / min(one, seconds[heaviest]) < QUARTERS_MEET for one in seconds]
     most = max(count for count, meets in zip(counts, near, strict=True) if meets)
     factors = [round(most / count) if meets else 1 for count, meets in zip(counts, near, strict=True)]
-    return [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)], most
+    stretched = [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)]
+    length = stretched[heaviest].unit_steps
+    return [replace(song, unit_steps=length) for song in stretched], most
 
 
 def _per_phrase(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -18,18 +19,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nemui_jax.data import dataset, layout
+from nemui_jax.data import dataset
 from nemui_jax.errors import SoundfontError
-from nemui_jax.evaluation import report
+from nemui_jax.evaluation import playback
 from nemui_jax.files import escape
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import Song
 from nemui_jax.outputs import audio
-from nemui_jax.sampling.decode import latent_track
-from nemui_jax.sampling.select import WINDOW_BLOCKS
+from nemui_jax.sampling.decode import latent_song
 from nemui_jax.studio.guard import MAX_BODY, Bucket, Guard
-from nemui_jax.studio.piece import MAX_SECONDS, MAX_SONGS, Player, Recipe, read_recipe
+from nemui_jax.studio.messages import page_notes, page_parts
+from nemui_jax.studio.piece import BLOCK_SECONDS, MAX_SECONDS, MAX_SONGS, Piece, Player, Recipe, read_recipe
 from nemui_jax.training import finetune
 
 PAGE = Path(__file__).parent / "page"
@@ -80,7 +81,7 @@ class Studio:
     def __init__(self, player: Player, title: str, run_argument: str, fingerprint: str, keys: list[str]):
         self.player, self.title = player, title
         self.run_argument, self.fingerprint = run_argument, fingerprint
-        self.keys, self.learned = keys, len(player.tracks)
+        self.keys, self.learned = keys, len(player.songs)
         self.stopping = threading.Event()
         self.sockets = 0
         self.fitting = asyncio.Lock()  # one song at a time
@@ -92,36 +93,35 @@ class Studio:
         return await asyncio.get_running_loop().run_in_executor(self.decoder, function, *arguments)
 
     def warm(self) -> None:
-        """Compiles the decoder and decodes the first songs."""
+        """Compiles the decoder, and plays and mixes the first songs."""
         count = min(FIRST_SONGS, self.learned, MAX_SONGS)
         weights = tuple([1 / count] * count)
         songs = tuple(first_songs(self.player)[:count])
-        piece = self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
-        self.player.stretch(piece, 0, min(WINDOW_BLOCKS, piece.weights.shape[1]))
+        self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
 
     def song_data(self, index: int) -> dict[str, Any]:
         """A song's data for the page."""
-        track = self.player.tracks[index]
+        song = self.player.songs[index]
         return {
             "index": index,
-            "name": track.name,
-            "seconds": round(track.steps * self.player.step_seconds, 2),
-            "blocks": layout.count_blocks(track.steps, self.player.config.model),
+            "name": song.name,
+            "seconds": round(self.player.seconds(index), 2),
+            "blocks": math.ceil(self.player.seconds(index) / BLOCK_SECONDS),
             "key": self.keys[index],
-            "shift": track.shift,
+            "shift": song.grid.shift,
             "added": index >= self.learned,
         }
 
 
 def first_songs(player: Player) -> list[int]:
     """The indices of the songs that the page starts with, evenly chosen."""
-    count = min(FIRST_SONGS, len(player.tracks))
-    return np.unique(np.linspace(0, len(player.tracks) - 1, count).round().astype(int)).tolist()
+    count = min(FIRST_SONGS, len(player.songs))
+    return np.unique(np.linspace(0, len(player.songs) - 1, count).round().astype(int)).tolist()
 
 
 def first_seconds(player: Player) -> float:
     """The length that a piece starts with: its longest song's, up to five minutes."""
-    longest = max(player.tracks[song].steps for song in first_songs(player)) * player.step_seconds
+    longest = max(player.seconds(song) for song in first_songs(player))
     return float(min(max(round(longest), 2), 300))
 
 
@@ -135,14 +135,14 @@ async def songs(request: Request) -> Response:
         {
             "title": studio.title,
             "run": studio.run_argument,
-            "block": studio.player.block_seconds,
+            "block": BLOCK_SECONDS,
             "low": studio.player.config.roll.low,
             "high": studio.player.config.roll.high,
             "first": first_songs(studio.player),
             "seconds": first_seconds(studio.player),
             "limits": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
             "wav": True,
-            "songs": [studio.song_data(index) for index in range(len(studio.player.tracks))],
+            "songs": [studio.song_data(index) for index in range(len(studio.player.songs))],
         }
     )
 
@@ -151,7 +151,7 @@ async def song_notes(request: Request) -> Response:
     """The notes of a song played back, in the common key, for the piano roll."""
     studio: Studio = request.app.state.studio
     index = request.path_params["index"]  # checked as text, because int() raises for thousands of digits
-    if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.tracks):
+    if not index.isdecimal() or len(index) > 9 or int(index) >= len(studio.player.songs):
         return Response("no such song", 404)
     song = await studio.compute(studio.player.recall, int(index))
     return Response(_dumps({"notes": _flat_notes(song.notes)}), media_type="application/json")
@@ -205,41 +205,33 @@ async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> N
         message = await latest.take()
         number = message.get("ask") if isinstance(message.get("ask"), int) else None
         try:
-            recipe = read_recipe(message.get("recipe"), len(studio.player.tracks))
+            recipe = read_recipe(message.get("recipe"), len(studio.player.songs))
             first = message.get("from") if isinstance(message.get("from"), int) else 0
             piece = await studio.compute(studio.player.piece, recipe)
         except ValueError as error:
             await send(kind="wrong", ask=number, reason=str(error))
             continue
-        count = piece.weights.shape[1]
+        await send(kind="head", ask=number, parts=page_parts(piece.song))
         if recipe.random:
-            await send(kind="drawn", ask=number, **_drawn(studio, piece.tracks, piece.weights))
-        for index, (start, stop) in enumerate(studio.player.order(count, first or 0)):
-            # While the pointer is dragged messages come in quick succession, and only first stretches are decoded.
+            await send(kind="drawn", ask=number, **_drawn(piece))
+        for index, (start, stop) in enumerate(studio.player.order(piece.blocks, first or 0)):
+            # While the pointer is dragged messages come in quick succession, and only first stretches are sent.
             if index and await latest.arrives(LINGER_SECONDS if index == 1 else 0.0):
                 break
-            notes, pedal = await studio.compute(studio.player.stretch, piece, start, stop)
-            shifts = piece.shifts[start:stop].tolist()
             await send(
-                kind="part",
+                kind="stretch",
                 ask=number,
-                **{"from": start, "to": stop, "blocks": count},
-                shift=shifts if len(set(shifts)) > 1 else shifts[:1],
-                notes=_flat_notes(notes),
-                pedal=np.stack([np.round(pedal["time"] * 1000), pedal["value"] > 63], 1).astype(int).ravel().tolist(),
+                **{"from": start, "to": stop, "blocks": piece.blocks},
+                shift=[piece.shift],
+                **page_notes(piece.song, start * BLOCK_SECONDS, stop * BLOCK_SECONDS),
             )
         else:
             await send(kind="done", ask=number)
 
 
-def _drawn(studio: Studio, tracks: Any, weights: np.ndarray) -> dict[str, Any]:
-    """The songs of a random piece, and their weights at up to 128 moments."""
-    names = [track.name for track in studio.player.tracks]
-    columns = np.linspace(0, weights.shape[1] - 1, min(weights.shape[1], 128)).round().astype(int)
-    return {
-        "songs": [names.index(track.name) for track in tracks],
-        "weights": np.round(weights[:, columns].T, 4).tolist(),
-    }
+def _drawn(piece: Piece) -> dict[str, Any]:
+    """The songs of a new piece, and their weights."""
+    return {"songs": list(piece.songs), "weights": np.round(piece.weights.T, 4).tolist()}
 
 
 def _flat_notes(notes: np.ndarray) -> list[int]:
@@ -264,10 +256,10 @@ async def download(request: Request) -> Response:
     """A piece as a .mid or .wav file."""
     studio: Studio = request.app.state.studio
     try:
-        recipe = read_recipe(_loads(await request.body()), len(studio.player.tracks))
+        recipe = read_recipe(_loads(await request.body()), len(studio.player.songs))
     except ValueError as error:
         return Response(str(error), 400)
-    song = await studio.compute(studio.player.whole, recipe)
+    song = (await studio.compute(studio.player.piece, recipe)).song
     if request.url.path.endswith(".wav"):
         if studio.rendering.locked():
             return Response("another piece is being rendered; try again when it is done", 429)
@@ -290,7 +282,7 @@ def _wav(song: Song) -> bytes:
 async def add_song(request: Request) -> Response:
     """Fits a song that is dropped on the page; answers with lines of JSON: progress, then the song or the error."""
     studio: Studio = request.app.state.studio
-    if len(studio.player.tracks) - studio.learned >= MAX_ADDED:
+    if len(studio.player.songs) - studio.learned >= MAX_ADDED:
         return Response(f"{MAX_ADDED} songs have been added, the maximum; start the studio again", 409)
     if studio.fitting.locked():
         return Response("another song is being learned; try again when it is done", 429)
@@ -323,13 +315,13 @@ def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], 
     player = studio.player
     song = with_beats(midi_reader.parse(data, MAX_SECONDS))
     # Only the path's name is used; nothing is read from it.
-    entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config.roll)
+    entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config)
     rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
-    track = latent_track(entry, song, rows)
-    note_f1 = report.note_f1(player.params, track, player.config)
-    player.tracks.append(player.at_common_tempo(track))
+    fitted = latent_song(entry, song, rows, player.config)
+    note_f1 = playback.note_f1(player.params, fitted, song, player.config)
+    player.songs.append(fitted)
     studio.keys.append(entry.key)
-    return len(player.tracks) - 1, note_f1
+    return len(player.songs) - 1, note_f1
 
 
 def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":

@@ -16,10 +16,9 @@ import jax
 import uvicorn
 
 from nemui_jax.errors import StudioError
-from nemui_jax.model import latents
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import Run, read_run
-from nemui_jax.sampling.decode import latent_tracks
+from nemui_jax.sampling.decode import latent_songs
 from nemui_jax.studio.guard import Http
 from nemui_jax.studio.piece import Player
 from nemui_jax.studio.routes import LONG, MESSAGE_BYTES, Studio, app
@@ -34,8 +33,8 @@ def load(path: Path) -> Studio:
     if step is None:
         raise StudioError(f"{path}: has no checkpoint yet; train it first")
     params, table = checkpoint.restore_model(run, step)
-    tracks = latent_tracks(run.corpus(), table, run.config)
-    player = Player(jax.device_put(params), tracks, run.config, latents.spread(table))
+    songs = latent_songs(run.corpus(), table, run.config)
+    player = Player(jax.device_put(params), songs, run.config)
     keys = [entry.key for entry in run.entries]
     return Studio(player, path.name, shlex.quote(str(path)), run.fingerprint(step), keys)
 
@@ -86,7 +85,7 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     began = time.monotonic()
     studio.warm()
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
-    count = len(studio.player.tracks)
+    count = len(studio.player.songs)
     print(f"{count} songs, ready in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
         threading.Thread(target=functools.partial(webbrowser.open, url), daemon=True).start()

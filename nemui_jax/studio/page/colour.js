@@ -31,6 +31,14 @@ export const css = ([r, g, b], alpha = 1) => `rgb(${r | 0} ${g | 0} ${b | 0} / $
 /** A song's own colour, for text and marks. */
 export const ink = (song, alpha = 1) => css(blend([[song, 1]], isDark() ? 0.78 : 0.56, isDark() ? 0.14 : 0.17), alpha);
 
+/** The colour of a part, by its place among the parts, and drums in grey; `force` 0 to 1 is how loud, 2 sounding. */
+export function partColour(part, force = 0.7, alpha = 1) {
+  const dark = isDark();
+  const lift = part.number % 2 ? 0.05 : -0.02; // neighbours differ in lightness too
+  const lightness = force > 1 ? (dark ? 0.97 : 0.36) : lift + (dark ? 0.45 + 0.38 * force : 0.8 - 0.3 * force);
+  return css(blend([[part.number + 0.37, 1]], lightness, part.drums ? 0.012 : 0.08 + 0.09 * Math.min(force, 1)), alpha);
+}
+
 function rgb(lightness, a, b) {
   const l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
   const m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;

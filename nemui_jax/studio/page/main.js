@@ -2,10 +2,12 @@
 
 import { ink, onTheme } from "./colour.js";
 import { fromFragment, moments, normal, toCommand, toFragment, toRecipe, weightsAt } from "./link.js";
+import { MidiOut } from "./midi_out.js";
 import { Pad } from "./pad.js";
+import { PartList } from "./parts.js";
 import { Music, Player } from "./player.js";
 import { clock, Roll } from "./roll.js";
-import { MidiOut, Voice } from "./voice.js";
+import { Voice } from "./voice.js";
 import { bring, download, getJson, Wire } from "./wire.js";
 
 const $ = (id) => document.getElementById(id);
@@ -298,10 +300,20 @@ const roll = new Roll($("roll"), player, {
 });
 roll.pitches = [Math.max(0, info.low - 5), Math.min(127, info.high + 6)];
 
+const parts = new PartList($("parts"), music, () => {
+  player.sink.hear();
+  roll.refresh();
+});
+
 const wire = new Wire({
-  part(part, began) {
-    music.set(part);
-    roll.changed(part.from, part.to);
+  head(list) {
+    music.head(list);
+    voice.need(list.map(({ family }) => family));
+    parts.show();
+  },
+  stretch(stretch, began) {
+    music.set(stretch);
+    roll.changed(stretch.from, stretch.to);
     if (began !== null) requestAnimationFrame(() => {
       roll.frame();
       stats.changes.push(performance.now() - began);
@@ -377,7 +389,7 @@ function plain() {
 async function toggle() {
   if (player.playing) player.pause();
   else {
-    if (!voice.strings.size) say("Preparing the piano");
+    if (!voice.isReady) say("Preparing the instruments");
     await player.play();
     roll.follow = true;
   }
@@ -401,11 +413,11 @@ async function bringIn(file) {
   const bar = veil.querySelector("progress");
   bar.removeAttribute("value");
   await attempt(async () => {
-    const { song, recall } = await bring(file, (share) => (bar.value = share));
+    const { song, note_f1: f1 } = await bring(file, (share) => (bar.value = share));
     info.songs[song.index] = song;
     addSong(song.index);
     solo(song.index);
-    say(`${song.name}: learned, ${Math.round(recall * 100)} % of its notes come back`);
+    say(`${song.name}: learned, ${Math.round(f1 * 100)} % of its notes come back`);
   });
   veil.hidden = true;
 }
@@ -475,6 +487,7 @@ onTheme(() => {
   sliders.clear();
   show();
   listSongs();
+  parts.show(true);
   roll.refresh();
 });
 

@@ -3,6 +3,8 @@
 // A block that has begun is played as it stood then; the next one is taken as it stands when its turn comes. So music
 // may change at any time, and is heard to change at the next block, without a gap.
 
+import { REST } from "./voice.js";
+
 const TICK = 25; // milliseconds
 const AHEAD = 0.16; // seconds; more where the page is hidden, because its timers are slow then
 const AHEAD_HIDDEN = 1.6;
@@ -13,6 +15,27 @@ export class Music {
     this.block = block; // seconds
     this.blocks = [];
     this.count = 1;
+    this.parts = []; // of the piece; the same objects as long as the instruments are the same
+    this.known = new Map();
+  }
+
+  /** Takes a piece's parts from the server. */
+  head(parts) {
+    const seen = new Map();
+    this.parts = parts.map((part) => {
+      const name = `${part.instrument}|${part.program}|${part.name}`;
+      seen.set(name, (seen.get(name) ?? 0) + 1);
+      const key = `${name}|${seen.get(name)}`;
+      if (!this.known.has(key)) this.known.set(key, { ...part, muted: false, solo: false, heard: true });
+      return Object.assign(this.known.get(key), part);
+    });
+    this.mute();
+  }
+
+  /** Works out which parts are heard: those with a solo, or, if there is none, those that are not muted. */
+  mute() {
+    const solos = this.parts.some(({ solo }) => solo);
+    for (const part of this.parts) part.heard = solos ? part.solo : !part.muted;
   }
 
   get seconds() {
@@ -25,23 +48,37 @@ export class Music {
     return Math.max(0, (first?.notes[0].onset ?? 0) - 0.05);
   }
 
-  /** Takes a part from the server. */
-  set({ from, to, blocks, notes, pedal, shift }) {
+  /** Takes a stretch of music from the server. */
+  set({ from, to, blocks, notes, controls, shift }) {
+    const { parts } = this;
     this.count = blocks;
     this.blocks.length = blocks;
-    const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], pedal: [], shift: shift[i] ?? shift[0] }));
+    const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], controls: [], parts, shift: shift[i] ?? shift[0] }));
     const at = (ms) => fresh[Math.min(to - 1, Math.max(from, Math.floor(ms / 1000 / this.block))) - from];
-    for (let i = 0; i < notes.length; i += 4)
-      at(notes[i]).notes.push({ onset: notes[i] / 1000, end: notes[i + 1] / 1000, pitch: notes[i + 2], velocity: notes[i + 3] });
-    for (let i = 0; i < pedal.length; i += 2) at(pedal[i]).pedal.push({ time: pedal[i] / 1000, down: !!pedal[i + 1] });
-    let down = false;
+    for (let i = 0; i < notes.length; i += 5) {
+      const [onset, end, pitch, velocity, part] = notes.slice(i, i + 5);
+      at(onset).notes.push({ onset: onset / 1000, end: end / 1000, pitch, velocity, part: parts[part] });
+    }
+    for (let i = 0; i < controls.length; i += 4)
+      at(controls[i]).controls.push({ time: controls[i] / 1000, part: parts[controls[i + 1]], controller: controls[i + 2], value: controls[i + 3] });
+    let state = parts.flatMap((part) => REST.map(([controller, value]) => ({ part, controller, value })));
     fresh.forEach((one, i) => {
       one.notes.sort((a, b) => a.onset - b.onset);
-      one.pedal.unshift({ time: (from + i) * this.block, down });
-      down = one.pedal.at(-1).down;
+      const time = (from + i) * this.block;
+      const before = state.map((control) => ({ ...control, time }));
+      state = inForce(state, one.controls);
+      one.controls.unshift(...before);
       this.blocks[from + i] = one;
     });
   }
+}
+
+/** The newest of each part's controls, from those in force before and those that come after. */
+function inForce(before, controls) {
+  if (!controls.length) return before;
+  const newest = new Map(before.map((one) => [one.part, new Map()]));
+  for (const one of [...before, ...controls]) newest.get(one.part).set(one.controller, one);
+  return [...newest.values()].flatMap((some) => [...some.values()]);
 }
 
 export class Player {
@@ -50,7 +87,7 @@ export class Player {
     this.starts = []; // where the music stood at times of the audio clock
     this.offs = [];
     this.stats = { waits: 0, gap: 0 };
-    this.heard = new Set(); // pitches, for the roll
+    this.controls = new Map(); // part -> controller -> the value that was handed on last
   }
 
   /** Seconds into the piece that are heard now. */
@@ -100,7 +137,7 @@ export class Player {
     this.clock = this.voice.now + 0.03;
     this.starts = [{ clock: this.clock, cursor }];
     this.offs = [];
-    this.down = false;
+    this.controls.clear();
     this.open();
   }
 
@@ -109,12 +146,26 @@ export class Player {
     this.index = Math.min(Math.floor(this.cursor / this.music.block + 1e-6), this.music.count - 1);
     const found = this.music.blocks[this.index];
     if (!found) return (this.current = null);
-    const before = found.pedal.filter(({ time }) => time <= this.cursor + 1e-6).at(-1);
+    const later = this.cursor + 1e-6;
+    const gone = [...this.controls.keys()].filter((part) => !found.parts.includes(part));
+    const before = inForce(
+      [...gone, ...found.parts].flatMap((part) => REST.map(([controller, value]) => ({ part, controller, value }))),
+      found.controls.filter(({ time }) => time <= later),
+    ).map((control) => ({ ...control, time: this.cursor }));
     this.current = {
       notes: found.notes.filter(({ onset }) => onset >= this.cursor - GRACE),
-      pedal: [{ time: this.cursor, down: before?.down ?? false }, ...found.pedal.filter(({ time }) => time > this.cursor + 1e-6)],
+      controls: [...before, ...found.controls.filter(({ time }) => time > later)],
     };
     return this.current;
+  }
+
+  /** Hands a control on if it changes anything. */
+  control(time, { part, controller, value }) {
+    if (!this.controls.has(part)) this.controls.set(part, new Map());
+    const values = this.controls.get(part);
+    if (values.get(controller) === value) return;
+    values.set(controller, value);
+    this.sink.control(time, part, controller, value);
   }
 
   tick() {
@@ -166,19 +217,19 @@ export class Player {
 
   /** Hands on what happens until `stop`, in the order of time. */
   emit(stop) {
-    const { notes, pedal } = this.current;
+    const { notes, controls } = this.current;
     const clockOf = (time) => this.clock + Math.max(0, time - this.cursor);
     const events = [];
-    while (pedal.length && pedal[0].time < stop) events.push({ time: clockOf(pedal[0].time), rank: 1, move: pedal.shift() });
+    while (controls.length && controls[0].time < stop) events.push({ time: clockOf(controls[0].time), rank: 1, control: controls.shift() });
     while (notes.length && notes[0].onset < stop) events.push({ time: clockOf(notes[0].onset), rank: 2, note: notes.shift() });
     const until = this.clock + stop - this.cursor;
     for (const off of this.offs) if (off.time < until) events.push({ time: off.time, rank: 0, off });
     this.offs = this.offs.filter(({ time }) => time >= until);
-    for (const { time, off, move, note } of events.sort((a, b) => a.time - b.time || a.rank - b.rank)) {
+    for (const { time, off, control, note } of events.sort((a, b) => a.time - b.time || a.rank - b.rank)) {
       if (off) this.sink.off(time, off.note);
-      else if (move && move.down !== this.down) this.sink.sustain(time, (this.down = move.down));
+      else if (control) this.control(time, control);
       else if (note) {
-        const sounding = this.sink.on(time, note.pitch, note.velocity);
+        const sounding = this.sink.on(time, note.pitch, note.velocity, note.part);
         const release = time + note.end - note.onset;
         if (release < until) this.sink.off(release, sounding);
         else this.offs.push({ time: release, note: sounding });

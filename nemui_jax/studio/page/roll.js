@@ -1,16 +1,20 @@
-// The roll: all notes with their velocities, what the songs themselves play faintly behind, a playhead, and below it the
-// whole piece in small.
+// The roll: all notes with their velocities, what the songs themselves play faintly behind, drums in a lane below, a
+// playhead, and the whole piece in small. A piece of several parts has a colour for each, one of one part those of its songs.
 
-import { blend, css, ink, isDark } from "./colour.js";
+import { blend, css, ink, isDark, partColour } from "./colour.js";
 
 const BLACK = new Set([1, 3, 6, 8, 10]);
 const HEAD = 0.28; // where on the roll the playhead stands while the music plays
+const DRUM_HEIGHT = 11, LANE_SHARE = 0.32; // pixels of a row of drums; the most of the roll that the lane takes
+const LABEL_WIDTH = 66; // pixels of the names of its rows
+const DRUMS = { Percussion: [], Cymbals: [49, 51, 52, 53, 55, 57, 59], Hats: [42, 44, 46], Toms: [41, 43, 45, 47, 48, 50], Snare: [37, 38, 39, 40], Kick: [35, 36] };
+const rowOf = (pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(pitch)) ?? "Percussion";
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 export class Roll {
   /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map, parent(song) -> {notes, blocks, ...} | null. */
   constructor(element, player, calls) {
-    Object.assign(this, { element, player, calls, start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
+    Object.assign(this, { element, player, calls, rows: [], start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
     this.canvas = element.querySelector(".notes");
     this.map = element.querySelector(".map");
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -38,6 +42,17 @@ export class Roll {
     if (this.count !== this.music.count) this.stale = true;
     this.count = this.music.count;
     this.fresh.push([from, to]);
+    this.findDrums();
+  }
+
+  /** The kinds of drums that are played anywhere in the piece, from above: a row of the lane for each. */
+  findDrums() {
+    const used = new Set();
+    if (this.music.parts.some(({ drums }) => drums))
+      for (const block of this.music.blocks) for (const { part, pitch } of block?.notes ?? []) if (part.drums) used.add(rowOf(pitch));
+    const rows = Object.keys(DRUMS).filter((name) => used.has(name));
+    if (rows.length !== this.rows.length) this.stale = true;
+    this.rows = rows;
   }
 
   zoom(factor, at = 0.5) {
@@ -164,13 +179,17 @@ export class Roll {
     if (!width) return;
     const { start, span, player } = this;
     const [low, high] = this.pitches ?? [21, 108];
-    const lane = (height - 18) / (high - low + 1);
+    const drumHeight = Math.min(DRUM_HEIGHT, (LANE_SHARE * height) / Math.max(this.rows.length, 1));
+    const bottom = height - (this.rows.length ? drumHeight * this.rows.length + 7 : 0);
+    const lane = (bottom - 18) / (high - low + 1);
     const x = (time) => ((time - start) / span) * width;
     const y = (pitch) => 18 + (high - pitch) * lane;
     const dark = isDark();
     pen.fillStyle = dark ? "rgb(255 255 255 / .022)" : "rgb(20 20 60 / .03)";
     for (let pitch = low; pitch <= high; pitch++) if (BLACK.has(pitch % 12)) pen.fillRect(0, y(pitch), width, lane);
     this.drawTime(pen, width, height, x, dark);
+    if (this.rows.length) this.drawLane(pen, width, height, bottom, dark);
+    const several = this.music.parts.length > 1, shades = new Map();
     const firstBlock = Math.max(0, Math.floor(start / this.music.block) - 12);
     const lastBlock = Math.min(this.music.count - 1, Math.floor((start + span) / this.music.block) + 1);
     const middle = this.calls.weights(start + span / 2);
@@ -183,20 +202,30 @@ export class Roll {
       const weights = this.calls.weights((index + 0.5) * this.music.block);
       const pairs = [...weights];
       if (weights !== last) [colours, last] = [[], weights];
-      for (const { onset, end, pitch, velocity } of block.notes) {
+      for (const { onset, end, pitch, velocity, part } of block.notes) {
+        if (part.drums) {
+          const row = this.rows.indexOf(rowOf(pitch)), hit = player.playing && onset <= now && now < onset + 0.12;
+          pen.fillStyle = partColour(part, hit ? 2 : velocity / 127, part.heard ? 1 : 0.25);
+          pen.fillRect(x(onset) - 1, bottom + 4 + row * drumHeight + 0.1 * drumHeight, hit ? 4 : 2.6, drumHeight * 0.8);
+          continue;
+        }
         const [from, to] = [x(onset), x(end)];
         if (to < 0 || from > width) continue;
         const sounds = player.playing && onset <= now && now < end;
         const top = y(pitch) + (lane - box) / 2, length = Math.max(to - from - 0.8, 1.8);
         if (sounds) {
-          pen.fillStyle = css(blend(pairs, dark ? 0.75 : 0.7, 0.17), 0.3);
+          pen.fillStyle = several ? partColour(part, 0.8, 0.3) : css(blend(pairs, dark ? 0.75 : 0.7, 0.17), 0.3);
           pen.fillRect(from - 3, top - 3, length + 6, box + 6);
         }
         const level = sounds ? 8 : velocity >> 4;
-        pen.fillStyle = colours[level] ??= noteColour(pairs, level, dark);
+        if (several) {
+          if (!shades.has(part)) shades.set(part, []);
+          pen.fillStyle = shades.get(part)[level] ??= partColour(part, level === 8 ? 2 : (level + 0.5) / 8, part.heard ? 1 : 0.22);
+        } else pen.fillStyle = colours[level] ??= noteColour(pairs, level, dark);
         pen.fillRect(from, top, length, box);
       }
     }
+    if (this.rows.length && width > 600) this.drawLabels(pen, bottom, drumHeight, dark);
     const head = x(now);
     pen.fillStyle = dark ? "rgb(255 255 255 / .85)" : "rgb(20 20 40 / .8)";
     pen.fillRect(head - 0.75, 14, 1.5, height - 14);
@@ -205,6 +234,22 @@ export class Roll {
     pen.lineTo(head + 5, 8);
     pen.lineTo(head, 15);
     pen.fill();
+  }
+
+  /** The ground of the drums. */
+  drawLane(pen, width, height, bottom, dark) {
+    pen.fillStyle = dark ? "rgb(255 255 255 / .028)" : "rgb(20 20 60 / .035)";
+    pen.fillRect(0, bottom, width, height - bottom);
+    pen.fillStyle = dark ? "rgb(255 255 255 / .12)" : "rgb(20 20 60 / .13)";
+    pen.fillRect(0, bottom, width, 1);
+  }
+
+  drawLabels(pen, bottom, drumHeight, dark) {
+    pen.fillStyle = dark ? "rgb(20 23 34 / .8)" : "rgb(255 254 251 / .82)";
+    pen.fillRect(0, bottom + 1, LABEL_WIDTH, drumHeight * this.rows.length + 6);
+    pen.font = `${Math.min(10, drumHeight + 1)}px ui-sans-serif, system-ui, sans-serif`;
+    pen.fillStyle = dark ? "rgb(255 255 255 / .62)" : "rgb(20 20 60 / .68)";
+    this.rows.forEach((name, row) => pen.fillText(name, 8, bottom + 4 + (row + 0.84) * drumHeight));
   }
 
   drawTime(pen, width, height, x, dark) {
@@ -275,14 +320,18 @@ export class Roll {
     const pen = this.strip.getContext("2d");
     pen.setTransform(this.map.width / width, 0, 0, this.map.height / height, 0, 0);
     const [low, high] = this.pitches ?? [21, 108];
+    const several = music.parts.length > 1, space = height - (this.rows.length ? 13 : 7);
     const x = (time) => (time / music.seconds) * width;
     for (const [from, to] of whole ? [[0, music.count]] : this.fresh) {
       pen.clearRect(x(from * music.block), 0, x((to - from) * music.block), height);
       for (let index = from; index < to; index++) {
         const weights = [...this.calls.weights((index + 0.5) * music.block)];
         pen.fillStyle = css(blend(weights, isDark() ? 0.72 : 0.55, 0.12), 0.75);
-        for (const { onset, end, pitch } of music.blocks[index]?.notes ?? [])
-          pen.fillRect(x(onset), 3 + ((high - pitch) / (high - low)) * (height - 7), Math.max(x(end - onset), 1), 1.2);
+        for (const { onset, end, pitch, part } of music.blocks[index]?.notes ?? []) {
+          if (several) pen.fillStyle = partColour(part, 0.7, part.heard ? 0.75 : 0.2);
+          if (part.drums) pen.fillRect(x(onset), height - 6, 0.6, 4);
+          else pen.fillRect(x(onset), 3 + ((high - pitch) / (high - low)) * space, Math.max(x(end - onset), 1), 1.2);
+        }
       }
     }
     this.stale = false;

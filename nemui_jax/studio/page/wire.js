@@ -3,8 +3,8 @@
 const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
 
 export class Wire {
-  constructor({ part, drawn, wrong, state }) {
-    this.calls = { part, drawn, wrong, state };
+  constructor({ head, stretch, drawn, wrong, state }) {
+    this.calls = { head, stretch, drawn, wrong, state };
     this.number = 0; // of the newest ask
     this.heard = 0; // the newest ask that was answered
     this.delays = [];
@@ -51,11 +51,12 @@ export class Wire {
   take(message) {
     if (message.ask < this.heard) return; // of an older ask
     const first = message.ask > this.heard;
-    if (message.kind === "part") this.heard = message.ask;
-    if (message.kind === "part") this.calls.part(message, first && message.ask === this.number ? this.began : null);
+    if (message.kind === "head") this.calls.head(message.parts);
+    if (message.kind === "stretch") this.heard = message.ask;
+    if (message.kind === "stretch") this.calls.stretch(message, first && message.ask === this.number ? this.began : null);
     if (message.kind === "drawn") this.calls.drawn(message);
     if (message.kind === "wrong") this.calls.wrong(message.reason);
-    if (message.ask === this.number && message.kind !== "drawn") {
+    if (message.ask === this.number && message.kind !== "drawn" && message.kind !== "head") {
       this.busy = false;
       this.push();
     }
@@ -87,7 +88,7 @@ export async function download(recipe, ending, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** Sends a .mid to be learned; `progress` hears shares from 0 to 1. Returns { song, recall }. */
+/** Sends a .mid to be learned; `progress` hears shares from 0 to 1. Returns { song, note_f1 }. */
 export async function bring(file, progress) {
   const answer = await request(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
