@@ -173,7 +173,10 @@ def test_only_the_quarters_that_are_asked_for_count():
 
 
 def test_means_leave_out_what_could_not_be_measured():
-    assert mixing.mean([{"bits": 1.0, "clash": 0.5}, {"bits": float("nan"), "clash": 0.0}]) == {"bits": 1, "clash": 0.25}
+    assert mixing.mean([{"bits": 1.0, "clash": 0.5}, {"bits": float("nan"), "clash": 0.0}]) == {
+        "bits": 1,
+        "clash": 0.25,
+    }
 
 
 # The whole of it
@@ -241,9 +244,13 @@ def test_mixes_stand_beside_cross_fades_and_the_original():
         return make_song(joined(*parts).tolist())
 
     result = measured(songs, mix=mix, original=lambda pair, weights, _: songs[pair[0]])
-    assert list(result["mixes"]) == ["mix 0.25", "cross-fade 0.5", "original preset's mix 0.5", "mix 0.5", "mix 0.75"] or (
-        set(result["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5", "original preset's mix 0.5"}
-    )
+    assert list(result["mixes"]) == [
+        "mix 0.25",
+        "cross-fade 0.5",
+        "original preset's mix 0.5",
+        "mix 0.5",
+        "mix 0.75",
+    ] or (set(result["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5", "original preset's mix 0.5"})
     assert ((0, 1), (0.75, 0.25)) in asked and len({pair for pair, _ in asked}) == 6
     assert result["mixes"]["mix 0.5"]["heard"] > 0.9 > result["mixes"]["original preset's mix 0.5"]["heard"]
     assert result["mixes"]["original preset's mix 0.5"]["copied"] == 1
@@ -256,7 +263,9 @@ def test_a_path_is_even_where_it_changes_little_by_little_and_ends_at_its_songs(
 
     def little_by_little(pair, weights, seconds):
         order = np.random.default_rng(0).permutation(128) / 128
-        kept = [song.notes[chosen] for song, chosen in zip(songs, (order < weights[0], order >= weights[0]), strict=True)]
+        kept = [
+            song.notes[chosen] for song, chosen in zip(songs, (order < weights[0], order >= weights[0]), strict=True)
+        ]
         return make_song(joined(*kept).tolist())
 
     even, leap = (measured(songs, **options)["path"] for options in ({"mix": little_by_little}, {}))
