@@ -378,9 +378,10 @@ class LoadedRun:
         """
         seconds = options.recipe().get("seconds")
         used = [song for plan in plans for song in _find_factors(plan, options, self.run.entries)[0]]
+        shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
         model = self._loader.load(used, options.seed)
         for plan in plans:
-            song = _play_plan(plan, model, options, self.run.entries)
+            song = _play_plan(plan, model, options, shift, self.run.entries)
             song = cut_song(song, seconds) if seconds else song
             provenance = self._provenance({**plan.recipe, **options.recipe()}, plan.seed, model.step)
             sources = [model.played(song) for song in plan.songs]
@@ -399,11 +400,12 @@ class LoadedRun:
         return "nemui_jax " + json.dumps(used, default=str)
 
 
-def _play_plan(plan: Plan, model: LoadedModel, options: Options, entries: Sequence[dataset.SongEntry]) -> Song:
-    """What a plan asks for: a song as it was learned, or a mix."""
+def _play_plan(
+    plan: Plan, model: LoadedModel, options: Options, shift: int | None, entries: Sequence[dataset.SongEntry]
+) -> Song:
+    """What a plan asks for: a song as it was learned, or a mix; `shift` is that of the key that was asked for."""
     from nemui_jax.sampling import arrange
 
-    shift = None if options.key is None else recipe.find_shift(options.key, entries)
     if not model.config.model.knot_steps:
         return arrange.to_song(_interpolate(plan, model, options), shift, options.program)
     if plan.is_recall and not options.temperature and not options.factors.given():

@@ -148,7 +148,8 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 _SECTIONS = {"roll": RollConfig, "model": ModelConfig, "train": TrainConfig}
-_MAY_BE_ZERO = {"roll.low", "roll.high", "model.knot_steps", "model.hidden_layers", "model.fourier_features"}
+_PITCHES = {"roll.low", "roll.high"}  # in the common key, up to half an octave beyond MIDI's
+_MAY_BE_ZERO = {"model.knot_steps", "model.hidden_layers", "model.fourier_features"}
 
 
 def override(config: Config, settings: Iterable[str]) -> Config:
@@ -178,12 +179,13 @@ def check(config: Config) -> None:
     for section in _SECTIONS:
         for key, value in dataclasses.asdict(getattr(config, section)).items():
             name, number = f"{section}.{key}", isinstance(value, int | float) and not isinstance(value, bool)
-            if number and (value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
+            if number and name not in _PITCHES and (value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
                 raise UsageError(f"{name}={value}: must be {'0 or more' if name in _MAY_BE_ZERO else 'above 0'}")
     roll, model, train = config.roll, config.model, config.train
     for wrong, reason in (
         (roll.grid not in GRIDS, f"roll.grid={roll.grid}: there are {', '.join(GRIDS)}"),
-        (not roll.low <= roll.high <= 127, f"roll.low={roll.low}, roll.high={roll.high}: must be in order, up to 127"),
+        (not -6 <= roll.low <= roll.high <= 132,
+         f"roll.low={roll.low}, roll.high={roll.high}: must be in order, from -6 to 132"),
         (not model.heads, "model.heads: name one at least"),
         (bool(odd := {*model.heads} - {*HEADS}), f"model.heads: no head {min(odd, default='')!r}; "
          f"there are {', '.join(HEADS)}"),

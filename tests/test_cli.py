@@ -17,13 +17,12 @@ import jax
 import mido
 import numpy as np
 import pytest
-from conftest import ROOT, SMALLEST, TINY, Answer, call, chorale, finish, make_song, start, write_songs
+from conftest import ROOT, SMALLEST, Answer, call, chorale, finish, make_song, start, write_songs
 from midi_bytes import midi as file_of
 from midi_bytes import notes as note_bytes
 from midi_bytes import track
 
 from nemui_jax import shell
-from nemui_jax.data import dataset, pianoroll
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Song
@@ -166,11 +165,13 @@ def test_what_training_says(trained):
     assert trained.answer.err == ""
     lines = trained.answer.out.splitlines()
     free, files = lines[:2], lines[2:4]
-    for line, name in zip(free, ["b/repeats.mid", "rubato.mid"], strict=True):
+    tracked = "its notes do not follow its tempo, so its beats were tracked from them"
+    steady = "no beats were found in it, so its grid is in seconds"
+    for line, name, clock in zip(free, ["b/repeats.mid", "rubato.mid"], [tracked, steady], strict=True):
         assert line.startswith("used ")
-        assert line.endswith(f"/{name}: no beats were found in it, so its grid is in seconds")
+        assert line.endswith(f"/{name}: {clock}")
     assert files[0].startswith("3 of 3 files used: ")
-    assert files[1] == "beats: 1 of the file's tempo map, 2 steady"
+    assert files[1] == "beats: 1 of the file's tempo map, 1 tracked from the notes, 1 steady"
     assert re.fullmatch(r"step 50/\d+  [\d,]+ steps of music/s  note F1 [01]\.\d+  .* left", lines[4])
     assert re.search(r"2 +rubato +1\.0000 +1\.0000 +1\.0000 +[01]\.\d{4} +\d\.\d ms", trained.answer.out)
     assert f"  {shell.command()} sample --song 0 --run {trained.path}" in lines
@@ -209,6 +210,7 @@ def test_songs_as_json(trained, songs_folder):
             "seconds",
             "notes",
             "key",
+            "parts",
             "clock",
             "tempo",
             "note_f1",
@@ -217,6 +219,8 @@ def test_songs_as_json(trained, songs_folder):
         source = midi_reader.read(row["path"])
         assert Path(row["path"]).is_relative_to(songs_folder)
         assert (row["seconds"], row["notes"]) == (pytest.approx(source.seconds), len(source.notes))
+        assert [part["notes"] for part in row["parts"]] == [len(part.notes) for part in source.parts]
+        assert all(set(part) == {"name", "instrument", "program", "drums", "channel", "notes"} for part in row["parts"])
     assert rows[0]["key"] == "C"
     assert (rows[0]["clock"], rows[0]["tempo"]) == ("file", pytest.approx(100, rel=0.02))
     assert rows[0]["possible_note_f1"] == 1
@@ -259,7 +263,7 @@ def test_files_not_used_are_named(folder, tmp_path):
     answer = call("train", "--dir", folder, "--run", tmp_path / "run", "--steps", 1, settings=SMALLEST)
     assert answer.code == 0
     assert rf"not used  {folder}/bad\n.mid: is empty" in answer.out
-    assert f"used      {folder}/both.mid: 1 drum notes left out" in answer.out
+    assert "drum" not in answer.out  # they are learned
     assert "4 of 5 files used" in answer.out
 
 
@@ -527,8 +531,8 @@ def test_a_diverging_training_stops(songs_folder, tmp_path):
 # Playing songs back
 
 
-def assert_plays(source: Song, played: Song) -> None:
-    """Every note: onset within 10 ms, pitch, velocity within 3; and what else the file says."""
+def assert_plays(source: Song, played: Song, own_tempo: bool = True) -> None:
+    """Every note: onset within 10 ms, pitch, velocity within 3; and what else the file says, perhaps but its tempo."""
     assert len(played.notes) == len(source.notes)
     order = [np.lexsort((song.notes["onset"], song.notes["pitch"])) for song in (source, played)]
     notes, again = source.notes[order[0]], played.notes[order[1]]
@@ -538,6 +542,8 @@ def assert_plays(source: Song, played: Song) -> None:
     assert note_metrics.note_scores(source.notes, played.notes).offset.f1 == 1
     assert note_metrics.pedal_agreement(source.pedal, played.pedal, source.seconds) > 0.98
     assert played.program == source.program
+    if not own_tempo:
+        return
     np.testing.assert_allclose(played.tempo_map.seconds, source.tempo_map.seconds, atol=1e-3)
     np.testing.assert_allclose(played.tempo_map.beat_seconds, source.tempo_map.beat_seconds, rtol=1e-5)
     np.testing.assert_allclose(played.meters["time"], source.meters["time"], atol=1e-3)
@@ -553,7 +559,8 @@ def test_all_songs_play_back(trained, songs_folder, tmp_path):
     assert [line.split(": ")[0] for line in answer.out.splitlines()] == [str(files[name]) for name in sorted(files)]
     sources = ["a chorale.mid", "b/repeats.mid", "rubato.mid"]
     for name, source in zip(sorted(files), sources, strict=True):
-        assert_plays(midi_reader.read(songs_folder / source), midi_reader.read(files[name]))
+        own_tempo = source != "b/repeats.mid"  # its beats were tracked
+        assert_plays(midi_reader.read(songs_folder / source), midi_reader.read(files[name]), own_tempo)
     assert [midi_reader.read(files[name]).name for name in sorted(files)] == ["Chorale", "repeats", "Rubato № 1"]
 
 
@@ -625,13 +632,6 @@ def test_new_songs_are_written_with_what_is_nearest(trained, tmp_path):
         assert re.fullmatch(rf"{path}: .*; nearest song \d .*, likeness 0\.\d\d", line)
 
 
-def test_a_mix_beyond_its_songs_is_said_to_be_one(trained, tmp_path):
-    answer = call("sample", "--run", trained.path, "--mix", "0:1.5,1:-0.5", "--out", tmp_path / "out.mid")
-    assert answer.code == 0
-    assert "weights below 0 or above 1 go beyond the songs" in answer.out
-    assert "mix of a chorale 1.50, repeats -0.50; " in answer.out
-
-
 def test_sound_and_picture_stand_beside_the_song(trained, tmp_path):
     flags = ("--mix", "0:0.5,1:0.5", "--wav", "--png", "--out", tmp_path / "out.mid")
     assert call("sample", "--run", trained.path, *flags).code == 0
@@ -665,19 +665,6 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     assert {"mix", "cross-fade", "cross-fade, common key", "nearest learned song"} < set(figures["sets"])
 
 
-def test_longer_than_the_song_it_starts_again(trained, tmp_path):
-    out = tmp_path / "a.mid"
-    assert call("sample", "--run", trained.path, "--song", "chorale", "--out", out, "--seconds", 9).code == 0
-    source, played = chorale(), midi_reader.read(out)
-    again = played.notes[played.notes["onset"] > source.notes["onset"].max() + 0.1]
-    entry = dataset.make_entry(source, Path(), "", TINY.roll)[0]
-    steps = -(-entry.steps // TINY.model.knot_steps) * TINY.model.knot_steps
-    turn = pianoroll.seconds_at(steps, dataset.entry_clock(source, entry))
-    expected = source.notes[source.notes["onset"] < 9 - turn]
-    np.testing.assert_array_equal(np.sort(again["pitch"]), np.sort(expected["pitch"]))
-    np.testing.assert_allclose(np.sort(again["onset"]), np.sort(expected["onset"]) + turn, atol=0.02)
-
-
 @pytest.mark.parametrize(
     ("recipe", "part"),
     [
@@ -698,7 +685,7 @@ def test_longer_than_the_song_it_starts_again(trained, tmp_path):
         (["--mix", "0:1,0:1"], "named twice"),
         (["--morph", "0"], "name two songs at least"),
         (["--morph", "0,9"], "no song 9"),
-        (["--perturb", "0:-1"], "must be 0 to 1000"),
+        (["--perturb", "0:-1"], "must be 0 to 1"),
         (["--song", "0", "--count", "2"], "--count goes with"),
         (["--mix", "0:1", "--best", "2"], "--best with --random"),
         (["--random", "--best", "3"], "--best 3 of --count 1"),
@@ -805,7 +792,7 @@ with signals.handled() as received:
 
 def test_what_the_grid_allows_is_said_where_notes_share_cells(tmp_path):
     (tmp_path / "songs").mkdir()
-    doubled = [(beat * 0.5, beat * 0.5 + 0.4, 60 + beat % 5, 80, channel) for beat in range(16) for channel in (0, 1)]
+    doubled = [(beat * 0.5 + late, beat * 0.5 + 0.4, 60 + beat % 5) for beat in range(16) for late in (0.0, 0.01)]
     midi_writer.write(make_song(doubled, tempos=[(0.0, 0.5)]), tmp_path / "songs/doubled.mid")
     train = call("train", "--dir", tmp_path / "songs", "--run", tmp_path / "run", "--steps", 50, settings=SMALLEST)
     assert "possible" in train.out

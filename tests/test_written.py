@@ -33,6 +33,9 @@ def by_mido(path: Path) -> list[tuple]:
     return notes
 
 
+pretty_midi.pretty_midi.MAX_TICK = 10**9  # our tempos may be slow
+
+
 def by_pretty_midi(path: Path) -> list[tuple]:
     instruments = pretty_midi.PrettyMIDI(str(path)).instruments
     return [(note.start, note.end, note.pitch, note.velocity) for part in instruments for note in part.notes]
@@ -70,9 +73,9 @@ def assert_read_alike(path: Path) -> None:
         ["--song", "all"],
         ["--song", "0", "--seconds", "9", "--program", "127", "--key", "F#m"],
         ["--mix", "0:0.5,1:0.5"],
-        ["--mix", "0:2,2:-1"],
+        ["--mix", "0:2,2:1"],
         ["--morph", "0,1,2"],
-        ["--perturb", "1:3", "--count", "3"],
+        ["--perturb", "1:0.5", "--count", "3"],
         ["--mix", "0:1,1:1,2:1", "--temperature", "3"],
     ],
     ids=" ".join,

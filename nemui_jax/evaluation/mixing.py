@@ -128,6 +128,8 @@ def copied(mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int) -> float
     best = np.zeros(len(here))
     for song in songs:
         there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
+        if not len(there):
+            continue
         rolls = there.reshape(len(there), -1, 128)
         total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
         for shift in range(-11, 12):

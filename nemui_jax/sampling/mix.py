@@ -23,6 +23,7 @@ from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, t
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
+VARIATION_TEMPERATURE = 0.5  # at least, of what varies a song, so that seeds give other variations
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
 
@@ -92,6 +93,7 @@ def mix(
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weigh, bars, seconds)
     units = timeline(reference, bars)
+    temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
     plan = _plan(songs, heaviest, units, weights, factors, noise, temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
