@@ -90,7 +90,13 @@ class Contender:
             cells.append(frames(found, self.settings))
             learned = dataset.learned_song(source, self.settings)
             notes.append(note_metrics.playback_scores(learned, to_song(found))["onset"])
-        return {"cells": note_metrics.cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
+        return {"cells": cell_f1(self.cells, np.concatenate(cells)), "notes": float(np.mean(notes))}
+
+
+def cell_f1(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """F1 over the cells of two boolean rolls of one shape."""
+    hits = np.count_nonzero(reference & estimate)
+    return 2 * hits / max(np.count_nonzero(reference) + np.count_nonzero(estimate), 1)
 
 
 def frames(song: GridSong, settings: Config) -> np.ndarray:

@@ -284,7 +284,11 @@ class LoadedRun:
         seed: int = Options.seed,
         factors: Factors = Options.factors,
     ) -> Piece:
-        """A variation of a song: its rows with noise, in units of the variance of all rows."""
+        """A variation of a song: `noise` from 0 to 1 is how much of it changes.
+
+        It is the share of the accompaniment that is taken from other places of the song. With one row a song it is that
+        of Gaussian noise on the row, in units of the variance of all rows.
+        """
         options = Options(
             seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
         )
@@ -444,6 +448,7 @@ def _interpolate(plan: Plan, model: LoadedModel, options: Options) -> GridSong:
         weights,
         model.config,
         noise=plan.noise,
+        unit=model.spread() if plan.noise else 1.0,
         seed=plan.seed,
         decoder=model.decoder,
     )

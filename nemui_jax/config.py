@@ -20,7 +20,7 @@ LOSSES = ("likelihood", "squared")
 MAX_STEPS = 10**9  # of training; the step is counted in 32 bits
 MAX_SEED = 2**31 - 1
 MAX_TEMPERATURE = 100
-MAX_NOISE = 1000
+MAX_NOISE = 1
 MAX_COUNT = 10_000  # pieces asked for at once
 
 

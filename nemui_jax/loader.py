@@ -6,10 +6,13 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxtyping import Float
+
 from nemui_jax import shell
 from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.files import escape
+from nemui_jax.model import latents
 from nemui_jax.runs.components import choose_components
 from nemui_jax.runs.run import Run
 
@@ -32,6 +35,7 @@ class LoadedModel(NamedTuple):
     decoder: DecoderClass
     params: Params
     latent: Callable[[Any], LatentSong]  # of a song, an index or a path
+    spread: Callable[[], Float[Any, " latent"]]  # of the rows: the unit of noise
     played: Callable[[Any], GridSong]  # a song as it was learned
     analyzed: Callable[[Any], AnalyzedSong]  # the same, with what mixing needs to know of it
 
@@ -60,6 +64,7 @@ class ModelLoader:
             self.decoder,
             self.params(step),
             latent=partial(self._latent, step),
+            spread=partial(checkpoint.restore_spread, self.run, step),
             played=partial(self._played, step),
             analyzed=partial(self._analyzed, step),
         )
@@ -135,7 +140,16 @@ class ModelLoader:
             songs[path] = songs[learned] if isinstance(learned, int) else learned
         played = lru_cache(maxsize=SONGS_KEPT)(lambda song: decode_song(params, songs[song], settings, decoder))
         analyzed = lru_cache(maxsize=SONGS_KEPT)(lambda song: analyze(played(song)))
-        return LoadedModel(step, settings, decoder, params, songs.__getitem__, played, analyzed)
+        return LoadedModel(
+            step,
+            settings,
+            decoder,
+            params,
+            latent=songs.__getitem__,
+            spread=partial(latents.spread, model.table),
+            played=played,
+            analyzed=analyzed,
+        )
 
     def _learn(self, model: Any, path: Path, seed: int) -> tuple[Any, int | LatentSong]:
         """A `finetune.TrainedModel` that plays the song in a file, and the song's index in it or the song itself."""

@@ -1,48 +1,185 @@
-"""Measures of runs: on generated notes where they need no decoder, else on an untrained one."""
+"""Measures of runs and of mixes: on music made by hand, where each measure has a value that is known."""
 
+import dataclasses
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 import pytest
-from conftest import SMALLEST, chorale, make_song, repeats, rubato, waltzes
+from conftest import TINY, band, chorale, make_song, repeats, rubato, transposed, waltzes
 
-from nemui_jax.data import layout, pianoroll
-from nemui_jax.evaluation import note_metrics, report
+from nemui_jax.data import dataset
+from nemui_jax.evaluation import mixing, report
 from nemui_jax.evaluation.language_model import LanguageModel
-from nemui_jax.model import decoder
-from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.clock import STEADY_BEAT_SECONDS, choose_clock, clock_of, steady_clock
-from nemui_jax.music.song import NOTE, Song, TempoMap, cut_notes
-from nemui_jax.sampling.decode import LatentTrack
+from nemui_jax.music.song import NOTE, Song, TempoMap, cut_notes, retime
+from nemui_jax.sampling.arrange import to_song
 
 SONGS = (chorale(), repeats(), rubato())
-STEADY = steady_clock()
 
 
-def scattered(seed: int, notes: int = 120, seconds: float = 12.0) -> Song:
+def melody(seed: int, quarters: int = 64, step: float = 0.5) -> Song:
+    """A walk up and down C major, one note every `step` quarters, at 120 quarter notes a minute."""
     rng = np.random.default_rng(seed)
-    onset, pitch = np.sort(rng.uniform(0, seconds, notes)), rng.integers(40, 90, notes)
-    return make_song([(float(time), float(time) + 0.2, int(note)) for time, note in zip(onset, pitch, strict=True)])
+    degree = 14 + np.cumsum(rng.choice([-2, -1, 1, 2], int(quarters / step))) % 14
+    pitch = 36 + 12 * (degree // 7) + np.array([0, 2, 4, 5, 7, 9, 11])[degree % 7]
+    return make_song([(0.5 * step * n, 0.5 * step * (n + 0.9), int(one), 80) for n, one in enumerate(pitch)])
 
 
-def track(song: Song, seed: int, shift: int = 0, clock: TempoMap = STEADY) -> LatentTrack:
-    steps = pianoroll.count_steps(song.seconds, clock)
-    shape = (layout.count_song_rows(steps, SMALLEST.model), SMALLEST.model.latent_size)
-    return LatentTrack(
-        f"song {seed}",
-        np.random.default_rng(seed).normal(size=shape).astype(np.float32),
-        steps,
-        shift,
-        song,
-        clock,
-    )
+def notes_of(*rows: tuple[float, ...]) -> np.ndarray:
+    """Notes from (onset, end, pitch) in seconds, 0.5 of them a quarter."""
+    return make_song(rows).notes
 
 
-@pytest.fixture(scope="module")
-def params():
-    return decoder.init(jax.random.key(0), SMALLEST)
+def joined(*parts: np.ndarray) -> np.ndarray:
+    return np.sort(np.concatenate(parts), order=["onset", "pitch"])
+
+
+# Songs in beats
+
+
+def test_songs_are_compared_at_one_tempo_and_in_one_key():
+    song = melody(0)
+    slower = retime(transposed(song, 5), TempoMap.steady(0.5), TempoMap.steady(0.83))
+    first, second = mixing.in_beats(song), mixing.in_beats(slower)
+    np.testing.assert_array_equal(first["pitch"], song.notes["pitch"])  # C is the common key
+    np.testing.assert_array_equal(first["pitch"] % 12, second["pitch"] % 12)
+    assert len(set(first["pitch"].astype(int) - second["pitch"])) == 1
+    np.testing.assert_allclose(first["onset"], second["onset"], atol=1e-9)
+    np.testing.assert_allclose(first["end"], second["end"], atol=1e-9)
+
+
+def test_a_tempo_that_changes_is_none_in_beats():
+    fast = waltzes()["fast"]  # slows down by half
+    notes = mixing.in_beats(fast)
+    np.testing.assert_allclose(notes["onset"], 0.5 * np.arange(36), atol=1e-9)
+    assert mixing.on_beat(notes) == 1 > mixing.on_beat(fast.notes)
+
+
+def test_drums_are_not_compared():
+    assert len(mixing.in_beats(band())) == len(band().notes)
+
+
+# Each measure
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([(0, 1, 60), (0, 1, 64), (0, 1, 67)], 0),
+        ([(0, 1, 60), (0, 1, 61)], 1),  # a minor second, both struck
+        ([(0, 1, 60), (0.5, 1, 59)], 1 / 2),  # only the later one meets another
+        ([(0, 1, 60), (0.5, 1, 71)], 1 / 2),  # a major seventh
+        ([(0, 1, 60), (0.5, 1, 73)], 1 / 2),  # a minor ninth
+        ([(0, 1, 60), (0.5, 1, 72), (0.5, 1, 62), (0.5, 1, 70)], 0),  # an octave, a second, a seventh
+        ([(0, 0.5, 60), (0.5, 1, 61)], 0),  # one after the other
+        ([], 0),
+    ],
+)
+def test_clash(rows, expected):
+    assert mixing.clash(notes_of(*rows)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("quarters", "expected"),
+    [
+        ([0, 0.25, 0.5, 0.75, 1, 5], 1),
+        ([1 / 3, 2 / 3], 1),
+        ([0.25 + 1 / 25, 1 - 1 / 25], 1),  # as near as played music is
+        ([0.25 + 1 / 20, 0.1, 0.4, 0.9], 0),
+        ([0, 0.1], 1 / 2),
+        ([], 0),
+    ],
+)
+def test_on_beat(quarters, expected):
+    assert mixing.on_beat(notes_of(*[(0.5 * at, 0.5 * at + 0.1, 60) for at in quarters])) == pytest.approx(expected)
+
+
+def test_a_song_is_heard_where_its_notes_are():
+    first, second, other = (melody(seed).notes for seed in range(3))
+    both = joined(first[::2], second[1::2])
+    assert mixing.heard(both, [first, second], [other], 64, 16) == 1
+    assert mixing.heard(both, [first, second], [other], 64, 4) > 0.7
+    turns = joined(cut_notes(first, 16.0), second[second["onset"] >= 16.0])
+    assert mixing.heard(turns, [first, second], [other], 64, 16) < 0.5  # one after the other
+    assert mixing.heard(other, [first, second], [other], 64, 16) == 0
+    assert mixing.heard(first[:0], [first, second], [other], 64, 16) == 0
+
+
+def test_near_pitches_on_the_same_step_are_alike():
+    first, other = melody(0).notes, melody(1).notes
+    second, late = first.copy(), first.copy()
+    second["pitch"] += 2
+    late["onset"] += 0.5 / 6
+    late["end"] += 0.5 / 6
+    assert mixing.heard(second, [first], [other], 64, 16) == 1
+    assert mixing.heard(late, [first], [other], 64, 16) == 0
+
+
+@pytest.mark.parametrize("shift", [0, 5, -7])
+def test_a_passage_is_a_copy_in_any_key(shift):
+    first, second = melody(0).notes, melody(1).notes
+    passage = cut_notes(first[first["onset"] >= 8], 24.0).copy()  # 32 quarters of it
+    passage["onset"] -= 8
+    passage["pitch"] += shift % 256
+    assert mixing.copied(passage, [second, first], 32) == 1
+    assert mixing.copied(passage, [second], 32) == 0
+    assert mixing.copied(joined(first[::2], second[1::2]), [first, second], 64) == 0
+
+
+def test_a_cross_fade_has_notes_of_each_song_by_weight():
+    songs = [melody(seed, quarters=400).notes for seed in range(2)]
+    songs[1]["velocity"] = 33
+    assert mixing.cross_fade(songs, (1.0, 0.0)).tolist() == songs[0].tolist()
+    fade = mixing.cross_fade(songs, (0.25, 0.75))
+    assert (fade["velocity"] == 80).sum() == pytest.approx(0.25 * 800, rel=0.15)
+    assert (fade["velocity"] == 33).sum() == pytest.approx(0.75 * 800, rel=0.15)
+    assert (np.diff(fade["onset"]) >= 0).all()
+    assert mixing.cross_fade(songs, (0.25, 0.75)).tolist() == fade.tolist()
+    assert mixing.cross_fade(songs, (0.25, 0.75), seed=1).tolist() != fade.tolist()
+
+
+def compared(mix: np.ndarray, songs: Sequence[np.ndarray], weights: Sequence[float] = (0.5, 0.5)) -> dict[str, float]:
+    library = [*songs, *(melody(seed).notes for seed in (7, 8, 9))]
+    return mixing.compare(mix, songs, weights, library[2:], 64, LanguageModel.fit(library), (0, 1))
+
+
+def test_a_mix_is_compared_with_its_songs_by_weight():
+    dense, sparse = melody(0, step=0.5).notes, melody(1, step=1.0).notes
+    found = compared(dense, [dense, sparse], (0.25, 0.75))
+    assert found["density"] == pytest.approx(128 / (0.25 * 128 + 0.75 * 64))
+    assert (found["clash"], found["on_beat"], found["copied"]) == (0, 0, 1)
+    assert compared(dense, [dense, sparse], (1.0, 0.0))["bits"] == pytest.approx(1)
+    clashing, late = dense.copy(), dense.copy()
+    clashing["pitch"] += 1
+    late["onset"] += 0.05
+    assert compared(joined(dense, clashing), [dense, sparse])["clash"] == 1
+    assert compared(late, [dense, sparse])["on_beat"] == -1
+    twice = joined(dense, np.concatenate([dense, dense]))
+    assert compared(twice, [dense, dense])["density"] == 3
+
+
+def test_nonsense_costs_more_than_a_song():
+    songs = [melody(seed).notes for seed in range(2)]
+    wild = songs[0].copy()
+    wild["pitch"] = np.random.default_rng(0).integers(30, 90, len(wild))
+    assert compared(wild, songs)["bits"] > 1.3
+    assert compared(mixing.cross_fade(songs, (0.5, 0.5)), songs)["bits"] > 1.03
+
+
+def test_only_the_quarters_that_are_asked_for_count():
+    first, second = (melody(seed, quarters=128).notes for seed in range(2))
+    mix = joined(cut_notes(first, 32.0), second[second["onset"] >= 32.0])
+    assert compared(mix, [first, second]) == compared(first, [first, second])
+
+
+def test_means_leave_out_what_could_not_be_measured():
+    assert mixing.mean([{"bits": 1.0, "clash": 0.5}, {"bits": float("nan"), "clash": 0.0}]) == {
+        "bits": 1,
+        "clash": 0.25,
+    }
+
+
+# The whole of it
 
 
 def numbers(value) -> list:
@@ -54,231 +191,135 @@ def numbers(value) -> list:
     return [] if isinstance(value, str) else [value]
 
 
-# The whole of it
+def on_grid_of(songs: Sequence[Song]):
+    corpus = dataset.from_songs(songs, TINY)
+    return lambda index: dataset.on_grid(corpus.songs[index], corpus.entries[index], TINY)
 
 
-@pytest.mark.evaluates
-@pytest.mark.parametrize("count", [1, 2])  # of three see below
-def test_an_untrained_run_is_measured_too_and_fits_json(params, count):
-    tracks = [track(song, index, index) for index, song in enumerate(SONGS[:count])]
+def measured(songs: Sequence[Song], **options) -> dict:
+    """The figures of a run that plays its songs as they are, and mixes them by playing the heavier one."""
+    played = {
+        "played": lambda index: songs[index],
+        "mix": lambda pair, weights, seconds: songs[pair[int(weights[1] > weights[0])]],
+    }
+    return report.evaluate(songs, on_grid=on_grid_of(songs), **(played | options))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_run_is_measured_and_fits_json(count):
     seen = []
-    result = report.evaluate(params, tracks, SONGS[:count], SMALLEST, progress=lambda *done: seen.append(done))
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert all(leaf is None or type(leaf) is float for leaf in numbers({**result, "songs": []}))
+    result = measured(SONGS[:count], compose=lambda count, _: [SONGS[0]] * count, progress=lambda *at: seen.append(at))
+    assert json.loads(json.dumps(result)) == result
+    assert all(leaf is None or isinstance(leaf, int | float) for leaf in numbers(result))
     pairs = count * (count - 1) // 2
     assert seen == [(done + 1, pairs) for done in range(pairs)]
-    assert set(result) == ({"songs", "playback", "mixes", "path", "sets"} if pairs else {"songs", "playback"})
-    if pairs:
-        assert set(result["mixes"]) == {"0.25", "0.5", "0.75"}
-        # An untrained decoder recalls nothing, and neither do the ends of its paths.
-        assert result["path"]["worst_end"] < 0.5
-        assert result["path"]["worst_morph_end"] < 0.5
+    assert [row["name"] for row in result["playback"]] == ["Chorale", "song 1", "Rubato № 1"][:count]
+    assert set(result) == ({"songs", "playback", "mixes", "path", "new"} if pairs else {"songs", "playback"})
 
 
-@pytest.mark.evaluates
-def test_songs_of_a_moment_are_measured(params):
+def test_playback_is_scored_against_the_song_beside_what_its_grid_holds():
+    crowd = make_song([(0.0, 0.3, 60), (1.0, 1.01, 62), (1.012, 1.4, 62), (2.0, 2.5, 64)])
+    result = measured([chorale(), crowd], played=lambda index: [repeats(), crowd][index])
+    first, second = result["playback"]
+    assert first["onset"] < 0.2 < first["ceiling"]["onset"] == 1
+    assert (second["onset"], second["ceiling"]["onset"]) == (1, pytest.approx(6 / 7))  # two notes in one cell
+
+
+def test_instruments_and_drums_count():
+    wrong = dataclasses.replace(
+        band(), parts=tuple(dataclasses.replace(part, program=5) if part.channel else part for part in band().parts)
+    )
+    row = report.score_playback(band(), wrong, on_grid_of([band()])(0))
+    lead_and_drums = sum(len(part.notes) for part in band().parts if part.channel in (0, 9))
+    assert row["onset"] == pytest.approx(lead_and_drums / (band().drums + len(band().notes)))
+    assert row["ceiling"]["onset"] == row["ceiling"]["offset"] == 1
+
+
+def test_mixes_stand_beside_cross_fades_and_the_original():
+    songs, asked = [melody(seed) for seed in range(4)], []
+
+    def mix(pair, weights, seconds):
+        asked.append((tuple(pair), weights))
+        parts = [song.notes[n::2] for n, song in enumerate(songs[number] for number in pair)]
+        return make_song(joined(*parts).tolist())
+
+    result = measured(songs, mix=mix, original=lambda pair, weights, _: songs[pair[0]])
+    assert list(result["mixes"]) == [
+        "mix 0.25",
+        "cross-fade 0.5",
+        "original preset's mix 0.5",
+        "mix 0.5",
+        "mix 0.75",
+    ] or (set(result["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5", "original preset's mix 0.5"})
+    assert ((0, 1), (0.75, 0.25)) in asked and len({pair for pair, _ in asked}) == 6
+    assert result["mixes"]["mix 0.5"]["heard"] > 0.9 > result["mixes"]["original preset's mix 0.5"]["heard"]
+    assert result["mixes"]["original preset's mix 0.5"]["copied"] == 1
+    assert result["mixes"]["mix 0.5"]["copied"] == 0
+    assert result["mixes"]["mix 0.5"]["density"] == pytest.approx(1, abs=0.02)
+
+
+def test_a_path_is_even_where_it_changes_little_by_little_and_ends_at_its_songs():
+    songs = [melody(0), melody(1)]
+
+    def little_by_little(pair, weights, seconds):
+        order = np.random.default_rng(0).permutation(128) / 128
+        kept = [
+            song.notes[chosen] for song, chosen in zip(songs, (order < weights[0], order >= weights[0]), strict=True)
+        ]
+        return make_song(joined(*kept).tolist())
+
+    even, leap = (measured(songs, **options)["path"] for options in ({"mix": little_by_little}, {}))
+    assert even["end"] == leap["end"] == 1
+    assert even["evenness"] < 2
+    assert leap["evenness"] == pytest.approx(10)
+    wrong = measured(songs, mix=lambda *_: songs[0])["path"]
+    assert wrong["end"] < 0.5
+
+
+def test_new_songs_are_compared_with_all_songs():
+    songs = [melody(seed) for seed in range(3)]
+    asked = []
+
+    def compose(count: int, seconds: float) -> list[Song]:
+        asked.append((count, seconds))
+        return [melody(11), songs[1]]
+
+    new = measured(songs, compose=compose)["new"]
+    assert asked == [(report.NEW_SONGS, 60.0)]
+    assert (new["copied"], new["clash"], new["on_beat"]) == (0.5, 0, 0)
+    assert new["bits"] < 1.2  # one of them is a song
+    assert "new" not in measured(songs)
+
+
+def test_of_many_songs_some_are_measured(monkeypatch):
+    monkeypatch.setattr(report, "MAX_SONGS", 3)
+    monkeypatch.setattr(report, "PAIRS", 1)
+    played = []
+    result = measured([melody(seed) for seed in range(7)], played=lambda index: played.append(index) or melody(index))
+    assert result["songs"] == [3, 7]
+    assert played == [0, 3, 6]
+    assert report.choose_songs(2) == [0, 1]
+    assert len(report.draw_pairs(100)) == 1
+
+
+def test_songs_of_a_moment_are_measured():
     blip = make_song([(0.0, 0.1, 60)])
-    tracks = [track(song, index) for index, song in enumerate((blip, blip, chorale()))]
-    result = report.evaluate(params, tracks, [one.source for one in tracks], SMALLEST)
-    json.dumps(result, allow_nan=False)
+    result = measured([blip, blip, chorale()])
     assert [row["ceiling"]["onset"] for row in result["playback"]] == [1, 1, 1]
 
 
-@pytest.mark.evaluates
-def test_another_runs_mixes_are_one_more_set(params):
-    tracks = [track(song, index) for index, song in enumerate(SONGS)]
-    asked = []
-
-    def original(pair, weight, blocks):
-        asked.append(([one.name for one in pair], weight, blocks))
-        return pair[0].source
-
-    result = report.evaluate(params, tracks, SONGS, SMALLEST, original)
-    assert sorted(names for names, _, _ in asked) == [
-        ["song 0", "song 1"],
-        ["song 0", "song 2"],
-        ["song 1", "song 2"],
-    ]
-    assert {weight for _, weight, _ in asked} == {0.5}
-    real = result["sets"]["original preset's mix"]
-    assert real["overlapping_area"] > result["sets"]["mix"]["overlapping_area"]  # songs against noise
-    assert real["kl_divergence"] < result["sets"]["mix"]["kl_divergence"]
-    assert set(real["overlapping_areas"]) == set(real["kl_divergences"])
-
-
-@pytest.mark.evaluates
-def test_songs_on_their_files_clocks_are_recalled_in_seconds_and_mixed_at_one_tempo(params):
-    songs = [*waltzes().values(), chorale()]
-    tracks = [track(song, index, clock=clock_of(song, choose_clock(song))) for index, song in enumerate(songs)]
-    assert [len(one.clock.beat) for one in tracks] == [2, 2, 1]  # the waltzes slow down
-    asked = {}
-
-    def original(pair, weight, blocks):
-        asked.update({one.name: one for one in pair})
-        return pair[0].source
-
-    result = report.evaluate(params, tracks, songs, SMALLEST, original)
-    for row in result["playback"]:
-        assert row["ceiling"]["onset"] == row["ceiling"]["offset"] == 1
-        assert row["ceiling"]["onset_error_seconds"] == pytest.approx(0, abs=1e-6)
-    for name in ("song 0", "song 1"):
-        np.testing.assert_allclose(asked[name].source.notes["onset"], STEADY_BEAT_SECONDS * np.arange(36), atol=1e-6)
-        assert asked[name].clock.beat_seconds.tolist() == [STEADY_BEAT_SECONDS]
-    # What plays the songs themselves at that tempo is closer to them than noise is.
-    sets = result["sets"]
-    assert sets["original preset's mix"]["overlapping_area"] > sets["mix"]["overlapping_area"] + 0.2
-
-
-# Pairs
-
-
-def test_pairs_are_always_the_same_and_never_twice():
-    pairs = report.draw_pairs(16)
-    assert len(set(pairs)) == report.PAIRS == 24
-    assert pairs == report.draw_pairs(16)
-    assert all(0 <= first < second < 16 for first, second in pairs)
-    assert len({song for pair in pairs for song in pair}) > 10
-    assert sorted(report.draw_pairs(3)) == [(0, 1), (0, 2), (1, 2)]
-    assert report.draw_pairs(1) == []
-
-
-# Recall
-
-
-def test_the_ceiling_is_what_the_grid_keeps(params):
-    tracks = [track(song, index) for index, song in enumerate(SONGS)]
-    for row in report.score_playback(params, tracks, SONGS, SMALLEST):
-        assert row["ceiling"]["onset"] == 1
-        assert row["ceiling"]["onset_error_seconds"] == pytest.approx(0, abs=1e-6)
-        assert row["ceiling"]["pedal"] > 0.95
-        assert row["onset"] < 0.5  # the decoder is untrained
-    # Two notes in one cell are more than the grid holds.
-    crowd = make_song([(0.0, 0.3, 60), (1.0, 1.02, 62), (1.015, 1.4, 62)])
-    row = report.score_playback(params, [track(crowd, 0)], [crowd], SMALLEST)[0]
-    assert row["ceiling"]["onset"] == pytest.approx(0.8)
-
-
-# A mix against its parents
-
-
-def test_a_mix_is_compared_with_its_parents_by_weight():
-    first, second, third = (scattered(seed, notes).notes for seed, notes in ((0, 120), (1, 60), (2, 90)))
-    found = report.compare_with_parents(second, [first, second], third, 0.25, 12.0)
-    assert found["onset_density"] == pytest.approx(60 / 105)
-    assert found["dense_enough"] == 0
-    assert found["likeness_second"] == 1
-    assert found["likeness_first"] < 0.3
-    assert found["of_both"] == 0  # it is one of them, and of the other no more than an unrelated song is
-    louder = first.copy()
-    louder["velocity"] += 8
-    assert report.compare_with_parents(louder, [first, second], third, 0.5, 12.0)["mean_velocity"] == pytest.approx(
-        88 / 80
-    )
-
-
-def test_judge_knows_a_copy_from_a_mix():
-    first, second, third = (song.notes for song in SONGS)
-    copy = report.compare_with_parents(first, [first, second], third, 0.0, 5.0)
-    assert copy["likeness_first"] == copy["onset_density"] == 1
-    assert copy["rest_ratio"] == 0
-    both = np.sort(np.concatenate([first[::2], second[::2]]), order=["onset", "pitch"])
-    found = report.compare_with_parents(both, [first, second], third, 0.5, 5.0)
-    assert min(found["likeness_first"], found["likeness_second"]) > 0.3
-    assert found["of_both"] == 1
-
-
-def test_what_parents_lack_is_no_number():
-    notes, none = scattered(0).notes, np.empty(0, NOTE)
-    found = report.compare_with_parents(none, [none, none], notes, 0.5, 12.0)
-    assert np.isnan(found["onset_density"])
-    assert found["rest_ratio"] == 0
-    assert report.summary([found])["onset_density"] is None
-    assert (
-        report.summary([found, report.compare_with_parents(notes, [notes, notes], none, 0.5, 12.0)])["onset_density"]
-        == 1
-    )
-
-
-def test_evenness_is_measured_in_the_common_key(params):
-    """A path whose second half is written in another key takes no step there."""
-    notes = scattered(0).notes
-    parents = [track(SONGS[0], 0, shift=3), track(SONGS[1], 1, shift=-4)]
-    thinner = [notes[: len(notes) - 10 * place] for place in range(11)]
-    written = [report.transpose(part, -parents[place > 5].shift) for place, part in enumerate(thinner)]
-    assert report.evenness(written, parents) == pytest.approx(note_metrics.evenness(thinner))
-    leap = [notes] * 5 + [scattered(1).notes] * 6
-    still = [report.transpose(part, -parents[place > 5].shift) for place, part in enumerate(leap)]
-    assert report.evenness(still, parents) == pytest.approx(10)
-
-
-# Baselines
-
-
-def test_a_cross_fade_in_the_common_key_moves_the_second_song_to_the_firsts(params):
-    songs = [scattered(0), scattered(1)]
-    tracks = [track(song, index, shift) for index, (song, shift) in enumerate(zip(songs, (2, -3), strict=True))]
-    players = report.baselines(params, songs, SMALLEST)
-    own, common = (players[name](tracks, 1.0, 10).notes for name in ("cross-fade", "cross-fade, common key"))
-    assert own["pitch"].tolist() == songs[1].notes["pitch"].tolist()
-    # In the common key the first lies 2 up and the second 3 down: 5 apart, so in the first's key the second is 5 lower.
-    assert common["pitch"].tolist() == (songs[1].notes["pitch"] - 5).tolist()
-    quarter = players["cross-fade"](tracks, 0.25, 10).notes
-    of_first = np.isin(quarter["onset"], songs[0].notes["onset"]).mean()
-    assert 0.65 < of_first < 0.85
-    assert 100 < len(quarter) < 140
-
-
-def test_the_nearest_song_is_a_learned_one(params):
-    songs = [scattered(seed) for seed in range(3)]
-    tracks = [track(song, index) for index, song in enumerate(songs)]
-    found = report.baselines(params, songs, SMALLEST)["nearest learned song"](tracks[:2], 0.5, 10)
-    assert any(found is song for song in songs)
-
-
-def test_real_songs_overlap_with_songs_more_than_noise_does():
-    songs = [scattered(seed, notes=80 + 10 * seed) for seed in range(6)]
-    language = LanguageModel.fit([song.notes for song in songs])
-    sets = {
-        "copies": [(song.notes, 12.0, (index, index)) for index, song in enumerate(songs)],
-        "sparse": [(song.notes[::8], 12.0, (index, index)) for index, song in enumerate(songs)],
-        "silent": [(song.notes[:0], 12.0, (index, index)) for index, song in enumerate(songs)],
-    }
-    found = report.compare_sets(sets, songs, language, SMALLEST)
-    assert found["copies"]["overlapping_area"] > 0.8 > found["sparse"]["overlapping_area"]
-    assert found["copies"]["kl_divergence"] < found["sparse"]["kl_divergence"]
-    # A copy is judged by the songs that it is no copy of, like the songs themselves.
-    assert found["copies"]["bits_a_note"] == pytest.approx(found["songs"]["bits_a_note"])
-    assert found["songs, on the grid"]["bits_a_note"] != pytest.approx(found["songs"]["bits_a_note"], abs=0.05)
-    assert found["silent"]["bits_a_note"] is None
-    assert found["silent"]["rest_ratio"] == 1
-
-
-@pytest.mark.evaluates
-def test_of_many_songs_some_are_measured(params, monkeypatch):
-    monkeypatch.setattr(report, "MAX_SONGS", 3)
-    monkeypatch.setattr(report, "PAIRS", 1)
-    songs = [scattered(seed) for seed in range(7)]
-    result = report.evaluate(params, [track(song, seed) for seed, song in enumerate(songs)], songs, SMALLEST)
-    assert result["songs"] == [3, 7]
-    assert [row["name"] for row in result["playback"]] == ["song 0", "song 3", "song 6"]
-
-
-# Stretches
-
-
-def test_a_stretch_is_measured_as_written():
-    song = replace(scattered(3, seconds=30), tempo_map=rubato().tempo_map)
-    part = report.written_part(song, 10.0)
-    whole = cut_notes(midi_reader.parse(midi_writer.encode(song)).notes, 10.0)
-    assert part["pitch"].tolist() == whole["pitch"].tolist()
-    np.testing.assert_allclose(part["onset"], whole["onset"], atol=1e-3)
-    assert 0 < len(part) < len(song.notes)
-    assert part["end"].max() <= 10.0
-    assert len(report.written_part(make_song([]), 10.0)) == 0
+def test_what_is_measured_is_what_is_written():
+    song = to_song(on_grid_of([rubato()])(0))
+    again = report.written(song)
+    assert again.notes["pitch"].tolist() == song.notes["pitch"].tolist()
+    np.testing.assert_allclose(again.notes["onset"], song.notes["onset"], atol=1e-3)
+    empty = make_song([])
+    assert report.written(empty) is empty
 
 
 def test_cut_leaves_its_argument_alone():
-    notes = make_song([(0.0, 5.0, 60), (1.0, 1.5, 62), (2.0, 3.0, 64)]).notes
+    notes = notes_of((0.0, 5.0, 60), (1.0, 1.5, 62), (2.0, 3.0, 64))
     before = notes.copy()
     assert cut_notes(notes, 2.0)["end"].tolist() == [2.0, 1.5]
     assert notes.tolist() == before.tolist()
+    assert cut_notes(np.empty(0, NOTE), 2.0).tolist() == []

@@ -93,4 +93,6 @@ def test_gradient(trained):
 def test_morph(trained, tmp_path):
     main_of("morph")(str(trained.path), str(tmp_path / "out.mid"))
     played, source = midi_reader.read(tmp_path / "out.mid"), chorale()
-    assert played.notes["pitch"][:3].tolist() == source.notes["pitch"][:3].tolist()
+    begins = [set(song.notes["pitch"][song.notes["onset"] < 0.05].tolist()) for song in (played, source)]
+    assert begins[0] <= begins[1] and len(begins[0]) > 2  # of the second song there is little yet
+    assert played.seconds == pytest.approx(20, abs=1)

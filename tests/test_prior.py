@@ -1,20 +1,15 @@
 """New songs from learned ones, and the judges that choose among them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from conftest import TINY, make_song
+from conftest import make_song
 
-from nemui_jax.config import Config
-from nemui_jax.data import layout, pianoroll
+from nemui_jax.data.grid import grid_song
 from nemui_jax.evaluation import novelty
-from nemui_jax.model import decoder
-from nemui_jax.music.clock import steady_clock
+from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.song import NOTE
 from nemui_jax.sampling import prior
-from nemui_jax.sampling.decode import LatentTrack
-from nemui_jax.sampling.play import play
+from nemui_jax.sampling.mix import analyze
 
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 
@@ -34,90 +29,39 @@ def piece(seed: int, seconds: float = 40.0, shift: int = 0) -> np.ndarray:
     return make_song(rows).notes
 
 
-def track(seed: int, settings: Config = TINY, seconds: float = 40.0) -> LatentTrack:
-    song = make_song([tuple(note) for note in piece(seed, seconds)])
-    clock = steady_clock()
-    steps = pianoroll.count_steps(seconds, clock) - 1
-    rows = np.random.default_rng(seed).normal(size=(layout.count_song_rows(steps, settings.model), 24))
-    return LatentTrack(f"song {seed}", rows.astype(np.float32), steps, seed % 3, song, clock)
-
-
-TRACKS = [track(seed) for seed in range(5)]
 SONGS = [piece(seed) for seed in range(6)]
 
 
-def test_a_draw_is_made_of_learned_rows_at_weights_of_sum_1():
-    drawn, weights = prior.draw_song(TRACKS, TINY, 101, 0)
-    assert len(drawn) == len(weights) == prior.SONGS_PER_DRAW
-    assert weights.shape[1] == 101
-    assert (weights > 0).all()
-    np.testing.assert_allclose(weights.sum(0), 1)
-    learned = {one.name: {row.tobytes() for row in one.rows} for one in TRACKS}
-    for voice in drawn:
-        assert voice.steps == 101 * TINY.model.block_steps
-        assert len(voice.rows) == layout.count_song_rows(voice.steps, TINY.model)
-        assert {row.tobytes() for row in voice.rows} <= learned[voice.name]
-    assert len({voice.name for voice in drawn}) == len(drawn)
-    assert len({voice.shift for voice in drawn}) == 1  # one key
+@pytest.fixture(scope="module")
+def analyzed():
+    songs = [make_song([tuple(note) for note in piece(seed)]) for seed in range(5)]
+    return [analyze(grid_song(song, choose_clock(song), 0, f"song {index}")) for index, song in enumerate(songs)]
 
 
-def test_a_draw_depends_on_its_seed_alone():
-    first, again, other = (prior.draw_song(TRACKS, TINY, 60, seed) for seed in (4, 4, 5))
-    np.testing.assert_array_equal(first[1], again[1])
-    for voice, same in zip(first[0], again[0], strict=True):
-        assert voice.name == same.name
-        np.testing.assert_array_equal(voice.rows, same.rows)
-    assert not np.array_equal(first[1], other[1])
-    assert not all(np.array_equal(a.rows, b.rows) for a, b in zip(first[0], other[0], strict=True))
+def test_a_new_song_is_drawn_by_its_seed_alone(analyzed):
+    drawn, used = prior.draw(5, analyzed.__getitem__, 4, 15.0)
+    again, _ = prior.draw(5, analyzed.__getitem__, 4, 15.0)
+    other, _ = prior.draw(5, analyzed.__getitem__, 5, 15.0)
+    assert drawn.notes.tolist() == again.notes.tolist() != other.notes.tolist()
+    assert len(used) == 3 and set(used) <= set(range(5))
+    assert drawn.seconds > 14
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3, 300])
-def test_any_length_is_drawn_even_from_short_songs(blocks):
-    short = [track(seed, seconds=3.0) for seed in range(2)]
-    drawn, weights = prior.draw_song(short, TINY, blocks, 1)
-    assert weights.shape == (2, blocks)
-    assert [len(voice.rows) for voice in drawn] == [layout.count_song_rows(4 * blocks, TINY.model)] * 2
+def test_only_the_songs_that_are_drawn_are_read(analyzed):
+    read = []
+    _, used = prior.draw(3000, lambda index: read.append(index) or analyzed[index % 5], 1, 10.0)
+    assert read == used and len(set(used)) == 3
 
 
-def test_a_draw_can_be_played():
-    import jax
-
-    drawn, weights = prior.draw_song(TRACKS, TINY, 50, 2)
-    song = play(decoder.init(jax.random.key(0), TINY), drawn, weights, TINY)
-    assert song.seconds <= pianoroll.seconds_at(51 * TINY.model.block_steps, drawn[0].clock)
-
-
-def test_songs_of_one_row_are_mixed_as_they_stand():
-    settings = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, knot_steps=0))
-    known = [track(seed, settings) for seed in range(3)]
-    drawn, weights = prior.draw_song(known, settings, 40, 0)
-    assert {voice.name for voice in drawn} == {one.name for one in known}
-    assert all(voice.rows.shape == (1, 24) for voice in drawn)
-    np.testing.assert_allclose(weights.sum(0), 1)
-
-
-def test_one_song_is_too_few():
+def test_two_songs_are_enough_and_one_is_too_few(analyzed):
+    drawn, used = prior.draw(2, analyzed.__getitem__, 0, 10.0)
+    assert len(drawn.notes) > 10 and set(used) == {0, 1}
     with pytest.raises(ValueError, match="perturb"):
-        prior.draw_song(TRACKS[:1], TINY, 10, 0)
+        prior.draw(1, analyzed.__getitem__, 0, 10.0)
     with pytest.raises(ValueError, match="there are 1"):
         novelty.rank(SONGS, SONGS[:1])
     with pytest.raises(ValueError, match="one at least"):
         novelty.nearest_passage(SONGS[0], [])
-
-
-def test_smooth_has_variance_1_and_its_length_scale():
-    found = prior.smooth_noise(np.random.default_rng(0), 400, 60, 5.0)
-    assert found.shape == (400, 60)
-    assert found.var() == pytest.approx(1, abs=0.05)
-    assert (found[:, :-5] * found[:, 5:]).mean() == pytest.approx(np.exp(-0.5), abs=0.06)
-
-
-def test_a_voice_jumps_to_where_the_harmony_is():
-    chroma = np.eye(12)[np.arange(48) % 12]
-    harmony = np.eye(12)[(np.arange(8) + 7) % 12]
-    found = prior.passages(np.random.default_rng(0), np.arange(8.0), chroma, harmony, 8)
-    assert found[0] % 12 == 7
-    assert (found % 12 == (np.arange(8) + 7) % 12).all()
 
 
 def test_a_song_ranks_above_its_ruins():

@@ -32,7 +32,6 @@ from nemui_jax.runs.run import (
     read_scores,
     run_exists,
     set_aside,
-    song_differences,
     write_manifest,
     write_scores,
 )
@@ -269,15 +268,6 @@ def test_write_text_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text() == "old"
     write_text(path, "new")
     assert contents(tmp_path) == {"new/file.json": b"new"}
-
-
-def test_song_differences(corpus):
-    one, two, three = corpus.entries
-    assert song_differences([one, two], [one, two]) == ""
-    assert song_differences([one], [one, two]) == "1 new (repeats)"
-    assert song_differences([one, two, three], [three]) == "2 gone (a chorale, ...)"
-    assert song_differences([one], [two]) == "1 gone (a chorale), 1 new (repeats)"
-    assert song_differences([one, two], [two, one]) == "in another order"
 
 
 WRITTEN = ("run.json", "scores.json", "metrics.jsonl", "checkpoints/9/a", "checkpoints/9.json", "tensorboard/a")

@@ -9,16 +9,13 @@ from conftest import SONGS, TINY, make_song, waltzes
 
 import nemui_jax as nemui
 from nemui_jax import adding
-from nemui_jax.data import dataset, layout, pianoroll
-from nemui_jax.errors import UsageError
-from nemui_jax.evaluation import note_metrics, report
+from nemui_jax.data import dataset
+from nemui_jax.errors import RecipeError, UsageError
+from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import read_run
-from nemui_jax.sampling.blend import mix_weights
-from nemui_jax.sampling.decode import latent_tracks
-from nemui_jax.sampling.play import play, play_back
 
 CHORALE, REPEATS, RUBATO = (make() for make in SONGS.values())
 
@@ -26,14 +23,6 @@ CHORALE, REPEATS, RUBATO = (make() for make in SONGS.values())
 @pytest.fixture(scope="module")
 def run(trained) -> nemui.LoadedRun:
     return nemui.load(trained.path)
-
-
-@pytest.fixture(scope="module")
-def known(trained):
-    """Configuration, weights and tracks of the trained run."""
-    run = read_run(trained.path)
-    params, table = checkpoint.restore_model(run, checkpoint.whole_step(run)[0])
-    return run.config, params, latent_tracks(run.corpus(), table, run.config)
 
 
 @pytest.fixture
@@ -58,8 +47,8 @@ def test_ends_of_a_mix_are_the_songs(run):
 
 def test_a_mix_is_as_full_as_its_songs(run):
     played = run.mix({"a chorale": 0.5, "rubato": 0.5})
-    parents, seconds = [CHORALE.notes, RUBATO.notes], min(CHORALE.seconds, RUBATO.seconds)
-    assert note_metrics.density_ratio(played.notes, parents, [0.5, 0.5], 0.0, seconds) == pytest.approx(1, abs=0.1)
+    a_second = [len(song.notes) / song.seconds for song in (played, CHORALE, RUBATO)]
+    assert a_second[0] == pytest.approx(np.mean(a_second[1:]), rel=0.25)
 
 
 def test_a_morph_begins_and_ends_as_its_songs(run):
@@ -69,32 +58,16 @@ def test_a_morph_begins_and_ends_as_its_songs(run):
     assert played.seconds == pytest.approx(RUBATO.seconds, abs=0.2)
 
 
-def test_a_mix_beyond_its_songs_is_reported(trained):
-    lines = []
-    run = nemui.load(trained.path, lines.append)
-    run.mix({0: 0.5, 1: 0.5})
-    assert lines == []
-    run.mix({0: 1.5, 1: -0.5})
-    assert lines == ["weights below 0 or above 1 go beyond the songs: results are hard to foresee"]
+def test_a_weight_below_0_is_refused(run):
+    with pytest.raises(RecipeError, match=r"the weight -0.5 in '0:1.5,1:-0.5' is below 0"):
+        run.mix({0: 1.5, 1: -0.5})
 
 
-def test_a_short_song_starts_again(known):
-    settings, params, tracks = known
-    blocks = 3 * layout.count_blocks(tracks[0].steps, settings.model)
-    played = play(params, tracks[:1], np.ones((1, blocks)), settings)
-    assert len(played.notes) == pytest.approx(3 * len(tracks[0].source.notes), rel=0.1)
-
-
-def test_one_song_alone_is_recall_whatever_is_beside_it(known):
-    settings, params, tracks = known
-    blocks = 20
-    weights = np.concatenate([mix_weights([1.0, 0.0], blocks // 2), mix_weights([0.5, 0.5], blocks // 2)], 1)
-    half = pianoroll.seconds_at(blocks // 2 * settings.model.block_steps, tracks[0].clock)
-    played = play(params, tracks[:2], weights, settings)
-    alone = play_back(params, tracks[0], settings)
-    before = [song.notes[song.notes["onset"] < half - 0.05] for song in (played, alone)]
-    assert before[0]["pitch"].tolist() == before[1]["pitch"].tolist()
-    np.testing.assert_allclose(before[0]["onset"], before[1]["onset"], atol=1e-9)
+def test_a_shorter_mix_is_the_beginning_of_the_whole_one(run):
+    whole, short = (run.mix({0: 0.5, "rubato": 0.5}, seconds=seconds).song for seconds in (None, 4))
+    assert 0 < short.seconds <= 4
+    before = whole.notes[whole.notes["onset"] < 3.9]
+    assert short.notes[short.notes["onset"] < 3.9][["onset", "pitch"]].tolist() == before[["onset", "pitch"]].tolist()
 
 
 # Variations and new songs
@@ -170,7 +143,7 @@ def test_a_file_that_the_decoder_can_play_is_mixed_as_it_is(trained, tmp_path, m
 
 
 def test_a_song_is_added_and_the_others_are_kept(trained, copy_of_trained):
-    adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
+    adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY))
     assert [song.name for song in nemui.load(copy_of_trained).songs][-1] == "stranger"
     old, new = read_run(trained.path), read_run(copy_of_trained)
     tables = [checkpoint.restore_table(run, checkpoint.whole_step(run)[0]) for run in (old, new)]
@@ -180,20 +153,7 @@ def test_a_song_is_added_and_the_others_are_kept(trained, copy_of_trained):
     for index, source in enumerate((CHORALE, REPEATS, RUBATO, stranger())):
         assert onset_f1(source, run.song(index).song) > 0.9
     with pytest.raises(UsageError, match="stranger: in the run already, as song 3 stranger"):
-        adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY.roll))
-
-
-# Baselines
-
-
-def test_a_cross_fade_has_notes_of_both_by_weight(known):
-    settings, params, tracks = known
-    songs = [track.source for track in tracks]
-    play = report.baselines(params, songs, settings)["cross-fade"]
-    assert play(tracks[:2], 0.0, 10).notes.tolist() == songs[0].notes.tolist()
-    assert play(tracks[:2], 1.0, 10).notes.tolist() == songs[1].notes.tolist()
-    half = play(tracks[:2], 0.5, 10).notes
-    assert 0 < len(half) < len(songs[0].notes) + len(songs[1].notes)
+        adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY))
 
 
 # Songs on the clocks of their files
@@ -225,4 +185,4 @@ def test_a_mix_in_beats_is_on_the_beat_at_the_tempo_between(on_beats):
 
 def test_seconds_of_a_mix_in_beats_are_seconds(on_beats):
     assert on_beats.mix({"fast": 0.5, "slow": 0.5}, seconds=7).seconds == pytest.approx(7, abs=0.6)
-    assert on_beats.song("slow", seconds=30).seconds == pytest.approx(30, abs=1.6)
+    assert on_beats.song("slow", seconds=5).seconds == pytest.approx(5, abs=0.6)

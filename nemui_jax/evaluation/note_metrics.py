@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.music.song import Song
@@ -19,9 +19,7 @@ END_RATIO = 0.2  # tolerance of an end, as a share of the reference note's durat
 VELOCITY_TOLERANCE = 0.1  # of the reference's velocity range, after the best linear fit
 DECIMALS = 4  # distances in time are rounded to 0.1 ms, as in mir_eval, so that exactly 50 ms is a hit
 STEP_SECONDS = 0.05  # grid of `likeness`; onsets may be one step apart
-SHIFTS = range(-11, 12)  # transpositions that `likeness` tries, in semitones: all that two keys can be apart
 _INSTRUMENT_NOTE = np.dtype([("onset", "f8"), ("end", "f8"), ("pitch", "i4"), ("velocity", "u1")])
-MARGIN = 12  # the largest transposition that it can be given
 
 
 @dataclass(frozen=True)
@@ -175,102 +173,30 @@ def _pedal_down(pedal: np.ndarray, times: np.ndarray) -> Bool[np.ndarray, " time
     return down[np.searchsorted(pedal["time"], times, side="right")]
 
 
-def cell_f1(reference: Bool[np.ndarray, "step pitch"], estimate: Bool[np.ndarray, "_ _"]) -> float:
-    """F1 over the cells of two boolean rolls of one shape; 0 if they have none in common, also if both are empty."""
-    if reference.shape != estimate.shape:
-        raise ValueError(f"rolls of {reference.shape} and {estimate.shape} cells; cut or pad them to one shape")
-    hits = int(np.count_nonzero(reference & estimate))
-    return _score(hits, int(np.count_nonzero(reference)), int(np.count_nonzero(estimate))).f1
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    """How alike the onsets of two pieces are, 0 to 1.
 
-
-def density_ratio(
-    mix: np.ndarray, parents: Sequence[np.ndarray], weights: Sequence[float], start: float = 0.0, end: float = np.inf
-) -> float:
-    """Onsets of a mix between `start` and `end` seconds, divided by the weighted mean of its parents' in that time.
-
-    1 if none of them has onsets, infinite if only the mix has. Weights are scaled to a sum of 1.
+    Onsets are rounded to the nearest step of STEP_SECONDS. An onset is a hit if the other piece has one of its pitch at
+    most one step away, and likeness is the F1 of the two shares of hits. 0 if either is empty.
     """
-
-    def onsets(notes: np.ndarray) -> int:
-        return int(np.count_nonzero((notes["onset"] >= start) & (notes["onset"] < end)))
-
-    expected = float(np.average([onsets(parent) for parent in parents], weights=weights))
-    if expected == 0:
-        return float("inf") if onsets(mix) else 1.0
-    return onsets(mix) / expected
+    cells = [_onset_cells(notes) for notes in (first, second)]
+    if not all(map(len, cells)):
+        return 0.0
+    near = [np.concatenate([found - 128, found, found + 128]) for found in cells]
+    precision, recall = np.isin(cells[0], near[1]).mean(), np.isin(cells[1], near[0]).mean()
+    return float(2 * precision * recall / max(precision + recall, 1e-12))
 
 
-@dataclass(frozen=True)
-class _Onsets:
-    """The cells (step and pitch) of the 50 ms grid in which a note starts, and those at most one step from them."""
-
-    step: Int[np.ndarray, " onset"]
-    pitch: Int[np.ndarray, " onset"]
-    reach: Bool[np.ndarray, "step pitch"]  # at most one step away; 12 pitches wider each side, the last row empty
-
-    @classmethod
-    def of(cls, notes: np.ndarray) -> "_Onsets":
-        steps = np.floor(np.maximum(notes["onset"], 0) / STEP_SECONDS + 0.5).astype(np.intp)
-        cells = np.unique(steps * 128 + notes["pitch"])
-        step, pitch = np.divmod(cells, 128)
-        reach = np.zeros((step[-1] + 3 if len(step) else 1, 128 + 2 * MARGIN), bool)
-        for slack in (0, 1, -1):
-            reach[np.maximum(step + slack, 0), pitch + MARGIN] = True
-        return cls(step, pitch, reach)
-
-    def hits(self, other: "_Onsets", shifts: Int[np.ndarray, " shift"]) -> Int[np.ndarray, " shift"]:
-        """How many of these onsets, transposed by each of the shifts, are within one step of one of the other's."""
-        row = np.minimum(self.step, len(other.reach) - 1)
-        return np.count_nonzero(other.reach[row, self.pitch + MARGIN + shifts[:, None]], axis=1)
-
-    def likeness(self, other: "_Onsets", shifts: Int[np.ndarray, " shift"]) -> float:
-        if not len(self.step) or not len(other.step):
-            return 0.0
-        precision = self.hits(other, -shifts) / len(self.step)
-        recall = other.hits(self, shifts) / len(other.step)
-        return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+def _onset_cells(notes: np.ndarray) -> Int[np.ndarray, " cell"]:
+    """128 * step + pitch of each cell of the grid in which a note starts, without duplicates."""
+    steps = np.floor(np.maximum(notes["onset"], 0) / STEP_SECONDS + 0.5).astype(np.intp)
+    return np.unique(steps * 128 + notes["pitch"])
 
 
-def likeness(first: np.ndarray, second: np.ndarray, shift: int | None = None) -> float:
-    """How alike the onsets of two pieces are, 0 to 1, under transposition.
+def evenness(path: Sequence[np.ndarray]) -> float:
+    """The largest distance (1 - likeness) between successive pieces of a path, divided by the mean one.
 
-    Onsets are rounded to the nearest 50 ms step. An onset is a hit if the other piece has one of its pitch at most one
-    step away, and likeness is the F1 of the two shares of hits: the best over transpositions of the second piece by -11
-    to 11 semitones, or that at `shift` semitones. All notes of both pieces count, from 0 s on; cut them first to
-    compare excerpts. 0 if either is empty.
+    1 if all distances are equal or the path never changes; the number of steps if all the change is in one.
     """
-    return _Onsets.of(first).likeness(_Onsets.of(second), _shifts(shift))
-
-
-def _shifts(shift: int | None) -> Int[np.ndarray, " shift"]:
-    if shift is not None and abs(shift) > MARGIN:
-        raise ValueError(f"a shift of {shift} semitones; give {-MARGIN} to {MARGIN}")
-    return np.array(SHIFTS if shift is None else [shift])
-
-
-def step_distances(path: Sequence[np.ndarray], shift: int | None = 0) -> Float[np.ndarray, " step"]:
-    """1 - likeness between successive pieces of a path, without transposition unless `shift` is None."""
-    onsets, shifts = [_Onsets.of(notes) for notes in path], _shifts(shift)
-    return np.array([1 - first.likeness(second, shifts) for first, second in pairwise(onsets)])
-
-
-def evenness(path: Sequence[np.ndarray], shift: int | None = 0) -> float:
-    """The largest step distance of a path divided by the mean one.
-
-    1 if all steps are equal or the path never changes; the number of steps if all the change is in one.
-    """
-    distances = step_distances(path, shift)
+    distances = np.array([1 - likeness(first, second) for first, second in pairwise(path)])
     return float(distances.max() / distances.mean()) if distances.any() else 1.0
-
-
-def nearest(notes: np.ndarray, songs: Sequence[np.ndarray]) -> tuple[int, float]:
-    """Index and likeness of the song most like these notes from its beginning, at the best transposition.
-
-    Onsets of a song later than a second after the last of the notes are ignored. ValueError without songs.
-    """
-    if not songs:
-        raise ValueError("no songs to compare with; pass one at least")
-    last = float(notes["onset"].max()) + 1 if len(notes) else 0.0
-    onsets, shifts = _Onsets.of(notes), _shifts(None)
-    values = [onsets.likeness(_Onsets.of(song[song["onset"] <= last]), shifts) for song in songs]
-    return int(np.argmax(values)), max(values)

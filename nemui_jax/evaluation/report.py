@@ -114,7 +114,7 @@ def _path(songs: Sequence[Song], indices: Sequence[int], mix: Mixer) -> dict[str
         note_metrics.playback_scores(cut_song(songs[index], SECONDS), end)["onset"] or 0.0
         for index, end in zip(indices, (path[0], path[-1]), strict=True)
     ]
-    return {"evenness": note_metrics.evenness([mixing.in_beats(piece) for piece in path], 0), "end": min(ends)}
+    return {"evenness": note_metrics.evenness([mixing.in_beats(piece) for piece in path]), "end": min(ends)}
 
 
 def score_playback(source: Song, played: Song, on_grid: GridSong) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Statistics of music: measures of a piece, and comparisons of sets of pieces.
+"""Statistics of music: measures of a piece.
 
 Conventions: notes are NOTE arrays (`song.NOTE`) in any order; a measure takes an excerpt from `start` to `end` in
 seconds. Most count the notes that begin in it (onset from `start` to before `end`); polyphony and rest ratio count the
@@ -7,12 +7,10 @@ are 0, the rest ratio 1. How close two pieces are is measured in `note_metrics`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-MAX_PIECES = 300  # the most of a set that `compare` uses
 ATTACK_SECONDS = 1 / 32  # an onset less than this after the previous one belongs to the same attack (a chord)
 WINDOW_SECONDS = 10.0  # of scale consistency
 INTERVAL_EDGES = np.geomspace(1 / 32, 4, 15)  # seconds between attacks, half octaves
@@ -212,43 +210,6 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return counts / total if total else counts.astype(float)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A set of pieces against a reference set under one measure (Yang and Lerch 2020, section 3.3).
-
-    The density of distances within the reference set is compared with that of distances between the sets.
-    """
-
-    overlapping_area: float  # integral of the lower density: 1 where the two are equal, 0 where they are disjoint
-    kl_divergence: float  # of the distances between the sets from those within, in nats: 0 or more, finite
-
-
-def compare(reference: Float[np.ndarray, "piece ..."], other: Float[np.ndarray, "other ..."]) -> Comparison:
-    """Compares two sets of pieces by one measure's values, a number or an array a piece (Euclidean distances).
-
-    Each pair of pieces within the reference set is compared once (exhaustive cross-validation). Of a set of more than
-    MAX_PIECES so many, evenly chosen, are used, as the time grows with the square of their number. The density of
-    distances is a Gaussian kernel estimate with Scott's bandwidth, at least a hundredth of the distances' range, so
-    that equal distances give a narrow peak. ValueError for a reference of fewer than two pieces or an empty other set.
-    """
-    if len(reference) < 2 or len(other) < 1:
-        raise ValueError(f"sets of {len(reference)} and {len(other)} pieces; give at least two and one")
-    reference, other = (values[:: -(-len(values) // MAX_PIECES)] for values in (reference, other))
-    all_within = _distances(reference, reference)
-    within, between = all_within[np.triu_indices(len(reference), 1)], _distances(reference, other).ravel()
-    low, high = min(within.min(), between.min()), max(within.max(), between.max())
-    floor = max((high - low) / 100, 1e-9 * max(1.0, high))
-    margin = 4 * max(floor, scott_bandwidth(within), scott_bandwidth(between))
-    grid = np.linspace(low - margin, high + margin, 1000)
-    spacing = grid[1] - grid[0]
-    p, q = (log_density(distances, grid, floor) for distances in (within, between))
-    p, q = (log - np.log(np.exp(log).sum() * spacing) for log in (p, q))
-    return Comparison(
-        overlapping_area=float(np.exp(np.minimum(p, q)).sum() * spacing),
-        kl_divergence=max(0.0, float((np.exp(p) * (p - q)).sum() * spacing)),
-    )
-
-
 def scott_bandwidth(samples: Float[np.ndarray, " sample"]) -> float:
     """Scott's rule for one dimension: the standard deviation times the number of samples to the power -1/5."""
     return float(samples.std(ddof=1) * len(samples) ** -0.2) if len(samples) > 1 else 0.0
@@ -269,9 +230,3 @@ def log_density(
         return highest + np.log(np.exp(exponents - highest).sum())
 
     return np.array([log_sum(point) for point in at]) - np.log(len(samples) * bandwidth * np.sqrt(2 * np.pi))
-
-
-def _distances(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, "first second"]:
-    """Euclidean distances between all values of two sets."""
-    first, second = (np.asarray(values, float).reshape(len(values), -1) for values in (first, second))
-    return np.stack([np.sqrt(((second - value) ** 2).sum(axis=1)) for value in first])

@@ -86,7 +86,7 @@ HEADS: dict[str, Head] = {
         squared_error,
         lambda music: music.rolls.note_velocity[music.note] / VELOCITY_LEVELS,
         at_onsets=True,
-        weight=5.0,
+        weight=10.0,
         default=0.5,
     ),
     "timing": Head(  # steps from the onset's step

@@ -271,21 +271,6 @@ def _song_path(run: Run, sha256: str) -> Path:
     return run.path / "songs" / f"{sha256}.song"
 
 
-def song_differences(old: Sequence[dataset.SongEntry], new: Sequence[dataset.SongEntry]) -> str:
-    """What differs between two lists of songs, in a few words; empty if nothing does."""
-    before, after = {entry.sha256: entry.name for entry in old}, {entry.sha256: entry.name for entry in new}
-    gone = [name for sha256, name in before.items() if sha256 not in after]
-    come = [name for sha256, name in after.items() if sha256 not in before]
-    parts = [
-        f"{len(names)} {word} ({names[0]}{', ...' if names[1:] else ''})"
-        for names, word in ((gone, "gone"), (come, "new"))
-        if names
-    ]
-    if not parts and list(before) != list(after):
-        parts = ["in another order"]
-    return ", ".join(parts)
-
-
 def write_scores(run: Run, scores: Sequence[Mapping[str, float | None]]) -> None:
     """Keeps how well each song is played back, in the figures of `note_metrics.playback_scores`."""
     write_text(run.path / "scores.json", integrity.seal({"songs": scores}))

@@ -14,6 +14,7 @@ from nemui_jax.sampling.lines import Role, Voice, find_voices
 SLOT_STEPS = 3  # a quarter of a beat, the resolution at which harmonies are compared
 REGISTER_SEMITONES = 5
 LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
+PHRASE_UNITS = 4
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,22 @@ class AnalyzedSong:
     song: GridSong
     voices: tuple[Voice, ...]
     units: Int[np.ndarray, " unit"]  # the first step of each
+    unit_steps: int  # the usual length of a unit; in a mix that of the mix's units
+    phase: Int[np.ndarray, " unit"]  # a unit's number within its phrase of PHRASE_UNITS
     sounds: Float[np.ndarray, "voice slot 12"]  # 1 where a voice has a pitch class; 0 for drums
     onsets: Float[np.ndarray, "voice slot register"]  # notes that begin, by REGISTER_SEMITONES; 0 for drums
     chords: Int[np.ndarray, " beat"]  # as in `harmony.chords`
     loudness: float  # mean velocity
 
     @cached_property
-    def unit_steps(self) -> int:
-        """The usual length of a unit."""
-        lengths = np.diff(np.append(self.units, self.song.steps))
-        return int(np.bincount(lengths[:-1] if len(lengths) > 1 else lengths).argmax())
+    def spacing(self) -> int:
+        """The usual distance between first steps."""
+        return int(np.bincount(np.diff(self.units)).argmax()) if len(self.units) > 1 else self.unit_steps
 
     @cached_property
     def upbeats(self) -> int:
-        """1 if the first unit is shorter than the usual length, else 0."""
-        return int(len(self.units) > 1 and self.units[1] - self.units[0] < self.unit_steps)
+        """The number of units before the first whole one: 1 where the song begins with an incomplete bar, else 0."""
+        return int(np.argmax(self.phase == 0))
 
     @cached_property
     def counts(self) -> Int[np.ndarray, "voice unit"]:
@@ -84,12 +86,16 @@ def analyze(song: GridSong) -> AnalyzedSong:
             onsets[index] = _beginning(voice.notes, slots)
     pitched = [part.notes for part in song.parts if not part.is_drums]
     notes = np.concatenate(pitched) if pitched else song.parts[0].notes[:0]
-    strong = np.unique(np.concatenate([song.bars, _units(song)])) // STEPS_PER_BEAT
+    units = _units(song)
+    unit_steps, phase = _phases(units, song.steps)
+    strong = np.unique(np.concatenate([song.bars, units])) // STEPS_PER_BEAT
     everything = [part.notes["velocity"] for part in song.parts]
     return AnalyzedSong(
         song=song,
         voices=voices,
-        units=_units(song),
+        units=units,
+        unit_steps=unit_steps,
+        phase=phase,
         sounds=sounds,
         onsets=onsets,
         chords=harmony.chords(
@@ -106,12 +112,26 @@ def analyze(song: GridSong) -> AnalyzedSong:
 def _units(song: GridSong) -> Int[np.ndarray, " unit"]:
     """The bars, long ones taken apart at beats; the first begins at the first step."""
     bars = np.unique(np.maximum(song.bars, 0)) if len(song.bars) else np.zeros(1, np.int64)
-    found = []
-    for start, end in zip(bars, np.append(bars[1:], max(song.steps, bars[-1] + 1)), strict=True):
-        pieces = -(-(end - start) // LONGEST_UNIT_STEPS)
-        beats = -(-(end - start) // (pieces * STEPS_PER_BEAT))
-        found.append(np.arange(start, end, max(beats, 1) * STEPS_PER_BEAT))
-    return np.concatenate(found)
+    ends = np.append(bars[1:], max(song.steps, bars[-1] + 1))
+    return np.concatenate(
+        [np.arange(start, end, _unit_length(int(end - start))) for start, end in zip(bars, ends, strict=True)]
+    )
+
+
+def _unit_length(steps: int) -> int:
+    """The length of the units of a bar: the bar, or an equal part of it in whole beats, else four beats."""
+    if steps <= LONGEST_UNIT_STEPS:
+        return steps
+    parts = (steps / pieces for pieces in range(2, 9) if steps % (pieces * STEPS_PER_BEAT) == 0)
+    return int(next((part for part in parts if part <= LONGEST_UNIT_STEPS), 4 * STEPS_PER_BEAT))
+
+
+def _phases(units: Int[np.ndarray, " unit"], steps: int) -> tuple[int, Int[np.ndarray, " unit"]]:
+    """The usual length of a unit, and each unit's number in its phrase, counted from the first whole unit."""
+    lengths = np.diff(np.append(units, steps))
+    usual = int(np.bincount(lengths[:-1] if len(lengths) > 1 else lengths).argmax())
+    upbeats = int(len(units) > 1 and lengths[0] < usual)
+    return usual, (np.arange(len(units)) - upbeats) % PHRASE_UNITS
 
 
 def _sounding(notes: np.ndarray, slots: int) -> Float[np.ndarray, "slot 12"]:
@@ -157,6 +177,7 @@ def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
         ),
         voices=tuple(voice._replace(notes=longer(voice.notes)) for voice in analyzed.voices),
         units=analyzed.units * factor,
+        unit_steps=analyzed.unit_steps * factor,
         sounds=np.repeat(analyzed.sounds, factor, 1),
         onsets=_spaced(analyzed.onsets, factor),
         chords=np.repeat(analyzed.chords, factor),

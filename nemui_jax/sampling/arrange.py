@@ -6,7 +6,7 @@ import numpy as np
 
 from nemui_jax.data import curves, pianoroll
 from nemui_jax.data.grid import GridPart, GridSong
-from nemui_jax.music.song import Part, Song, as_notes, pedal_controls
+from nemui_jax.music.song import Part, Song, TempoMap, as_notes, pedal_controls
 
 
 def to_song(song: GridSong, shift: int | None = None, program: int | None = None) -> Song:
@@ -22,13 +22,17 @@ def to_song(song: GridSong, shift: int | None = None, program: int | None = None
 
 
 def _to_part(part: GridPart, song: GridSong, shift: int) -> Part:
-    moved = curves.to_controls(part.curves, song.clock)
-    controls = np.concatenate([curves.settings(part.source), moved])
     return replace(
         part.source,
         notes=pianoroll.to_notes(part.notes, song.clock, 0 if part.is_drums else shift),
-        controls=controls[np.argsort(controls["time"], kind="stable")],
+        controls=part_controls(part, song.clock),
     )
+
+
+def part_controls(part: GridPart, clock: TempoMap) -> np.ndarray:
+    """CONTROL: the settings of a part, as they are in its file, and its curves, sorted by time."""
+    controls = np.concatenate([curves.settings(part.source), curves.to_controls(part.curves, clock)])
+    return controls[np.argsort(controls["time"], kind="stable")]
 
 
 def one_instrument(parts: tuple[Part, ...], program: int) -> Part:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from nemui_jax.data.grid import GridPart
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, SUSTAIN, Part, TempoMap
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, PROGRAM_CHANGE, SUSTAIN, Part, TempoMap
 from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.arrange import part_controls
 from nemui_jax.sampling.passages import Passage, merged
 from nemui_jax.sampling.plan import Plan
 
@@ -70,7 +71,7 @@ def seat_players(
         chairs[key].owners.add(owner)
         chairs[key].played.append((passage, notes))
     kept, warnings = _limited(chairs)
-    return _with_channels(kept), warnings
+    return _with_channels(_one_kit(kept)), warnings
 
 
 def _groups(plan: Plan, songs: Sequence[AnalyzedSong]) -> dict[Owner, int]:
@@ -113,6 +114,15 @@ def _limited(chairs: Mapping[tuple, Chair]) -> tuple[list[Chair], tuple[str, ...
     if left_out:
         warnings.append(f"{left_out} of the least heard parts are left out: there are {MOST_PITCHED} channels for them")
     return list(kept.values()), tuple(warnings)
+
+
+def _one_kit(chairs: list[Chair]) -> list[Chair]:
+    """The chairs, with all drums played on the kit that is heard most."""
+    drums = sorted((chair for chair in chairs if chair.is_drums), key=lambda chair: -chair.heard)
+    for other in drums[1:]:
+        drums[0].owners |= other.owners
+        drums[0].played += other.played
+    return [chair for chair in chairs if not chair.is_drums] + drums[:1]
 
 
 def _with_channels(chairs: list[Chair]) -> list[Chair]:
@@ -174,7 +184,8 @@ def _event(event: Any) -> tuple[int, int]:
 
 def _control_steps(song: AnalyzedSong, part: GridPart) -> tuple[Float[np.ndarray, " event"], np.ndarray]:
     """The controls of a part, and the steps at which they fall."""
-    found = part.source.controls
+    found = part_controls(part, song.song.clock)
+    found = found[found["controller"] != PROGRAM_CHANGE]
     return song.song.clock.beats_at(found["time"]) * STEPS_PER_BEAT, found
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
+from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, AnalyzedSong
 
 SHIFTS = np.arange(-6, 6)  # semitones by which a looked-up unit may be transposed
 
@@ -23,12 +23,11 @@ class Costs(NamedTuple):
     density: float = 0.5  # for e times as many notes as wanted, or as few
     jump: float = 2.0  # where a unit does not follow the last one
     phrase: float = 0.3  # for a jump to another place in the phrase
-    shift: float = 0.1  # for each semitone of transposition
+    shift: float = 0.3  # for each semitone of transposition
     key: float = 0.6  # for a change of transposition
 
 
 COSTS = Costs()
-PHRASE_UNITS = 4
 
 
 class Frame(NamedTuple):
@@ -67,16 +66,17 @@ def look_up(
         cost += 100 * forbidden[:, :, None]
     if temperature and rng is not None:
         cost += temperature * rng.gumbel(size=cost.shape).astype(np.float32)
-    place, shift = _cheapest_path(cost, following(song), costs)
+    place, shift = _cheapest_path(cost, following(song), song.phase, costs)
     return place, SHIFTS[shift]
 
 
 def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
     """The unit that follows each one in a mix: the one that begins nearest to its end after the usual length."""
-    units, length = song.units, song.unit_steps
-    after = np.clip(np.searchsorted(units, units + length - length // 2), 0, len(units))
+    units, end = song.units, song.units + song.unit_steps
+    after = np.clip(np.searchsorted(units, end), 1, len(units) - 1)
+    after -= end - units[after - 1] < units[after] - end
     after = np.maximum(after, np.arange(len(units)) + 1)
-    return np.where(after >= len(units), -1, after)
+    return np.where((after >= len(units)) | (end > units[-1] + song.unit_steps // 2), -1, after)
 
 
 def _place_costs(
@@ -123,14 +123,16 @@ def unit_length(vectors: np.ndarray) -> np.ndarray:
 
 
 def _cheapest_path(
-    cost: Float[np.ndarray, "unit place shift"], after: Int[np.ndarray, " place"], costs: Costs
+    cost: Float[np.ndarray, "unit place shift"],
+    after: Int[np.ndarray, " place"],
+    phase: Int[np.ndarray, " place"],
+    costs: Costs,
 ) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
     """Place and index of the shift in each unit, by dynamic programming."""
     count, places, shifts = cost.shape
     state = np.arange(places * shifts).reshape(places, shifts)
     before = np.full(places, -1)  # the place that each one follows
     before[after[after >= 0]] = np.flatnonzero(after >= 0)
-    phase = np.arange(places) % PHRASE_UNITS
     total, came_from = cost[0], []
     for unit in range(1, count):
         best_place = total.argmin(0)

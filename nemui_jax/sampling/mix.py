@@ -17,10 +17,11 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
 from nemui_jax.sampling.analysis import AnalyzedSong, analyze, stretch
+from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
 from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
 
-__all__ = ["AnalyzedSong", "Factors", "analyze", "mix", "recall"]
+__all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
@@ -76,17 +77,19 @@ def mix(
     same song; a `temperature` makes the choice of places random, by `seed`. Where one song has all the weight it is
     played as it is.
     """
-    heaviest = int(weigh(bars or max(len(song.units) for song in songs)).sum(1).argmax())
-    if seconds is not None:
-        bars = count_bars(songs, seconds)
-    bars = bars or len(songs[heaviest].units)
+    first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
+    heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
+    whole = len(songs[heaviest].units)
+    if seconds is not None:  # with weights that stay the same, a shorter mix is the beginning of the whole one
+        bars = max(count_bars(songs, seconds), whole if constant else 0)
+    bars = bars or whole
     weights = np.asarray(weigh(bars), float)
     plain = not (factors.given or noise or temperature) and shift is None and program is None
     if plain and (weights[heaviest] == 1).all() and bars == len(songs[heaviest].units):
-        return recall(songs[heaviest])
+        return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
     reference = songs[heaviest]
-    if seconds is not None:
+    if seconds is not None and not constant:
         weights = _over_time(songs, reference, weigh, bars, seconds)
     units = timeline(reference, bars)
     plan = _plan(songs, heaviest, units, weights, factors, noise, temperature, seed)
@@ -116,8 +119,8 @@ def mix(
 
 def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
     """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
-    units = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
-    shortest = min(units) * min(song.quarter_seconds for song in songs)
+    bars = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
+    shortest = min(bars) * min(song.quarter_seconds for song in songs)
     return math.ceil(1.1 * seconds / shortest) + 2
 
 
@@ -132,21 +135,9 @@ def _over_time(
     lengths = [float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT)) for song in songs]
     step_seconds = np.array(lengths) / [song.song.steps for song in songs]
     bar_seconds = reference.unit_steps * np.exp(np.log(step_seconds) @ weights)
-    begun = np.append(
-        0.0, np.cumsum(seconds / bars / bar_seconds)
-    )  # the bar at the start of each place, and at the end
+    begun = np.append(0.0, np.cumsum(seconds / bars / bar_seconds))  # the bar at each place's start, and at the end
     place = np.interp(np.arange(bars), begun, np.linspace(0, bars - 1, bars + 1))
     return np.stack([np.interp(place, np.arange(bars), row) for row in weights])
-
-
-def recall(analyzed: AnalyzedSong) -> Song:
-    """The song itself, with its own clock, settings, meters and texts."""
-    song = analyzed.song
-    parts = tuple(
-        replace(part.source, notes=pianoroll.to_notes(part.notes, song.clock, 0 if part.is_drums else song.shift))
-        for part in song.parts
-    )
-    return replace(song.source, parts=parts)
 
 
 def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:
@@ -160,7 +151,9 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     near = [max(one, seconds[heaviest]) / min(one, seconds[heaviest]) < QUARTERS_MEET for one in seconds]
     most = max(count for count, meets in zip(counts, near, strict=True) if meets)
     factors = [round(most / count) if meets else 1 for count, meets in zip(counts, near, strict=True)]
-    return [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)], most
+    stretched = [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)]
+    length = stretched[heaviest].unit_steps
+    return [replace(song, unit_steps=length) for song in stretched], most
 
 
 def _per_phrase(

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
 from nemui_jax.sampling.lines import Role, Voice
-from nemui_jax.sampling.lookup import Frame, look_up, windows
+from nemui_jax.sampling.lookup import Frame, following, look_up, windows
 
 PHRASE_BEATS = 16  # for which a voice stays with a song
 SECTION_PHRASES = 4  # for which a song keeps the melody
@@ -104,8 +104,9 @@ def melody_owners(weights: Float[np.ndarray, "song section"]) -> Int[np.ndarray,
 
     As a weight grows its song gains sections, and loses none.
     """
+    sections = weights.shape[1]
     until = np.cumsum(weights / np.maximum(weights.sum(0), 1e-9), 0)
-    point = (spread(weights.shape[1]) + 0.01) % 1
+    point = spread(sections) + 0.5 ** np.ceil(np.log2(2 * sections))
     return np.minimum((point >= until).sum(0), len(weights) - 1)
 
 
@@ -134,13 +135,9 @@ def share_out(
         moved = centre[:, None] + MOVES
         songs_of = order[np.minimum((moved[:, None] >= until[:, :, None] - 1e-9).sum(1), songs - 1)]  # [seat, move]
         got = (songs_of[None] == np.arange(songs)[:, None, None]) * shares[:, phrase][:, None]
-        wanted = (weights[:, :, phrase] / np.maximum(weights[:, :, phrase].sum(1, keepdims=True), 1e-9)).T @ shares[
-            :, phrase
-        ]
+        wanted = unit_sum(weights[:, :, phrase]).T @ shares[:, phrase]
         after = missing[:, None] + wanted[:, None] - got.sum(1)
-        changes = (
-            (songs_of != found[:, [max(phrase - 1, 0)]]) * shares[:, [phrase]] if phrase else np.zeros_like(songs_of)
-        )
+        changes = (songs_of != found[:, [phrase - 1]]) * shares[:, [phrase]] * (phrase > 0)
         cost = UNFAIR_COST * (after**2).sum(0) + CHANGE_COST * changes.sum(0) + 1e-3 * np.abs(MOVES)
         best = int(cost.argmin())
         found[:, phrase], missing = songs_of[:, best], after[:, best]
@@ -164,12 +161,20 @@ def timeline(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit_and_end"]
 
 
 def units_in_order(song: AnalyzedSong, reference: AnalyzedSong, count: int) -> Int[np.ndarray, " unit"]:
-    """The unit of a song in each unit of a mix where it plays from its beginning, its first whole bar on the mix's."""
-    unit = np.arange(count) - reference.upbeats + song.upbeats
-    whole = len(song.units) - song.upbeats
-    return np.where(
-        unit < 0, SILENT, np.where(unit < len(song.units), unit, (unit - song.upbeats) % whole + song.upbeats)
-    )
+    """The unit of a song in each unit of a mix where it plays from its beginning, its first whole bar on the mix's.
+
+    Bar follows bar; if a bar of the mix holds several of the song's, they are all played.
+    """
+    after = np.append(np.arange(1, len(song.units)), -1)
+    if song is not reference and song.spacing != reference.unit_steps:
+        after = following(song)
+    place = np.full(count, SILENT)
+    late = max(reference.upbeats - song.upbeats, 0)
+    unit = max(song.upbeats - reference.upbeats, 0)
+    for index in range(late, count):
+        place[index] = unit
+        unit = int(after[unit]) if after[unit] >= 0 else song.upbeats
+    return place
 
 
 def phrase_of_units(units: Int[np.ndarray, " unit_and_end"], reference: AnalyzedSong) -> Int[np.ndarray, " unit"]:

@@ -1,14 +1,19 @@
-"""New songs: a few of the learned songs, drawn by seed, mixed with bars that are drawn too."""
+"""New songs: the form and harmony of one song, filled with what others play under such harmony.
+
+A new song is planned as a mix is. One song gives the order of its bars and their harmony, and is silent; two others
+share the voices, and all that they play is looked up. On pop songs this costs a language model 1.19 times the bits of a
+song; with four songs that share the voices it is 1.37.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from nemui_jax.music.song import Song
-from nemui_jax.sampling.mix import AnalyzedSong, count_bars, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, mix
 
-SONGS_PER_DRAW = 3  # songs that a new song is made of
-TEMPERATURE = 1.0
+TEMPERATURE = 0.3  # of what is looked up
+LEAST_SHARE, MOST_SHARE = 0.4, 0.6  # of the notes, for each of the two songs that play
 
 
 def draw(
@@ -19,13 +24,22 @@ def draw(
     shift: int | None = None,
     program: int | None = None,
 ) -> tuple[Song, list[int]]:
-    """A new song and the indices of the songs that it is made of, out of so many songs."""
-    chosen = np.random.default_rng(seed).permutation(songs)[:SONGS_PER_DRAW].tolist()
+    """A new song of at least so many seconds, and the songs that it is made of, out of `songs` of them.
+
+    The first of these gives form and harmony; of two songs in all, it also plays. `shift` and `program` are as in
+    `mix`. ValueError for fewer than two songs.
+    """
+    if songs < 2:
+        raise ValueError(f"new songs are made of two songs or more, and there are {songs}; vary one with perturb")
+    rng = np.random.default_rng(seed)
+    chosen = np.resize(rng.permutation(songs)[:3], 3).tolist()
+    share = rng.uniform(LEAST_SHARE, MOST_SHARE)
     sources = [analyzed(index) for index in chosen]
     song = mix(
         sources,
-        lambda bars: np.full((len(chosen), bars), 1 / len(chosen)),
-        bars=count_bars(sources, seconds),
+        lambda bars: np.repeat(np.array([[0.0], [share], [1 - share]]), bars, 1),
+        seconds=seconds,
+        factors=Factors(harmony=0),
         shift=shift,
         program=program,
         temperature=TEMPERATURE,
