@@ -278,7 +278,7 @@ def test_the_playhead_stays_inside_a_piece_that_becomes_shorter(page):
     page.evaluate("() => { studio.player.seek(31); }")
     page.click("#play")
     page.locator(".anchor").nth(0).click()  # the chorale, of six seconds
-    until(page, "() => studio.music.seconds < 7 && studio.player.position < 6.6 && studio.player.playing")
+    until(page, "() => studio.music.seconds < 7 && studio.player.cursor < 5 && studio.player.playing")
     until(page, f"() => ({LEVEL})() > 0.001")
     assert page.evaluate("() => studio.player.stats.waits") == 0
 
