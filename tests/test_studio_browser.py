@@ -277,6 +277,7 @@ def test_the_playhead_stays_inside_a_piece_that_becomes_shorter(page):
     until(page, WHOLE)
     page.evaluate("() => { studio.player.seek(31); }")
     page.click("#play")
+    until(page, f"() => ({LEVEL})() > 0.001")
     page.locator(".anchor").nth(0).click()  # the chorale, of six seconds
     until(page, "() => studio.music.seconds < 7 && studio.player.cursor < 5 && studio.player.playing")
     until(page, f"() => ({LEVEL})() > 0.001")
