@@ -135,6 +135,13 @@ def test_stretches_are_the_whole_and_the_file(place, recipe):
     assert np.allclose([onset for onset, *_ in got], [onset for onset, *_ in expected], atol=0.003)
 
 
+def test_no_mix_is_silent(place):
+    """Whatever the weights, even where each voice would go to a song that has none like it."""
+    for weights in np.random.default_rng(0).dirichlet(np.ones(3), 40):
+        recipe = Recipe((0, 1, 2), (tuple(weights.tolist()),), 20.0)
+        assert len(place.studio.player.piece(recipe).song.notes) > 10, weights
+
+
 def test_every_song_keeps_its_own_tempo(trained_waltzes):
     """The waltzes have two tempos, and each slows down by half; their mix is between them."""
     player = server.load(trained_waltzes).player

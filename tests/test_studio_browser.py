@@ -270,6 +270,20 @@ def test_a_passage_is_looped_without_a_gap(page):
     assert page.evaluate("() => studio.voice.stats.late") == 0
 
 
+def test_the_playhead_stays_inside_a_piece_that_becomes_shorter(page):
+    page.locator("#seconds").fill("40")
+    page.locator("#seconds").press("Enter")
+    until(page, "() => studio.music.seconds > 39")
+    until(page, WHOLE)
+    page.evaluate("() => { studio.player.seek(31); }")
+    page.click("#play")
+    until(page, f"() => ({LEVEL})() > 0.001")
+    page.locator(".anchor").nth(0).click()  # the chorale, of six seconds
+    until(page, "() => studio.music.seconds < 7 && studio.player.cursor < 5 && studio.player.playing")
+    until(page, f"() => ({LEVEL})() > 0.001")
+    assert page.evaluate("() => studio.player.stats.waits") == 0
+
+
 def test_touch_on_a_phone(browser, address):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme="light")
     page = context.new_page()
@@ -362,6 +376,8 @@ def test_parts_are_muted_and_played_alone_with_keys(band_page):
 
 
 def test_one_part_has_no_list(page):
+    page.locator(".anchor").nth(0).click()  # the chorale
+    until(page, "() => studio.music.parts.length === 1")
     assert not page.locator("#parts").is_visible()
 
 

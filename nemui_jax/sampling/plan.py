@@ -211,6 +211,10 @@ def make_plan(
     for index, seat in enumerate(seats):
         has = np.array([voice is not None for voice in seat.voices])
         player[index] = np.where(has[player[index]], player[index], SILENT)
+    rests = (player == SILENT).all(0)
+    for index, seat in enumerate(seats):  # where all seats are given to songs without such a voice, the melody's plays
+        has = np.array([voice is not None for voice in seat.voices])
+        player[index] = np.where(rests & has[owner[phrase]], owner[phrase], player[index])
     plan = Plan(units, seats, player, leader[phrase], *_in_order(songs, reference, len(units) - 1))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []

@@ -219,21 +219,21 @@ export class Player {
   emit(stop) {
     const { notes, controls } = this.current;
     const clockOf = (time) => this.clock + Math.max(0, time - this.cursor);
+    const until = this.clock + stop - this.cursor;
     const events = [];
     while (controls.length && controls[0].time < stop) events.push({ time: clockOf(controls[0].time), rank: 1, control: controls.shift() });
-    while (notes.length && notes[0].onset < stop) events.push({ time: clockOf(notes[0].onset), rank: 2, note: notes.shift() });
-    const until = this.clock + stop - this.cursor;
+    while (notes.length && notes[0].onset < stop) {
+      const note = notes.shift(), time = clockOf(note.onset);
+      const off = { time: time + Math.max(note.end - note.onset, 0.001), note: null };
+      events.push({ time, rank: 2, note, off });
+      this.offs.push(off);
+    }
     for (const off of this.offs) if (off.time < until) events.push({ time: off.time, rank: 0, off });
     this.offs = this.offs.filter(({ time }) => time >= until);
     for (const { time, off, control, note } of events.sort((a, b) => a.time - b.time || a.rank - b.rank)) {
-      if (off) this.sink.off(time, off.note);
+      if (note) off.note = this.sink.on(time, note.pitch, note.velocity, note.part);
       else if (control) this.control(time, control);
-      else if (note) {
-        const sounding = this.sink.on(time, note.pitch, note.velocity, note.part);
-        const release = time + note.end - note.onset;
-        if (release < until) this.sink.off(release, sounding);
-        else this.offs.push({ time: release, note: sounding });
-      }
+      else this.sink.off(time, off.note);
     }
   }
 }
