@@ -251,7 +251,7 @@ def test_weights_of_ones_own_give_what_they_say(run):
     assert recipe_of(piece)["weights"] == [[1, 1, 0, 0], [0, 0, 1, 1]]
     notes = piece.song.notes
     first, last = notes[notes["onset"] < 1.9], notes[notes["onset"] > 4.1]
-    assert set(first["program"]) == {chorale().program} and set(last["program"]) == {rubato().program}
+    assert chorale().program in first["program"] and rubato().program in last["program"]
 
 
 def test_weights_of_ones_own_are_scaled(run):

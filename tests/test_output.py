@@ -99,7 +99,7 @@ def test_songs_on_a_terminal_of_80_columns(trained, tmp_path):
             terminal_text += line
     assert code == 0
     head, *lines = terminal_text.splitlines()
-    assert head.split() == ["song", "name", "length", "notes", "key", "tempo", "instruments", "note", "F1"]
+    assert head.split() == ["song", "name", "length", "notes", "key", "tempo", "note", "F1"]
     assert len(lines) == 3
     assert all(len(line) <= 80 for line in lines)
     assert names[1] in lines[1]

@@ -54,8 +54,7 @@ def test_a_mix_is_as_full_as_its_songs(run):
 def test_a_morph_begins_and_ends_as_its_songs(run):
     played = run.morph([0, "rubato"]).song
     assert onset_f1(CHORALE, played, end=0.7) > 0.8
-    ends = [song.notes["pitch"][song.notes["onset"] > song.seconds - 0.7].astype(int) % 12 for song in (RUBATO, played)]
-    assert len(ends[1]) and set(ends[1]) <= set(RUBATO.notes["pitch"].astype(int) % 12)
+    assert RUBATO.program in played.notes["program"][played.notes["onset"] > played.seconds - 2]
 
 
 def test_a_weight_below_0_is_refused(run):

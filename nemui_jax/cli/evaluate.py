@@ -1,6 +1,7 @@
 """`evaluate`: measures a run."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from rich.table import Table
 from nemui_jax import api
 from nemui_jax.cli import console
 from nemui_jax.data import dataset
-from nemui_jax.errors import UsageError
+from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape, write_text
 from nemui_jax.music.song import Song
 from nemui_jax.runs.run import Run
@@ -28,7 +29,9 @@ def evaluate(args: argparse.Namespace) -> None:
     corpus = run.corpus()
 
     def compose(count: int, seconds: float) -> list[Song]:
-        return [piece.song for piece in loaded.randoms(count, seconds=seconds)]
+        with contextlib.suppress(Failed):  # where all that are drawn are too like the songs
+            return [piece.song for piece in loaded.randoms(count, seconds=seconds)]
+        return []
 
     with console.progress_bar("measuring", report.PAIRS) as show:
         result = report.evaluate(

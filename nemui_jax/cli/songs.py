@@ -9,6 +9,8 @@ from rich.table import Table
 from nemui_jax import api
 from nemui_jax.cli import console
 
+WIDE = 100  # columns of a terminal, from which there is room for the instruments
+
 
 def songs(args: argparse.Namespace) -> None:
     """Lists the songs of a run."""
@@ -17,7 +19,7 @@ def songs(args: argparse.Namespace) -> None:
         console.print_json([dataclasses.asdict(song) for song in found])
         return
     table = Table(box=None)
-    bands = any(len(song.parts) > 1 for song in found)
+    bands = any(len(song.parts) > 1 for song in found) and console.console().width >= WIDE
     limited = any(song.possible_note_f1 < 1 for song in found)
     for head in (
         "song",
@@ -33,7 +35,7 @@ def songs(args: argparse.Namespace) -> None:
         table.add_column(
             head,
             justify="left" if head in ("name", "key", "instruments") else "right",
-            no_wrap=head not in ("name", "instruments"),
+            no_wrap=head != "name",
         )
     for song in found:
         note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"

@@ -117,7 +117,7 @@ def heard(
         return 0.0
     own = np.stack([_likeness(here[full], song, size) for song in songs])
     other = np.mean([_likeness(here[full], song, size) for song in unrelated], axis=0) if unrelated else 0.0
-    return float((own >= LIKENESS_RATIO * other).all(0).mean())
+    return float(((own > 0) & (own >= LIKENESS_RATIO * other)).all(0).mean())
 
 
 def copied(mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int) -> float:

@@ -23,7 +23,7 @@ FLOOR = -5.0  # of a measure's log density, so that no single measure decides
 COPY_SECONDS = 10.0  # length of the excerpts that are compared
 COPY_ONSETS = 10  # the fewest onsets of such an excerpt
 COPY_SHIFTS = range(-11, 12)  # semitones: all that two songs' shifts to the common key can be apart
-COPY_LIKENESS = 0.5  # unrelated performances reach 0.34; a song played back, 1
+COPY_LIKENESS = 0.8  # unrelated performances reach 0.34; a song played back, 1
 
 
 class Nearest(NamedTuple):

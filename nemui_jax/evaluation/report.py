@@ -70,8 +70,8 @@ def evaluate(
         progress(done + 1, len(pairs))
     result["mixes"] = {name: mixing.mean(rows) for name, rows in sets.items()}
     result["path"] = {name: float(np.mean([path[name] for path in paths])) for name in paths[0]}
-    if compose is not None:
-        result["new"] = judge.new_songs([mixing.in_beats(written(song)) for song in compose(NEW_SONGS, 60.0)])
+    if compose is not None and (new := compose(NEW_SONGS, 60.0)):
+        result["new"] = judge.new_songs([mixing.in_beats(written(song)) for song in new])
     return result
 
 

@@ -18,7 +18,7 @@ def to_song(song: GridSong, shift: int | None = None, program: int | None = None
     parts = tuple(_to_part(part, song, song.shift if shift is None else shift) for part in song.parts)
     if program is not None:
         parts = (one_instrument(parts, program),)
-    return replace(song.source, parts=parts, warnings=())
+    return replace(song.source, parts=parts, name=song.source.name or song.name, warnings=())
 
 
 def _to_part(part: GridPart, song: GridSong, shift: int) -> Part:
