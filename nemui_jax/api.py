@@ -341,7 +341,7 @@ class LoadedRun:
         if not self.config.model.knot_steps:
             raise UsageError(f"{self.run.path}: new songs are made of cells, and this run has one row a song; mix some")
         from nemui_jax.evaluation import mixing, novelty
-        from nemui_jax.sampling import prior
+        from nemui_jax.sampling import arrange, prior
 
         shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
         songs = range(len(self.run.entries))
@@ -350,12 +350,13 @@ class LoadedRun:
         made, compared, copies = [], [], 0
         for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
             seconds = float(options.seconds or RANDOM_SECONDS)
-            song, used = prior.draw(len(songs), model.analyzed, drawn, seconds, shift, options.program)
+            song, used = prior.draw(len(songs), model.analyzed, drawn, seconds, shift)
+            song = song if options.program is None else arrange.with_one_instrument(song, options.program)
             song = dataclasses.replace(cut_song(song, seconds), name=f"random {drawn}")
             in_beats = mixing.in_beats(song)
             near = novelty.nearest_passage(in_beats, sources)
             copies += near.too_close
-            if not near.too_close:
+            if not near.too_close and song.seconds:
                 provenance = self._provenance({"random": True, **options.recipe()}, drawn, model.step)
                 remark = f"nearest song {near.song} {self.run.entries[near.song].name}, likeness {near.likeness:.2f}"
                 names = tuple(self.run.entries[index].name for index in used)
@@ -415,17 +416,17 @@ def _play_plan(
     songs, factors = _find_factors(plan, options, entries)
     extra = len(songs) - len(plan.songs)
     analyzed = [model.analyzed(song) for song in songs]
-    return mix.mix(
+    mixed = mix.mix(
         analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
         seconds=float(options.seconds) if options.seconds else None,
         factors=mix.Factors(**factors),
         shift=shift,
-        program=options.program,
         noise=plan.noise,
         temperature=float(options.temperature),
         seed=plan.seed,
     )
+    return mixed if options.program is None else arrange.with_one_instrument(mixed, options.program)
 
 
 def _find_factors(

@@ -49,7 +49,8 @@ SMALLEST = dataclasses.replace(  # for tests of what happens around a training, 
 
 TRAINING_FIXTURES = {"trained", "trained_waltzes", "finished", "watched"}  # and those that take one of them
 TRAINING_MODULES = {
-    *("test_bands", "test_benchmarks", "test_devices", "test_examples", "test_stream", "test_train", "test_trainer")
+    *("test_band_outputs", "test_bands", "test_benchmarks", "test_devices"),
+    *("test_examples", "test_stream", "test_train", "test_trainer"),
 }
 
 

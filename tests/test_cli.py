@@ -224,6 +224,9 @@ def test_songs_as_json(trained, songs_folder):
     assert rows[0]["key"] == "C"
     assert (rows[0]["clock"], rows[0]["tempo"]) == ("file", pytest.approx(100, rel=0.02))
     assert rows[0]["possible_note_f1"] == 1
+    organ = {"name": "", "instrument": "Church Organ", "program": 19, "drums": False, "channel": 0, "notes": 40}
+    assert rows[0]["parts"] == [organ]
+    assert [part["channel"] for part in rows[2]["parts"]] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -632,6 +635,19 @@ def test_new_songs_are_written_with_what_is_nearest(trained, tmp_path):
         assert re.fullmatch(rf"{path}: .*; nearest song \d .*, likeness 0\.\d\d", line)
 
 
+@pytest.mark.parametrize("factor", ["harmony", "melody", "rhythm", "dynamics", "tempo", "instruments"])
+def test_a_factor_may_come_from_a_song_beside_the_mix(trained, tmp_path, factor):
+    flags = ("--mix", "0:0.5,1:0.5", f"--{factor}")
+    answer = call("sample", "--run", trained.path, *flags, "rubato", "--out", tmp_path / "a.mid")
+    assert answer.code == 0, answer
+    head = mido.MidiFile(tmp_path / "a.mid").tracks[0]
+    (text,) = (message.text for message in head if message.type == "text")
+    assert json.loads(text.partition(" ")[2])[factor] == "rubato"
+    refused(call("sample", "--run", trained.path, *flags, "sonata", "--out", tmp_path / "b.mid"), "'sonata'")
+    refused(call("sample", "--run", trained.path, *flags, "0:-1,1:2", "--out", tmp_path / "b.mid"), "is below 0")
+    assert not (tmp_path / "b.mid").exists()
+
+
 def test_sound_and_picture_stand_beside_the_song(trained, tmp_path):
     flags = ("--mix", "0:0.5,1:0.5", "--wav", "--png", "--out", tmp_path / "out.mid")
     assert call("sample", "--run", trained.path, *flags).code == 0
@@ -660,9 +676,26 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [row["name"] for row in figures["playback"]] == ["a chorale", "repeats", "rubato"]
     assert all(row["onset"] == row["ceiling"]["onset"] == 1 for row in figures["playback"])
-    assert figures["mixes"]["mix 0.5"]["density"] == pytest.approx(1, abs=0.3)
-    assert figures["path"]["end"] == 1
     assert set(figures["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5"}
+    assert set(figures["mixes"]["mix 0.5"]) == {"bits", "clash", "on_beat", "density", "heard", "woven", "copied"}
+    assert figures["path"]["end"] == 1
+    assert set(figures["new"]) == {"bits", "clash", "on_beat", "copied"}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [["--mix", "0:0.5,1:0.5"], ["--morph", "0,2,1"], ["--perturb", "0:0.5"], ["--random"]],
+    ids=lambda recipe: recipe[0],
+)
+def test_an_output_lasts_as_long_as_it_is_asked_to(trained, tmp_path, recipe):
+    """However short its songs are; a song that is played back ends where it ends."""
+    for seconds in (4, 25):
+        out = tmp_path / f"{seconds}.mid"
+        answer = call("sample", "--run", trained.path, *recipe, "--seconds", seconds, "--out", out)
+        assert answer.code == 0, answer
+        assert midi_reader.read(out).seconds == pytest.approx(seconds, abs=1.5)
+    assert call("sample", "--run", trained.path, "--song", "0", "--seconds", 25, "--out", tmp_path / "a.mid").code == 0
+    assert midi_reader.read(tmp_path / "a.mid").seconds == pytest.approx(chorale().seconds, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -681,6 +714,7 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
         (["--mix", "999:1"], "no song 999"),
         (["--mix", "0:nan"], "finite number"),
         (["--mix", "0:0"], "add up to 0"),
+        (["--mix", "0:1.5,1:-0.5"], "the weight -0.5 in '0:1.5,1:-0.5' is below 0; give 0 or more"),
         (["--mix", ""], "a song is missing"),
         (["--mix", "0:1,0:1"], "named twice"),
         (["--morph", "0"], "name two songs at least"),

@@ -196,8 +196,8 @@ def test_an_optimizer_without_a_state(songs_folder, tmp_path):
 
 def test_a_run_with_another_decoder_is_played_mixed_and_fitted_to(other, tmp_path):
     run = nemui.load(other, decoder=Linear)
-    pieces = run.song(0), run.mix({0: 0.5, 1: 0.5}), run.perturb(0), run.random(seconds=5)
-    assert [piece.kind for piece in pieces] == ["recall", "mix", "mix", "new"]
+    pieces = run.song(0), run.mix({0: 0.5, 1: 0.5}), run.perturb(0), run.morph([0, 1])
+    assert [piece.kind for piece in pieces] == ["recall", "mix", "mix", "morph"]
     block = nemui.decode(run.params, jnp.asarray(run.table[0]), jnp.float32(0.5), run.config, Linear)
     assert block.keys() == heads.heads_of(run.config).keys()
     midi_writer.write(make_song([(0.2 * n, 0.2 * n + 0.1, 60 + n % 5) for n in range(20)]), tmp_path / "new.mid")

@@ -16,9 +16,8 @@ def to_song(song: GridSong, shift: int | None = None, program: int | None = None
     but drums are merged into one with this program, and drums are left out.
     """
     parts = tuple(_to_part(part, song, song.shift if shift is None else shift) for part in song.parts)
-    if program is not None:
-        parts = (one_instrument(parts, program),)
-    return replace(song.source, parts=parts, name=song.source.name or song.name, warnings=())
+    played = replace(song.source, parts=parts, warnings=(), name=song.source.name or song.name)
+    return played if program is None else with_one_instrument(played, program)
 
 
 def _to_part(part: GridPart, song: GridSong, shift: int) -> Part:
@@ -35,7 +34,6 @@ def part_controls(part: GridPart, clock: TempoMap) -> np.ndarray:
     return controls[np.argsort(controls["time"], kind="stable")]
 
 
-def one_instrument(parts: tuple[Part, ...], program: int) -> Part:
+def with_one_instrument(song: Song, program: int) -> Song:
     """All parts but drums as one with this program, and with the sustain pedal where any part has it down."""
-    song = Song(tuple(part for part in parts if not part.is_drums))
-    return Part(as_notes(song.notes), program, controls=pedal_controls(song.pedal))
+    return replace(song, parts=(Part(as_notes(song.notes), program, controls=pedal_controls(song.pedal)),))
