@@ -27,7 +27,7 @@ from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
 from nemui_jax.loader import LoadedModel, ModelLoader
-from nemui_jax.music.song import MAX_SECONDS, Song, cut_song
+from nemui_jax.music.song import MAX_SECONDS, Song, cut_song, one_instrument
 from nemui_jax.piece import Factors, KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
 from nemui_jax.runs.components import check_component
 from nemui_jax.runs.run import Run, read_run, read_scores
@@ -341,7 +341,7 @@ class LoadedRun:
         if not self.config.model.knot_steps:
             raise UsageError(f"{self.run.path}: new songs are made of cells, and this run has one row a song; mix some")
         from nemui_jax.evaluation import mixing, novelty
-        from nemui_jax.sampling import arrange, prior
+        from nemui_jax.sampling import prior
 
         shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
         songs = range(len(self.run.entries))
@@ -351,7 +351,7 @@ class LoadedRun:
         for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
             seconds = float(options.seconds or RANDOM_SECONDS)
             song, used = prior.draw(len(songs), model.analyzed, drawn, seconds, shift)
-            song = song if options.program is None else arrange.with_one_instrument(song, options.program)
+            song = song if options.program is None else one_instrument(song, options.program)
             song = dataclasses.replace(cut_song(song, seconds), name=f"random {drawn}")
             in_beats = mixing.in_beats(song)
             near = novelty.nearest_passage(in_beats, sources)
@@ -426,7 +426,7 @@ def _play_plan(
         temperature=float(options.temperature),
         seed=plan.seed,
     )
-    return mixed if options.program is None else arrange.with_one_instrument(mixed, options.program)
+    return mixed if options.program is None else one_instrument(mixed, options.program)
 
 
 def _find_factors(

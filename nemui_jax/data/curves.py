@@ -13,29 +13,49 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nemui_jax.data import pianoroll
-from nemui_jax.music.song import CONTROL, PEDAL, PITCH_BEND, PRESSURE, SUSTAIN, Part, TempoMap, pedal_controls
+from nemui_jax.music.song import (
+    CONTROL,
+    EXPRESSION,
+    FIRST_VALUES,
+    MODULATION,
+    PAN,
+    PEDAL,
+    PITCH_BEND,
+    PRESSURE,
+    SOFT_PEDAL,
+    SUSTAIN,
+    VOLUME,
+    Part,
+    TempoMap,
+    control_events,
+    pedal_controls,
+)
 
 
 class Curve(NamedTuple):
-    """A controller, its range, its value before any event, and the smallest change that is written."""
+    """A controller, its range, and the smallest change that is written."""
 
     controller: int
-    low: int
-    high: int
-    first: int
+    low: int = 0
+    high: int = 127
     change: int = 1
+
+    @property
+    def first(self) -> int:
+        """Its value before any event."""
+        return FIRST_VALUES[self.controller]
 
 
 CURVES = {
-    "pedal": Curve(SUSTAIN, 0, 127, 0),
-    "half_pedal": Curve(SUSTAIN, 0, 127, 0, 2),
-    "bend": Curve(PITCH_BEND, -8192, 8192, 0, 64),
-    "modulation": Curve(1, 0, 127, 0),
-    "volume": Curve(7, 0, 127, 100),
-    "pan": Curve(10, 0, 127, 64),
-    "expression": Curve(11, 0, 127, 127),
-    "soft_pedal": Curve(67, 0, 127, 0),
-    "pressure": Curve(PRESSURE, 0, 127, 0),
+    "pedal": Curve(SUSTAIN),
+    "half_pedal": Curve(SUSTAIN, change=2),
+    "bend": Curve(PITCH_BEND, -8192, 8192, change=64),
+    "modulation": Curve(MODULATION),
+    "volume": Curve(VOLUME),
+    "pan": Curve(PAN),
+    "expression": Curve(EXPRESSION),
+    "soft_pedal": Curve(SOFT_PEDAL),
+    "pressure": Curve(PRESSURE),
 }
 Curves = Mapping[str, Float[np.ndarray, " step"]]
 
@@ -103,7 +123,7 @@ def _controls(curve: Curve, values: Float[np.ndarray, " step"], clock: TempoMap)
     numbers = np.round((curve.low + values * (curve.high - curve.low)) / curve.change).astype(int) * curve.change
     numbers = np.clip(numbers, curve.low, min(curve.high, 8191))
     step = np.flatnonzero(np.diff(numbers, prepend=curve.first))
-    return _events(pianoroll.seconds_at(step, clock), curve.controller, numbers[step])
+    return control_events(pianoroll.seconds_at(step, clock), curve.controller, numbers[step])
 
 
 def _pedal_controls(
@@ -121,7 +141,9 @@ def _pedal_controls(
     at_change = np.clip(np.searchsorted(times, pedal["time"]), 0, len(values) - 1)
     first_values = _on_side(values[at_change], pedal["value"] > 0)
     step = np.flatnonzero(np.diff(values, prepend=0))
-    both = np.concatenate([_events(pedal["time"], SUSTAIN, first_values), _events(times[step], SUSTAIN, values[step])])
+    both = np.concatenate(
+        [control_events(pedal["time"], SUSTAIN, first_values), control_events(times[step], SUSTAIN, values[step])]
+    )
     both = both[np.argsort(both["time"], kind="stable")]
     return both[np.diff(both["value"], prepend=0) != 0]
 
@@ -129,9 +151,3 @@ def _pedal_controls(
 def _on_side(values: np.ndarray, down: Bool[np.ndarray, " event"]) -> np.ndarray:
     middle = pianoroll.PEDAL_DOWN
     return np.where(down, np.clip(values, middle, 127), np.clip(values, 0, middle - 1))
-
-
-def _events(time: np.ndarray, controller: int, value: np.ndarray) -> np.ndarray:
-    events = np.empty(len(time), CONTROL)
-    events["time"], events["controller"], events["value"] = np.maximum(time, 0), controller, value
-    return events

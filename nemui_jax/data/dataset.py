@@ -25,7 +25,7 @@ from nemui_jax.music import midi_files, midi_writer
 from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps, with_beats
 from nemui_jax.music.instruments import instrument
 from nemui_jax.music.key import estimate_key, shift_to_common
-from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Part, Song, as_notes, pedal_controls
+from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
 
@@ -218,10 +218,7 @@ def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
 
 def learned_song(song: Song, config: Config) -> Song:
     """What is learned of a song: all parts of it, or without `roll.parts` one that merges all but drums."""
-    if config.roll.parts:
-        return song
-    merged = Part(as_notes(song.notes), song.program, controls=pedal_controls(song.pedal))
-    return dataclasses.replace(song, parts=(merged,))
+    return song if config.roll.parts else one_instrument(song, song.program)
 
 
 def on_grid(song: Song, entry: SongEntry, config: Config) -> GridSong:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from nemui_jax.evaluation.language_model import LanguageModel
-from nemui_jax.music.key import estimate_key, shift_to_common
+from nemui_jax.music.key import in_common_key
 from nemui_jax.music.song import Song, TempoMap, cut_notes, retime
 
 QUARTER_SECONDS = 0.5
@@ -26,10 +26,7 @@ ON_BEAT_DISTANCE = 1 / 24
 
 def in_beats(song: Song) -> np.ndarray:
     """The notes of a song at one tempo and in the common key."""
-    notes = retime(replace(song, texts=()), song.tempo_map, TempoMap.steady(QUARTER_SECONDS)).notes
-    moved = notes.copy()
-    moved["pitch"] = np.clip(notes["pitch"].astype(int) + shift_to_common(estimate_key(notes)), 0, 127)
-    return moved
+    return in_common_key(retime(replace(song, texts=()), song.tempo_map, TempoMap.steady(QUARTER_SECONDS)).notes)
 
 
 def compare(

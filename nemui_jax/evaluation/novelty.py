@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from nemui_jax.evaluation import note_metrics, style
 from nemui_jax.evaluation.language_model import LanguageModel
-from nemui_jax.music.key import estimate_key, shift_to_common
+from nemui_jax.music.key import in_common_key
 from nemui_jax.music.song import cut_notes
 
 RANK_SECONDS = 60.0  # of each candidate, from its beginning
@@ -58,8 +58,8 @@ def scores(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> Flo
     """
     if len(songs) < 2:
         raise ValueError(f"candidates are ranked by what two songs or more have in common, and there are {len(songs)}")
-    songs = [_in_common_key(cut_notes(song, RANK_SONG_SECONDS)) for song in songs[:: -(-len(songs) // RANK_SONGS)]]
-    candidates = [_in_common_key(notes) for notes in candidates]
+    songs = [in_common_key(cut_notes(song, RANK_SONG_SECONDS)) for song in songs[:: -(-len(songs) // RANK_SONGS)]]
+    candidates = [in_common_key(notes) for notes in candidates]
     seconds = float(np.clip(max((notes["end"].max(initial=0) for notes in candidates), default=1), 1, RANK_SECONDS))
     starts = [
         (song, start)
@@ -95,12 +95,6 @@ def _typicality(
     floor = max(1e-3 * float(np.ptp(reference)), 1e-9)
     mean = style.log_density(reference, reference, floor).mean()
     return np.maximum(style.log_density(reference, values, floor) - mean, FLOOR)
-
-
-def _in_common_key(notes: np.ndarray) -> np.ndarray:
-    moved = notes.copy()
-    moved["pitch"] = np.clip(notes["pitch"].astype(int) + shift_to_common(estimate_key(notes)), 0, 127)
-    return moved
 
 
 class _Excerpt(NamedTuple):

@@ -22,6 +22,13 @@ def estimate_key(notes: np.ndarray) -> str:
     return TONICS[tonic] + ("m" if mode else "")
 
 
+def in_common_key(notes: np.ndarray) -> np.ndarray:
+    """Notes transposed to the common key of the mode they fit best; pitches stay within 0 to 127."""
+    moved = notes.copy()
+    moved["pitch"] = np.clip(notes["pitch"].astype(int) + shift_to_common(estimate_key(notes)), 0, 127)
+    return moved
+
+
 def shift_to_common(key: str) -> int:
     """Semitones (-6 to 5) from a key of this name to the key on C of the same mode."""
     return (6 - TONICS.index(key.removesuffix("m"))) % 12 - 6

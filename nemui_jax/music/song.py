@@ -34,9 +34,14 @@ MAX_SECONDS = 4 * 3600.0
 MIN_NOTE_SECONDS = 0.001
 DEFAULT_QUARTER_SECONDS = 0.5  # 120 bpm, the tempo of a file that gives none
 DRUM_CHANNEL = 9  # channel 10 where channels are counted from 1
-SUSTAIN = 64  # controllers have their MIDI numbers, and three more numbers stand for:
+MODULATION, VOLUME, PAN, EXPRESSION, SUSTAIN, SOSTENUTO, SOFT_PEDAL = 1, 7, 10, 11, 64, 66, 67
+# Controllers have their MIDI numbers, and three more numbers stand for:
 PITCH_BEND, PRESSURE = 128, 129  # values -8192 to 8191; 0 to 127
 PROGRAM_CHANGE = 130  # to the part's program, before the first note on its channel; the value is that program
+FIRST_VALUES = {  # of the controllers that are heard, on a channel before any event
+    **{MODULATION: 0, VOLUME: 100, PAN: 64, EXPRESSION: 127},
+    **{SUSTAIN: 0, SOSTENUTO: 0, SOFT_PEDAL: 0, PITCH_BEND: 0, PRESSURE: 0},
+}
 
 
 class TempoMap(NamedTuple):
@@ -179,11 +184,22 @@ def as_notes(notes: np.ndarray) -> np.ndarray:
     return found[np.lexsort((found["end"], found["pitch"], found["onset"]))]
 
 
+def control_events(time: np.ndarray, controller: int, value: np.ndarray) -> np.ndarray:
+    """CONTROL: the events of one controller."""
+    controls = np.empty(len(time), CONTROL)
+    controls["time"], controls["controller"], controls["value"] = time, controller, value
+    return controls
+
+
 def pedal_controls(pedal: np.ndarray) -> np.ndarray:
     """PEDAL as CONTROL."""
-    controls = np.empty(len(pedal), CONTROL)
-    controls["time"], controls["controller"], controls["value"] = pedal["time"], SUSTAIN, pedal["value"]
-    return controls
+    return control_events(pedal["time"], SUSTAIN, pedal["value"])
+
+
+def one_instrument(song: Song, program: int) -> Song:
+    """The song with all parts but drums as one of this program, and the sustain pedal down where any part has it."""
+    part = Part(as_notes(song.notes), program, controls=pedal_controls(song.pedal))
+    return replace(song, parts=(part,))
 
 
 def _highest(parts: Sequence[Part], controller: int) -> np.ndarray:

@@ -52,11 +52,24 @@ import numpy as np
 
 from nemui_jax.music import midi_writer
 from nemui_jax.music.notation import Event, Voice, insert_phrases, parse_voice
-from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, METER, NOTE, PITCH_BEND, SUSTAIN, Part, Song, TempoMap
+from nemui_jax.music.song import (
+    CONTROL,
+    DRUM_CHANNEL,
+    EXPRESSION,
+    METER,
+    MODULATION,
+    NOTE,
+    PAN,
+    PITCH_BEND,
+    SUSTAIN,
+    VOLUME,
+    Part,
+    Song,
+    TempoMap,
+)
 
 _SCORES = Path(__file__).with_name("scores")
 MAX_SHIFT_SECONDS = 0.015  # how far a chord is moved from its place in the score
-_MODULATION, _VOLUME, _PAN, _EXPRESSION = 1, 7, 10, 11
 _CURVE_SECONDS = 0.02  # between two values of a curve
 _CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 _Time = Callable[[Fraction], float]  # from a place in whole notes to seconds
@@ -73,8 +86,8 @@ class _Curve(NamedTuple):
 
 _CURVES = (
     _Curve(PITCH_BEND, 0, {"/": ((0, 0.5), (-8192, 0)), "\\": ((0.3, 1), (0, -8192))}),
-    _Curve(_MODULATION, 0, {"v": ((0.2, 0.6), (0, 80))}),
-    _Curve(_EXPRESSION, 127, {"<": ((0, 1), (64, 127)), ">": ((0, 1), (127, 64))}),
+    _Curve(MODULATION, 0, {"v": ((0.2, 0.6), (0, 80))}),
+    _Curve(EXPRESSION, 127, {"<": ((0, 1), (64, 127)), ">": ((0, 1), (127, 64))}),
 )
 
 
@@ -235,7 +248,7 @@ def _render_part(tune: Tune, part: TunePart, voices: Sequence[Voice], channel: i
     for pitch in np.unique(notes["pitch"]):
         same = np.flatnonzero(notes["pitch"] == pitch)
         notes["end"][same[:-1]] = np.minimum(notes["end"][same[:-1]], notes["onset"][same[1:]])
-    settings = [(0.0, _VOLUME, part.volume), (0.0, _PAN, part.pan)]
+    settings = [(0.0, VOLUME, part.volume), (0.0, PAN, part.pan)]
     rows = [row for row in settings if row[2] is not None] + _pedal(tune, part, voices[0].length, time)
     for voice, player in zip(voices, players, strict=True):
         rows += [row for curve in _CURVES for row in _follow(tune, voice, player, curve, time)]

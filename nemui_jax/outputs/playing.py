@@ -14,11 +14,22 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax.data import pianoroll
-from nemui_jax.music.song import CONTROL, PITCH_BEND, SUSTAIN, Part, Song
+from nemui_jax.music.song import (
+    CONTROL,
+    EXPRESSION,
+    FIRST_VALUES,
+    MODULATION,
+    PAN,
+    PITCH_BEND,
+    SUSTAIN,
+    VOLUME,
+    Part,
+    Song,
+)
 
 TAIL_SECONDS = 2.0  # of damping and room after the last end
 RING_SECONDS = 6.0  # after the last key is released, of a pedal that is never lifted
-MODULATION, DATA, VOLUME, PAN, EXPRESSION, DATA_FINE, PARAMETER_FINE, PARAMETER = 1, 6, 7, 10, 11, 38, 100, 101
+DATA, DATA_FINE, PARAMETER_FINE, PARAMETER = 6, 38, 100, 101
 HATS = (42, 44, 46)  # drums of which each ends the others
 _LAYER = 8  # velocities that share a tone
 _DAMPER_SECONDS = 0.25  # from the release of a key to silence
@@ -41,11 +52,9 @@ class Curves(NamedTuple):
 def play(song: Song, generator: ToneGenerator, rate: int) -> Tone:
     """The sum of all notes' tones, TAIL_SECONDS longer than the sustained notes and the last drum's onset."""
     controls = channel_controls(song.parts)
-    played = [np.empty(0), *(part.notes["onset" if part.is_drums else "end"] for part in song.parts)]
-    last = max((times.max() for times in played if len(times)), default=0.0)
-    notes = [_lasting(part, controls[part.channel], last + RING_SECONDS) for part in song.parts]
+    notes = [_lasting(part, controls[part.channel], song.seconds + RING_SECONDS) for part in song.parts]
     ends = [part["end"] for part, source in zip(notes, song.parts, strict=True) if not source.is_drums]
-    end = max([last, *(times.max() for times in ends if len(times))])
+    end = max([song.seconds, *(times.max() for times in ends if len(times))])
     samples = np.zeros((2, round((end + TAIL_SECONDS) * rate)), np.float32)
     for part, lasting in zip(song.parts, notes, strict=True):
         _add_part(samples, part, lasting, sample_curves(controls[part.channel], end + TAIL_SECONDS), generator, rate)
@@ -88,11 +97,11 @@ def sample_curves(controls: np.ndarray, seconds: float) -> Curves:
     """The curves of a channel with these controls, from 0 to `seconds`."""
     times = np.arange(round(seconds * _FRAMES) + 2) / _FRAMES
     # As General MIDI recommends: 40 dB a decade of volume and expression, and a pan of equal power.
-    level = (_values_at(controls, VOLUME, 100, times) * _values_at(controls, EXPRESSION, 127, times) / 127**2) ** 2
-    angle = np.pi / 4 * (1 + np.clip((_values_at(controls, PAN, 64, times) - 64) / 63, -1, 1))
+    level = (_values_at(controls, VOLUME, times) * _values_at(controls, EXPRESSION, times) / 127**2) ** 2
+    angle = np.pi / 4 * (1 + np.clip((_values_at(controls, PAN, times) - 64) / 63, -1, 1))
     gain = np.sqrt(2) * level * np.stack([np.cos(angle), np.sin(angle)])
     vibrato = _VIBRATO_SEMITONES * np.sin(2 * np.pi * _VIBRATO_HERTZ * times)
-    semitones = bend_at(controls, times) + vibrato * _values_at(controls, MODULATION, 0, times) / 127
+    semitones = bend_at(controls, times) + vibrato * _values_at(controls, MODULATION, times) / 127
     return Curves(gain.astype(np.float32), semitones)
 
 
@@ -108,13 +117,15 @@ def bend_at(controls: np.ndarray, times: Float[np.ndarray, " time"]) -> Float[np
             since.append(time)
             ranges.append(value + cents if controller == DATA else whole + min(value, 99) / 100)
     semitones = np.array(ranges)[np.searchsorted(since, times, side="right") - 1]
-    return _values_at(controls, PITCH_BEND, 0, times) / 8192 * semitones
+    return _values_at(controls, PITCH_BEND, times) / 8192 * semitones
 
 
-def _values_at(controls: np.ndarray, controller: int, first: int, times: Any) -> Float[np.ndarray, " time"]:
-    """The values of a controller in force at these times, `first` before any event."""
+def _values_at(controls: np.ndarray, controller: int, times: Any) -> Float[np.ndarray, " time"]:
+    """The values of a controller in force at these times."""
     events = controls[controls["controller"] == controller]
-    return np.append(first, events["value"])[np.searchsorted(events["time"], times, side="right")].astype(float)
+    return np.append(FIRST_VALUES[controller], events["value"])[
+        np.searchsorted(events["time"], times, side="right")
+    ].astype(float)
 
 
 def _lasting(part: Part, controls: np.ndarray, last: float) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from nemui_jax.data import curves, pianoroll
 from nemui_jax.data.grid import GridPart, GridSong
-from nemui_jax.music.song import Part, Song, TempoMap, as_notes, pedal_controls
+from nemui_jax.music.song import Part, Song, TempoMap, one_instrument
 
 
 def to_song(song: GridSong, shift: int | None = None, program: int | None = None) -> Song:
@@ -17,7 +17,7 @@ def to_song(song: GridSong, shift: int | None = None, program: int | None = None
     """
     parts = tuple(_to_part(part, song, song.shift if shift is None else shift) for part in song.parts)
     played = replace(song.source, parts=parts, warnings=(), name=song.source.name or song.name)
-    return played if program is None else with_one_instrument(played, program)
+    return played if program is None else one_instrument(played, program)
 
 
 def _to_part(part: GridPart, song: GridSong, shift: int) -> Part:
@@ -32,8 +32,3 @@ def part_controls(part: GridPart, clock: TempoMap) -> np.ndarray:
     """CONTROL: the settings of a part, as they are in its file, and its curves, sorted by time."""
     controls = np.concatenate([curves.settings(part.source), curves.to_controls(part.curves, clock)])
     return controls[np.argsort(controls["time"], kind="stable")]
-
-
-def with_one_instrument(song: Song, program: int) -> Song:
-    """All parts but drums as one with this program, and with the sustain pedal where any part has it down."""
-    return replace(song, parts=(Part(as_notes(song.notes), program, controls=pedal_controls(song.pedal)),))

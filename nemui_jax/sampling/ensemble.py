@@ -10,14 +10,13 @@ from jaxtyping import Float
 
 from nemui_jax.data.grid import GridPart
 from nemui_jax.music.clock import STEPS_PER_BEAT
-from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, PITCH_BEND, PRESSURE, PROGRAM_CHANGE, SUSTAIN, Part, TempoMap
+from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, FIRST_VALUES, PROGRAM_CHANGE, Part, TempoMap
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.arrange import part_controls
 from nemui_jax.sampling.passages import Passage, merged
 from nemui_jax.sampling.plan import Plan
 
 MOST_PITCHED = 15  # channels beside that of the drums
-NEUTRAL = {1: 0, 7: 100, 10: 64, 11: 127, SUSTAIN: 0, 66: 0, 67: 0, PITCH_BEND: 0, PRESSURE: 0}  # of a new channel
 DATA_ENTRY, PARAMETER = (6, 38), (98, 99, 100, 101)  # what sets bend ranges and the like, in an order that counts
 Owner = tuple[int, int]  # a song and the index of its part
 
@@ -151,14 +150,14 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
 
     Where another part begins to play, what differs in it is set anew, before its first note.
     """
-    in_force = dict(NEUTRAL)
+    in_force = dict(FIRST_VALUES)
     events: list[tuple[float, int, int]] = []
     steps = {owner: _control_steps(songs[owner[0]], songs[owner[0]].song.parts[owner[1]]) for owner in chair.owners}
     moved = {int(number) for owner in chair.owners for number in np.unique(steps[owner][1]["controller"])}
     for reach in _reaches(chair, songs):
         at, found = steps[reach.owner]
         before = found[: np.searchsorted(at, reach.source, side="right" if reach.start == 0 else "left")]
-        wanted = {number: NEUTRAL[number] for number in moved if number in NEUTRAL}
+        wanted = {number: FIRST_VALUES[number] for number in moved if number in FIRST_VALUES}
         wanted |= {int(event["controller"]): int(event["value"]) for event in before}
         time = float(clock.seconds_at(reach.start / STEPS_PER_BEAT))
         parameters = [(time, *_event(event)) for event in before if event["controller"] in (*PARAMETER, *DATA_ENTRY)]

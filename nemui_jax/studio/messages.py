@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nemui_jax.music.instruments import family, instrument
-from nemui_jax.music.song import PITCH_BEND, SUSTAIN, Song
-from nemui_jax.outputs.playing import EXPRESSION, PAN, VOLUME, bend_at, channel_controls
+from nemui_jax.music.song import EXPRESSION, PAN, PITCH_BEND, SUSTAIN, VOLUME, Song
+from nemui_jax.outputs.playing import bend_at, channel_controls
 
-CONTROLS = {SUSTAIN: 0, VOLUME: 100, PAN: 64, EXPRESSION: 127, PITCH_BEND: 0}  # that the page plays: first values
+CONTROLS = (SUSTAIN, VOLUME, PAN, EXPRESSION, PITCH_BEND)  # that the page plays
 
 
 def page_parts(song: Song) -> list[dict[str, Any]]:
