@@ -378,11 +378,11 @@ class LoadedRun:
         The seed of the options is that of what is learned of files, once for all plans; a plan has its own for playing.
         """
         seconds = options.recipe().get("seconds")
-        used = [song for plan in plans for song in _find_factors(plan, options, self.run.entries)[0]]
+        found = [_find_factors(plan, options, self.run.entries) for plan in plans]
         shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
-        model = self._loader.load(used, options.seed)
-        for plan in plans:
-            song = _play_plan(plan, model, options, shift, self.run.entries)
+        model = self._loader.load([song for songs, _ in found for song in songs], options.seed)
+        for plan, (songs, factors) in zip(plans, found, strict=True):
+            song = _play_plan(plan, model, options, shift, songs, factors)
             song = cut_song(song, seconds) if seconds else song
             provenance = self._provenance({**plan.recipe, **options.recipe()}, plan.seed, model.step)
             sources = [model.played(song) for song in plan.songs]
@@ -402,18 +402,25 @@ class LoadedRun:
 
 
 def _play_plan(
-    plan: Plan, model: LoadedModel, options: Options, shift: int | None, entries: Sequence[dataset.SongEntry]
+    plan: Plan,
+    model: LoadedModel,
+    options: Options,
+    shift: int | None,
+    songs: Sequence[int | Path],
+    factors: Mapping[str, Sequence[float]],
 ) -> Song:
-    """What a plan asks for: a song as it was learned, or a mix; `shift` is that of the key that was asked for."""
+    """What a plan asks for: a song as it was learned, or a mix.
+
+    `shift` is that of the key that was asked for; `songs` and `factors` are as `_find_factors` gives them.
+    """
     from nemui_jax.sampling import arrange
 
     if not model.config.model.knot_steps:
         return arrange.to_song(_interpolate(plan, model, options), shift, options.program)
-    if plan.is_recall and not options.temperature and not options.factors.given():
+    if plan.is_recall and not options.temperature and not factors:
         return arrange.to_song(model.played(plan.songs[0]), shift, options.program)
     from nemui_jax.sampling import mix
 
-    songs, factors = _find_factors(plan, options, entries)
     extra = len(songs) - len(plan.songs)
     analyzed = [model.analyzed(song) for song in songs]
     mixed = mix.mix(

@@ -51,9 +51,9 @@ class Factors:
 class Options:
     """How a piece is played: what all methods that play take, by name. UsageError where one is out of range."""
 
-    seconds: Number | None = None  # length; None: the shortest song's, a morph's last song's, a new song's a minute
+    seconds: Number | None = None  # length; None: that of the heaviest song, by its bars; a new song's is a minute
     key: KeyName | None = None  # such as "Eb", or a song whose key it is; None: the heaviest song's
-    program: int | None = None  # MIDI program, 0 to 127; None: the heaviest song's
+    program: int | None = None  # MIDI program, 0 to 127, of all but drums, which are left out; None: the songs' own
     temperature: Number = 0.0  # above 0 what comes from where is drawn; 0: the best is taken
     seed: int = 0  # 0 to 2**31 - 1; the same one gives the same piece
     factors: Factors = Factors()

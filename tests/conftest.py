@@ -28,7 +28,7 @@ from nemui_jax.music.song import (
     Song,
     TempoMap,
     Text,
-    group_parts,
+    as_notes,
     pedal_controls,
 )
 
@@ -89,6 +89,23 @@ def caches(tmp_path_factory) -> Iterator[Path]:
 
 
 # Music
+
+
+def group_parts(notes: np.ndarray) -> tuple[Part, ...]:
+    """SONG_NOTE notes, in any order, as one part for each channel and program, without controls."""
+    parts = []
+    for channel, program in sorted(set(zip(notes["channel"].tolist(), notes["program"].tolist(), strict=True))):
+        played = notes[(notes["channel"] == channel) & (notes["program"] == program)]
+        parts.append(Part(as_notes(played), program, channel))
+    return tuple(parts)
+
+
+def assert_same_parts(first: Song, second: Song) -> None:
+    assert len(first.parts) == len(second.parts)
+    for one, other in zip(first.parts, second.parts, strict=True):
+        assert (one.program, one.channel, one.name) == (other.program, other.channel, other.name)
+        np.testing.assert_array_equal(one.notes, other.notes)
+        np.testing.assert_array_equal(one.controls, other.controls)
 
 
 def make_song(rows: Sequence[tuple], **others) -> Song:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import group_parts
 
 from nemui_jax.errors import SoundfontError
 from nemui_jax.music import instruments
@@ -20,7 +21,6 @@ from nemui_jax.music.song import (
     SONG_NOTE,
     Part,
     Song,
-    group_parts,
     pedal_controls,
 )
 from nemui_jax.outputs import audio, playing, tones

@@ -4,9 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import TINY, band, call, make_song, settings_flags
+from conftest import TINY, assert_same_parts, band, call, make_song, settings_flags
 
 import nemui_jax as nemui
 from nemui_jax.evaluation import note_metrics
@@ -50,14 +49,6 @@ def run(tmp_path_factory) -> nemui.LoadedRun:
 def written(piece: nemui.Piece, path: Path) -> Song:
     piece.write(path / "piece.mid")
     return midi_reader.read(path / "piece.mid")
-
-
-def assert_same_parts(first: Song, second: Song) -> None:
-    assert len(first.parts) == len(second.parts)
-    for one, other in zip(first.parts, second.parts, strict=True):
-        assert (one.program, one.channel, one.name) == (other.program, other.channel, other.name)
-        np.testing.assert_array_equal(one.notes, other.notes)
-        np.testing.assert_array_equal(one.controls, other.controls)
 
 
 def sounding(song: Song) -> list[Part]:

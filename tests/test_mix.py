@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from conftest import assert_same_parts
 
 from nemui_jax.data.grid import GridSong, grid_song
 from nemui_jax.music import midi_reader, midi_writer, tunes
 from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.key import estimate_key, shift_to_common
-from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap
+from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap, one_instrument
 from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
 from nemui_jax.sampling.prior import draw
 
@@ -74,14 +75,6 @@ def off_grid(song: Song) -> float:
     return float(np.abs(beats - np.round(beats)).mean())
 
 
-def same_songs(first: Song, second: Song) -> None:
-    assert len(first.parts) == len(second.parts)
-    for one, other in zip(first.parts, second.parts, strict=True):
-        assert (one.program, one.channel, one.name) == (other.program, other.channel, other.name)
-        np.testing.assert_array_equal(one.controls, other.controls)
-        np.testing.assert_array_equal(one.notes, other.notes)
-
-
 def test_weight_one_is_the_song():
     song = band((33, 0, 73), 0, 60)
     first, second = analyze(on_grid(song)), analyze(on_grid(band((34, 4, 80), 16, 65)))
@@ -115,7 +108,7 @@ def test_held_ends_of_a_morph_are_the_songs():
 def test_same_seed_same_mix():
     songs = [tune("minuet-in-g"), tune("silent-night")]
     make = lambda seed: mix(songs, weights(0.5, 0.5), temperature=2.0, seed=seed)  # noqa: E731
-    same_songs(make(1), make(1))
+    assert_same_parts(make(1), make(1))
     assert not np.array_equal(make(1).notes["pitch"], make(2).notes["pitch"])
 
 
@@ -189,7 +182,7 @@ def test_perturbed():
 
 def test_program_makes_one_instrument():
     songs = [analyze(on_grid(band((33, 0, 73), 0, 60))), analyze(on_grid(band((34, 4, 80), 16, 64)))]
-    found = mix(songs, weights(0.5, 0.5), program=24)
+    found = one_instrument(mix(songs, weights(0.5, 0.5)), 24)
     assert {part.program for part in found.parts if not part.is_drums} == {24}
     written = midi_reader.parse(midi_writer.encode(found))
     assert len(written.notes) == pytest.approx(len(found.notes), rel=0.01)
@@ -198,7 +191,7 @@ def test_program_makes_one_instrument():
 def test_new_song_is_none_of_the_songs():
     songs = [tune(name) for name in ("minuet-in-g", "ode-to-joy", "amazing-grace", "silent-night")]
     found, _ = draw(len(songs), songs.__getitem__, 1, 20.0)
-    same_songs(found, draw(len(songs), songs.__getitem__, 1, 20.0)[0])
+    assert_same_parts(found, draw(len(songs), songs.__getitem__, 1, 20.0)[0])
     assert off_grid(found) < 0.12  # of notes at random it is 0.25
     for song in songs:
         original = mix([song], weights(1))

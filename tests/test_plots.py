@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import group_parts
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.music.song import DRUM_CHANNEL, METER, NOTE, PEDAL, Part, Song, TempoMap, group_parts, pedal_controls
+from nemui_jax.music.song import DRUM_CHANNEL, METER, NOTE, PEDAL, Part, Song, TempoMap, pedal_controls
 from nemui_jax.outputs import figures, latent_map, palette, plots
 
 ODD_NAME = "$x^2 — 月光 \x1b[31m\n" + "long " * 40

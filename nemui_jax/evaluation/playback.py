@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax.config import Config
-from nemui_jax.data import dataset
+from nemui_jax.data import dataset, layout
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params
 from nemui_jax.music.song import Song
-from nemui_jax.sampling.decode import LatentSong, latent_songs
+from nemui_jax.sampling.decode import LatentSong, latent_song
 from nemui_jax.sampling.play import play_back
 
 
@@ -27,14 +27,15 @@ def measure(
 
     With `songs` only so many, spread evenly over all, are measured; the others have no scores.
     """
-    learned = latent_songs(corpus, table, config)
-    chosen = range(len(learned)) if songs is None else {*np.linspace(0, len(learned) - 1, songs).astype(int).tolist()}
-    return tuple(
-        note_metrics.playback_scores(source, play_back(params, song, config, decoder=decoder))
-        if index in chosen
-        else {}
-        for index, (song, source) in enumerate(zip(learned, corpus.songs, strict=True))
-    )
+    count, starts, rows = len(corpus.entries), layout.row_starts(corpus.entries), np.asarray(table)
+    chosen = range(count) if songs is None else {*np.linspace(0, count - 1, songs).astype(int).tolist()}
+
+    def scores(index: int) -> Mapping[str, Any]:
+        entry, source = corpus.entries[index], corpus.songs[index]
+        song = latent_song(entry, source, rows[starts[index] : starts[index + 1]], config)
+        return note_metrics.playback_scores(source, play_back(params, song, config, decoder=decoder))
+
+    return tuple(scores(index) if index in chosen else {} for index in range(count))
 
 
 def note_f1(params: Params, song: LatentSong, source: Song, config: Config, decoder: DecoderClass = Decoder) -> float:

@@ -167,15 +167,6 @@ def merge_notes(parts: Iterable[Part]) -> np.ndarray:
     return notes[np.lexsort((notes["end"], notes["channel"], notes["pitch"], notes["onset"]))]
 
 
-def group_parts(notes: np.ndarray) -> tuple[Part, ...]:
-    """SONG_NOTE notes, in any order, as one part for each channel and program, without controls."""
-    parts = []
-    for channel, program in sorted(set(zip(notes["channel"].tolist(), notes["program"].tolist(), strict=True))):
-        played = notes[(notes["channel"] == channel) & (notes["program"] == program)]
-        parts.append(Part(as_notes(played), program, channel))
-    return tuple(parts)
-
-
 def as_notes(notes: np.ndarray) -> np.ndarray:
     """SONG_NOTE as NOTE, sorted by onset, then pitch and end."""
     found = np.empty(len(notes), NOTE)

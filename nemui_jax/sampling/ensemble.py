@@ -47,14 +47,12 @@ def seat_players(
     songs: Sequence[AnalyzedSong],
     played: Sequence[tuple[Passage, np.ndarray]],
     instruments_of: Callable[[Passage], int | None],
-    program: int | None,
 ) -> tuple[list[Chair], tuple[str, ...]]:
     """The instruments of a mix, and warnings about those that are left out.
 
     Parts that answer each other share an instrument if they have the same program. `instruments_of` may name a song
-    whose instrument takes a passage instead of its own, where it has one for that voice. With a `program` all pitched
-    parts are one. Where there are more than MOST_PITCHED instruments the least heard go to one they answer, or are
-    left out.
+    whose instrument takes a passage instead of its own, where it has one for that voice. Where there are more than
+    MOST_PITCHED instruments the least heard go to one they answer, or are left out.
     """
     group = _groups(plan, songs)
     chairs: dict[tuple, Chair] = {}
@@ -63,10 +61,9 @@ def seat_players(
             continue
         owner = _owner(plan, songs, passage, instruments_of(passage))
         part = songs[owner[0]].song.parts[owner[1]].source
-        number = part.program if program is None or part.is_drums else program
-        key = (part.is_drums, number, group[owner] if program is None and not part.is_drums else 0)
+        key = (part.is_drums, part.program, 0 if part.is_drums else group[owner])
         if key not in chairs:
-            chairs[key] = Chair(set(), number, part.channel, part.name)
+            chairs[key] = Chair(set(), part.program, part.channel, part.name)
         chairs[key].owners.add(owner)
         chairs[key].played.append((passage, notes))
     kept, warnings = _limited(chairs)

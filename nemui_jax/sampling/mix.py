@@ -63,7 +63,6 @@ def mix(
     seconds: float | None = None,
     factors: Factors = Factors(),
     shift: int | None = None,
-    program: int | None = None,
     noise: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
@@ -73,10 +72,9 @@ def mix(
     The song with the largest total weight gives the meter, the number of bars (unless `bars` or `seconds` is given; it
     starts again where it ends) and the name. With `seconds` the mix lasts at least so long, and the weights are those
     at places evenly spread over this time, of which the last holds for what is played after it. Pitches are moved to
-    the key of the heaviest song, or down by `shift` semitones from the common key. With a `program` all pitched parts
-    are one instrument. `noise` from 0 to 1 is the share of the accompaniment that is taken from other places of the
-    same song; a `temperature` makes the choice of places random, by `seed`. Where one song has all the weight it is
-    played as it is.
+    the key of the heaviest song, or down by `shift` semitones from the common key. `noise` from 0 to 1 is the share of
+    the accompaniment that is taken from other places of the same song; a `temperature` makes the choice of places
+    random, by `seed`. Where one song has all the weight it is played as it is.
     """
     first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
     heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
@@ -85,19 +83,21 @@ def mix(
         bars = max(count_bars(songs, seconds), whole if constant else 0)
     bars = bars or whole
     weights = np.asarray(weigh(bars), float)
-    plain = not (factors.given or noise or temperature) and shift is None and program is None
-    if plain and (weights[heaviest] == 1).all() and bars == len(songs[heaviest].units):
+    plain = not (factors.given or noise or temperature) and shift is None
+    if plain and (weights[heaviest] == 1).all() and bars == whole:
         return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
     reference = songs[heaviest]
     if seconds is not None and not constant:
-        weights = _over_time(songs, reference, weigh, bars, seconds)
+        weights = _over_time(songs, reference, weights, seconds)
     units = timeline(reference, bars)
+    phrase = phrase_of_units(units, reference)
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
-    plan = _plan(songs, heaviest, units, weights, factors, noise, temperature, seed)
+    chosen = _weights_of_phrases(weights, factors, noise, phrase)
+    everyone = [*songs, *songs] if noise else songs  # the copies play from other places
+    plan = make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
-    phrase = phrase_of_units(units, reference)
     heaviest_of_unit = _per_phrase(weights, phrase).argmax(0)[phrase]
     shifts = np.array([song.song.shift for song in songs])[heaviest_of_unit] if shift is None else np.full(bars, shift)
 
@@ -105,7 +105,7 @@ def mix(
         unit = np.clip(np.searchsorted(units, grid["step"], side="right") - 1, 0, bars - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
-    chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights), program)
+    chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))
     parts = tuple(
         ensemble.to_part(chair, songs, clock, lambda grid, chair=chair: to_notes(grid, not chair.is_drums))
         for chair in chairs
@@ -127,13 +127,13 @@ def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
 
 
 def _over_time(
-    songs: Sequence[AnalyzedSong], reference: AnalyzedSong, weigh: Weigh, bars: int, seconds: float
-) -> Float[np.ndarray, "song bar"]:
-    """The weights in each bar, where `weigh` gives those at places evenly spread over the first `seconds`.
+    songs: Sequence[AnalyzedSong], reference: AnalyzedSong, weights: Float[np.ndarray, "song place"], seconds: float
+) -> Float[np.ndarray, "song place"]:
+    """The weights in each of as many bars as there are places, which are evenly spread over the first `seconds`.
 
     Bars get longer or shorter on the way from one song to another: they are as long as in the songs on average.
     """
-    weights = np.asarray(weigh(bars), float)
+    bars = weights.shape[1]
     lengths = [float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT)) for song in songs]
     step_seconds = np.array(lengths) / [song.song.steps for song in songs]
     bar_seconds = reference.unit_steps * np.exp(np.log(step_seconds) @ weights)
@@ -166,17 +166,10 @@ def _per_phrase(
     return sums / np.bincount(phrase)
 
 
-def _plan(
-    songs: Sequence[AnalyzedSong],
-    heaviest: int,
-    units: Int[np.ndarray, " unit_and_end"],
-    weights: Float[np.ndarray, "song bar"],
-    factors: Factors,
-    noise: float,
-    temperature: float,
-    seed: int,
-) -> Plan:
-    phrase = phrase_of_units(units, songs[heaviest])
+def _weights_of_phrases(
+    weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float, phrase: Int[np.ndarray, " bar"]
+) -> Weights:
+    """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
     melody, rhythm, harmony = (
         _per_phrase(factors.of(name, weights), phrase) for name in ("melody", "rhythm", "harmony")
     )
@@ -184,9 +177,7 @@ def _plan(
         nothing = np.zeros_like(melody)
         melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
         rhythm = np.concatenate([(1 - noise) * rhythm, noise * rhythm])
-    everyone = [*songs, *songs] if noise else list(songs)
-    chosen = Weights(melody, rhythm, None if factors.harmony is None else harmony)
-    return make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
+    return Weights(melody, rhythm, None if factors.harmony is None else harmony)
 
 
 def _played(

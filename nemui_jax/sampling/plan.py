@@ -207,14 +207,11 @@ def make_plan(
     leader = owner % originals
     if weights.harmony is not None:
         leader = melody_owners(_per_section(weights.harmony))[np.arange(int(phrase[-1]) + 1) // SECTION_PHRASES]
+    has = np.array([[voice is not None for voice in seat.voices] for seat in seats], bool).reshape(-1, len(songs))
     player = of_phrase[:, phrase]
-    for index, seat in enumerate(seats):
-        has = np.array([voice is not None for voice in seat.voices])
-        player[index] = np.where(has[player[index]], player[index], SILENT)
-    rests = (player == SILENT).all(0)
-    for index, seat in enumerate(seats):  # where all seats are given to songs without such a voice, the melody's plays
-        has = np.array([voice is not None for voice in seat.voices])
-        player[index] = np.where(rests & has[owner[phrase]], owner[phrase], player[index])
+    player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
+    rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
+    player = np.where(rests & has[:, owner[phrase]], owner[phrase], player)
     plan = Plan(units, seats, player, leader[phrase], *_in_order(songs, reference, len(units) - 1))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []

@@ -22,12 +22,11 @@ def draw(
     seed: int,
     seconds: float,
     shift: int | None = None,
-    program: int | None = None,
 ) -> tuple[Song, list[int]]:
     """A new song of at least so many seconds, and the songs that it is made of, out of `songs` of them.
 
-    The first of these gives form and harmony; of two songs in all, it also plays. `shift` and `program` are as in
-    `mix`. ValueError for fewer than two songs.
+    The first of these gives form and harmony; of two songs in all, it also plays. `shift` is as in `mix`.
+    ValueError for fewer than two songs.
     """
     if songs < 2:
         raise ValueError(f"new songs are made of two songs or more, and there are {songs}; vary one with perturb")
@@ -41,7 +40,6 @@ def draw(
         seconds=seconds,
         factors=Factors(harmony=0),
         shift=shift,
-        program=program,
         temperature=TEMPERATURE,
         seed=seed,
     )
