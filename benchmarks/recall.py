@@ -2,8 +2,8 @@
 
     python benchmarks/recall.py --dir midis/ --run runs/default [--json recall.json]
 
-Plays every song of the run back with `run.py sample --song all` and compares each file with its source, both read by
-pretty_midi: nothing of this project's own reading or scoring is involved. Notes match only if they have the same
+Plays every song of the run back with `run.py sample --song all` and compares each file with its source, both read with
+mido: nothing of this project's own reading or scoring is involved. Notes match only if they have the same
 instrument too. Needs the extra `benchmark`.
 """
 
@@ -14,45 +14,46 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import mido
 import mir_eval
 import numpy as np
-import pretty_midi
 import report
 
 INSTRUMENT_CENTS, TOLERANCE_CENTS = 0.5, 0.2  # instruments are tuned apart, so that notes match only within one
 
 
-def notes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intervals in seconds, pitches in Hz and velocities of a file; a drum hit is as short as any."""
-    found = [
-        (
-            note.start,
-            note.start + 0.05 if part.is_drum else note.end,
-            note.pitch + (128 if part.is_drum else part.program) * INSTRUMENT_CENTS / 100,
-            note.velocity,
-        )
-        for part in pretty_midi.PrettyMIDI(str(path)).instruments
-        for note in part.notes
-    ]
-    start, end, pitch, velocity = np.array(found).reshape(-1, 4).T
-    return np.stack([start, end], axis=1), mir_eval.util.midi_to_hz(pitch), velocity
+def read(path: Path) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Of a file: intervals in seconds, pitches in Hz and velocities of its notes; times and values of sustain pedals.
+
+    A drum hit is as short as any.
+    """
+    now, programs, sounding, notes, pedal = 0.0, [0] * 16, {}, [], []
+    for message in mido.MidiFile(path, clip=True):
+        now += message.time
+        if message.type == "program_change":
+            programs[message.channel] = message.program
+        elif message.is_cc(64):
+            pedal.append((now, message.value))
+        elif message.type in ("note_on", "note_off"):
+            is_drum, key = message.channel == 9, (message.channel, message.note)
+            if key in sounding:
+                start, velocity, instrument = sounding.pop(key)
+                end = start + 0.05 if is_drum else max(now, start + 0.001)
+                notes.append((start, end, message.note + instrument * INSTRUMENT_CENTS / 100, velocity))
+            if message.type == "note_on" and message.velocity:
+                sounding[key] = now, message.velocity, 128 if is_drum else programs[message.channel]
+    start, end, pitch, velocity = np.array(notes).reshape(-1, 4).T
+    return (np.stack([start, end], 1), mir_eval.util.midi_to_hz(pitch), velocity), np.array(pedal).reshape(-1, 2)
 
 
-def pedal_down(path: Path, times: np.ndarray) -> np.ndarray:
+def pedal_down(events: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Whether the sustain pedal is down at each time."""
-    events = sorted(
-        (change.time, change.value)
-        for part in pretty_midi.PrettyMIDI(str(path)).instruments
-        for change in part.control_changes
-        if change.number == 64
-    )
-    values = np.array([0] + [value for _, value in events])
-    return values[np.searchsorted([time for time, _ in events], times, side="right")] >= 64
+    return np.append(0, events[:, 1])[np.searchsorted(events[:, 0], times, side="right")] >= 64
 
 
 def compare(source: Path, played: Path) -> dict[str, float]:
     """mir_eval's note F1 at three levels of strictness, median onset error in seconds, share of equal pedal."""
-    reference, estimate = notes(source), notes(played)
+    (reference, pedal), (estimate, played_pedal) = read(source), read(played)
     score = partial(mir_eval.transcription.precision_recall_f1_overlap, pitch_tolerance=TOLERANCE_CENTS)
     with_velocity = mir_eval.transcription_velocity.precision_recall_f1_overlap
     matched = mir_eval.transcription.match_notes(
@@ -68,7 +69,7 @@ def compare(source: Path, played: Path) -> dict[str, float]:
         "offset": score(*reference[:2], *estimate[:2])[2],
         "velocity": with_velocity(*reference, *estimate, pitch_tolerance=TOLERANCE_CENTS)[2],
         "onset_error_seconds": float(np.median(errors)) if errors else float("nan"),
-        "pedal": float(np.mean(pedal_down(source, times) == pedal_down(played, times))),
+        "pedal": float(np.mean(pedal_down(pedal, times) == pedal_down(played_pedal, times))),
     }
 
 

@@ -99,7 +99,8 @@ def _original_mixer(other: api.LoadedRun, run: Run) -> Any:
 
 def _print_evaluation(result: dict[str, Any]) -> None:
     def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        made = Table(title=title, title_justify="left", box=None)
+        console.console().print(title)  # above the table, which may be narrower
+        made = Table(box=None)
         for place, head in enumerate(heads):
             made.add_column(head, justify="right" if place else "left")
         for row in rows:
