@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from nemui_jax.model.losses import Target, loss
     from nemui_jax.music.song import Song
     from nemui_jax.piece import Factors, Piece
+    from nemui_jax.runs.trainer import Event
     from nemui_jax.sampling.decode import LatentSong, decode_song
     from nemui_jax.sampling.mix import mix
-    from nemui_jax.trainer import Event
     from nemui_jax.training.step import TrainState, init_state, train_step, train_steps
 
 __version__ = "0.2.0"
@@ -39,7 +39,7 @@ _HOMES = {
     "piece": ("Factors", "Piece"),
     "sampling.decode": ("LatentSong", "decode_song"),
     "sampling.mix": ("mix",),
-    "trainer": ("Event",),
+    "runs.trainer": ("Event",),
     "training.step": ("TrainState", "init_state", "train_step", "train_steps"),
 }
 

@@ -22,16 +22,17 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax import config, recipe, trainer
+from nemui_jax import config, recipe
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import escape
-from nemui_jax.loader import LoadedModel, ModelLoader
 from nemui_jax.music.song import MAX_SECONDS, Song, cut_song, one_instrument
 from nemui_jax.piece import Factors, KeyName, Number, Options, Piece, Plan, import_plots, make_piece, scale_points
+from nemui_jax.runs import trainer
 from nemui_jax.runs.components import check_component
+from nemui_jax.runs.loader import LoadedModel, ModelLoader
 from nemui_jax.runs.run import Run, read_run, read_scores
-from nemui_jax.trainer import Event, TrainOptions
+from nemui_jax.runs.trainer import Event, TrainOptions
 
 if TYPE_CHECKING:
     from nemui_jax.data.grid import GridSong

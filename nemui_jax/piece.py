@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from nemui_jax import config, shell
 from nemui_jax.data import pianoroll
 from nemui_jax.errors import UsageError
+from nemui_jax.evaluation import note_metrics
 from nemui_jax.files import escape
 from nemui_jax.music import midi_writer
 from nemui_jax.music.clock import STEPS_PER_BEAT
@@ -192,7 +193,8 @@ class Piece:
         """
         plots = import_plots()
         if self.kind == "recall":
-            return plots.recall(self.parents[0], self.song, title=self.song.name)
+            source = self.parents[0]
+            return plots.recall(source, self.song, note_metrics.compare_notes(source, self.song), title=self.song.name)
         if self.stops:
             return plots.morph(self.song, [parent.name for parent in self.parents], self.stops)
         return plots.roll(self.song, self.parents, title=title)

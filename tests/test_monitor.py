@@ -16,10 +16,10 @@ from conftest import SMALLEST, call, chorale, make_song
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2
 
-from nemui_jax import trainer
 from nemui_jax.cli import monitor
 from nemui_jax.music.song import DRUM_CHANNEL, NOTE, Part, Song
 from nemui_jax.outputs import palette
+from nemui_jax.runs import trainer
 from nemui_jax.runs.run import Run, read_log, read_run
 
 

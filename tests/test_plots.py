@@ -32,6 +32,10 @@ def make_song(count: int, seed: int = 0, name: str = "a song", **others) -> Song
     return Song((Part(notes, controls=pedal_controls(pedal)),), **({"name": name} | others))
 
 
+def draw_recall(source: Song, recalled: Song) -> Figure:
+    return plots.recall(source, recalled, note_metrics.compare_notes(source, recalled))
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """What is seen: `[row, column, colour]`, 0 to 255."""
     buffer = io.BytesIO()
@@ -198,7 +202,7 @@ def test_a_mix_and_its_parents_share_their_colours():
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 40])
 def test_any_number_of_instruments(count, tmp_path):
     band = make_band(60, tuple(range(count)))
-    for figure in (plots.roll(band), plots.recall(band, band), plots.morph(band, ["a", "b"], [1.0, 9.0])):
+    for figure in (plots.roll(band), draw_recall(band, band), plots.morph(band, ["a", "b"], [1.0, 9.0])):
         names = list(legend_of(figure)) if figure.legends else []
         assert len(names) == (0 if count == 1 else min(count, 17))
         assert names[16:] == ([f"{count - 16} more"] if count > 16 else [])
@@ -212,8 +216,8 @@ def test_recall_of_a_band_compares_instruments_and_drums():
     band = make_band()
     bass, guitar, strings, drums = band.parts
     other = Song((bass, replace(guitar, program=26), strings, replace(drums, program=8, notes=drums.notes[:50])))
-    assert {"237 matched", "0 missed", "0 extra"} <= set(texts(plots.recall(band, band)))
-    figure = plots.recall(band, other)
+    assert {"237 matched", "0 missed", "0 extra"} <= set(texts(draw_recall(band, band)))
+    figure = draw_recall(band, other)
     assert {"168 matched", "69 missed", "59 extra"} <= set(texts(figure))  # of a guitar's 59 notes and 10 drums
 
 
@@ -255,7 +259,7 @@ def test_recall_counts_what_metrics_count():
     notes["pitch"] += (rng.random(len(notes)) < 0.05).astype(np.uint8)
     notes = notes[np.argsort(notes["onset"])]
     hits = round(note_metrics.note_scores(source.notes, notes).onset.recall * 2000)
-    written = texts(plots.recall(source, Song(group_parts(notes))))
+    written = texts(draw_recall(source, Song(group_parts(notes))))
     assert 1000 < hits < 1800
     assert {f"{hits:,} matched", f"{2000 - hits:,} missed", f"{len(notes) - hits:,} extra"} <= set(written)
 
@@ -263,15 +267,15 @@ def test_recall_counts_what_metrics_count():
 def test_recall_marks_differences():
     song = make_song(40)
     other = Song((Part(song.parts[0].notes[:30]),))
-    assert "0 missed" in texts(plots.recall(song, song))
-    same, missed, extra = (plots.recall(*pair) for pair in ((song, song), (song, other), (other, song)))
+    assert "0 missed" in texts(draw_recall(song, song))
+    same, missed, extra = (draw_recall(*pair) for pair in ((song, song), (song, other), (other, song)))
     assert [len(bars(figure, 0)) for figure in (same, missed, extra)] == [40, 30, 30]
     for colour, figure in ((palette.SECOND, missed), (palette.FIRST, extra)):
         assert count_pixels(figure, colour) > count_pixels(same, colour) + 200
 
 
 def test_recall_of_nothing():
-    figure = plots.recall(make_song(40), Song(()))
+    figure = draw_recall(make_song(40), Song(()))
     assert {"0 matched", "40 missed", "0 extra"} <= set(texts(figure))
 
 
@@ -299,7 +303,7 @@ def test_any_song_can_be_drawn(song, tmp_path):
     for figure in (
         plots.roll(song, [song, make_song(20)]),
         plots.roll(song, title=ODD_NAME, seconds=0.5),
-        plots.recall(song, song),
+        draw_recall(song, song),
         plots.morph(song, [ODD_NAME], [0.0]),
         plots.morph(song, [ODD_NAME] * 5, [0.0, 0.1, 0.2, 7.0, 9.0]),
     ):

@@ -8,13 +8,12 @@ import pytest
 from conftest import SONGS, TINY, make_song, waltzes
 
 import nemui_jax as nemui
-from nemui_jax import adding
 from nemui_jax.data import dataset
 from nemui_jax.errors import RecipeError, UsageError
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_writer
 from nemui_jax.music.song import Song
-from nemui_jax.runs import checkpoint
+from nemui_jax.runs import adding, checkpoint
 from nemui_jax.runs.run import read_run
 
 CHORALE, REPEATS, RUBATO = (make() for make in SONGS.values())
@@ -129,7 +128,7 @@ def stranger() -> Song:
 
 def test_a_file_that_the_decoder_can_play_is_mixed_as_it_is(trained, tmp_path, monkeypatch):
     """Its rows are fitted; nothing else is learned, and the run stays as it was."""
-    monkeypatch.setattr("nemui_jax.loader.FIT_ENOUGH", 0.0)
+    monkeypatch.setattr("nemui_jax.runs.loader.FIT_ENOUGH", 0.0)
     midi_writer.write(stranger(), tmp_path / "stranger.mid")
     before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
     lines = []

@@ -535,7 +535,7 @@ def test_what_is_not_updated_stays(loaded, small):
 
 
 def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):
-    silent = heads.Head(heads.cross_entropy, lambda music: 1 - heads.read_bits(music, 1).max(-1), per_pitch=False)
+    silent = heads.Head(heads.cross_entropy, lambda music: 1 - music.frame.max(-1), per_pitch=False)
     monkeypatch.setitem(heads.HEADS, "silent", silent)
     names = (*small.model.heads[:2], "silent", *small.model.heads[2:])
     settings = dataclasses.replace(small, model=dataclasses.replace(small.model, heads=names))

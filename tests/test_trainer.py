@@ -15,14 +15,13 @@ import pytest
 from conftest import SMALLEST, TINY, call, chorale, make_song, repeats, rubato, settings_flags
 
 import nemui_jax as nemui
-from nemui_jax import adding
 from nemui_jax.config import TrainConfig
 from nemui_jax.data import dataset
 from nemui_jax.errors import RunError, UsageError
 from nemui_jax.model import heads
 from nemui_jax.model.decoder import Decoder
 from nemui_jax.music import midi_writer
-from nemui_jax.runs import checkpoint, components, integrity
+from nemui_jax.runs import adding, checkpoint, components, integrity
 from nemui_jax.runs.run import read_log, read_run
 from nemui_jax.training import distributed
 from nemui_jax.training.optimizer import Optimizer, make_optimizer

@@ -4,11 +4,11 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from nemui_jax import adding
 from nemui_jax.cli import console
 from nemui_jax.data import dataset
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
+from nemui_jax.runs import adding
 from nemui_jax.runs.run import Run, read_run
 
 

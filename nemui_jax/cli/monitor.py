@@ -20,7 +20,7 @@ from nemui_jax.errors import UsageError
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import DRUM_CHANNEL, Song, TempoMap, merge_notes
 from nemui_jax.outputs.palette import DRUMS, FIRST, MATCHED, PANEL, SECOND, instrument_colours
-from nemui_jax.trainer import Event
+from nemui_jax.runs.trainer import Event
 
 IMAGE_SECONDS = 60.0  # of the first song, in the piano roll
 PIXEL_SECONDS = 0.05

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from nemui_jax import config, trainer
+from nemui_jax import config
 from nemui_jax.cli import console, monitor, signals
 from nemui_jax.data import dataset
 from nemui_jax.errors import UsageError
 from nemui_jax.files import escape
+from nemui_jax.runs import trainer
 from nemui_jax.runs.run import Run, read_log, read_scores
 
 SCORES = {"onset": "onset", "offset": "with end", "velocity": "and velocity", "pedal": "pedal"}  # and their titles

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nemui_jax.data import pianoroll
-from nemui_jax.music.song import Song
+from nemui_jax.music.song import DRUM_CHANNEL, Song, merge_notes
 
 ONSET_SECONDS = 0.05  # tolerance of an onset, and the smallest tolerance of an end
 END_RATIO = 0.2  # tolerance of an end, as a share of the reference note's duration
@@ -74,7 +74,7 @@ def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
     they have the same instrument too, as MT3 is judged (Gardner et al., 2022); the ends of drum hits do not count.
     `pedal` is `pedal_agreement`; `onset_error_seconds` is the median, None where no note is matched.
     """
-    scores = note_scores(_by_instrument(source), _by_instrument(played))
+    scores = note_scores(*(_by_instrument(merge_notes(song.parts)) for song in (source, played)))
     return {
         "onset": scores.onset.f1,
         "offset": scores.offset.f1,
@@ -84,17 +84,23 @@ def playback_scores(source: Song, played: Song) -> dict[str, float | None]:
     }
 
 
-def _by_instrument(song: Song) -> np.ndarray:
-    """The notes of all parts, with pitches that are 128 apart from one instrument to the next."""
-    found = []
-    for part in song.parts:
-        notes = part.notes.astype(_INSTRUMENT_NOTE)
-        notes["pitch"] += 128 * (128 if part.is_drums else part.program)
-        if part.is_drums:
-            notes["end"] = notes["onset"]
-        found.append(notes)
-    notes = np.concatenate([np.empty(0, _INSTRUMENT_NOTE), *found])
-    return notes[np.lexsort((notes["end"], notes["pitch"], notes["onset"]))]
+def compare_notes(source: Song, played: Song) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """SONG_NOTE: the notes of a song that were played back, those that were missed, and those that were added.
+
+    Notes match as for `onset` in `playback_scores`.
+    """
+    wanted, found = merge_notes(source.parts), merge_notes(played.parts)
+    pairs = _matching(_candidates(_by_instrument(wanted), _by_instrument(found)))
+    return found[pairs[:, 1]], np.delete(wanted, pairs[:, 0]), np.delete(found, pairs[:, 1])
+
+
+def _by_instrument(notes: np.ndarray) -> np.ndarray:
+    """SONG_NOTE notes, in the same order, with pitches that are 128 apart from one instrument to the next."""
+    drums = notes["channel"] == DRUM_CHANNEL
+    found = notes[["onset", "end", "pitch", "velocity"]].astype(_INSTRUMENT_NOTE)
+    found["pitch"] += 128 * np.where(drums, 128, notes["program"].astype(int))
+    found["end"][drums] = found["onset"][drums]
+    return found
 
 
 def _score(hits: int, references: int, estimates: int) -> Score:

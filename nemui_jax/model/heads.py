@@ -1,32 +1,30 @@
 """The heads of the decoder: one table with the loss, weight, first bias and target of each.
 
-To add a head, add its entry to HEADS and its name to `ModelConfig.heads`; data that its target needs and that is not on
-the device yet goes into `cells.Rolls`. A head's loss is summed over all steps and pitches, or over notes where
-`at_onsets` is set.
+To add a head, add its entry to HEADS and its name to `ModelConfig.heads`; add what its target needs to Excerpt, where
+that lacks it. A head's loss is summed over all steps and pitches, or over notes where `at_onsets` is set.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from nemui_jax.config import HEADS as NAMES
 from nemui_jax.config import Config
-from nemui_jax.data.cells import CURVE_LEVELS, VELOCITY_LEVELS, Rolls
-from nemui_jax.data.curves import CURVES
 
 
 class Excerpt(NamedTuple):
-    """Blocks of music on the device: the rolls, and the indices of each block's steps and notes in them."""
+    """Blocks of music, from which targets are read."""
 
-    rolls: Rolls
-    step: Int[Array, "query step"]
-    note: Int[Array, "query note"]  # notes that begin in the block, then others as padding
-    pitches: int
-    curves: tuple[str, ...]  # the columns of `Rolls.curves`
+    onset: Float[Array, "query step pitch"]  # 0 or 1
+    frame: Float[Array, "query step pitch"]  # 0 or 1
+    velocity: Float[Array, "query note"]  # from the part's lowest, 0, to its highest, 1
+    timing: Float[Array, "query note"]  # steps from the onset's step
+    curves: Mapping[str, Float[Array, "query step"]]  # of each controller, 0 to 1; see `data.curves`
 
 
 @dataclass(frozen=True)
@@ -61,38 +59,19 @@ def squared_error(values: Float[Array, "..."], target: Float[Array, "..."]) -> F
     return jnp.square(values - target)
 
 
-def read_bits(music: Excerpt, channel: int) -> Float[Array, "query step pitch"]:
-    """Onsets (channel 0) or frames (1) as 0 or 1."""
-    bits = music.rolls.bits[music.step, channel]
-    return jnp.unpackbits(bits, axis=-1, count=music.pitches, bitorder="little").astype(jnp.float32)
-
-
-def read_curve(music: Excerpt, name: str) -> Float[Array, "query step"]:
-    """A controller's curve, 0 to 1; see `data.curves`."""
-    return music.rolls.curves[music.step, music.curves.index(name)] / CURVE_LEVELS
-
-
 def curve_head(name: str) -> Head:
     """The head of a controller; all but the sustain pedal are rare."""
     weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 16.0
-    return Head(divergence, lambda music: read_curve(music, name), jax.nn.sigmoid, per_pitch=False, weight=weight)
+    return Head(divergence, lambda music: music.curves[name], jax.nn.sigmoid, per_pitch=False, weight=weight)
 
 
 HEADS: dict[str, Head] = {
     # Onsets and frames are rare: with these biases training does not begin with half of them predicted.
-    "onset": Head(cross_entropy, lambda music: read_bits(music, 0), jax.nn.sigmoid, first_bias=-5.0),
-    "frame": Head(cross_entropy, lambda music: read_bits(music, 1), jax.nn.sigmoid, first_bias=-3.5),
-    "velocity": Head(  # from the part's lowest, 0, to its highest, 1
-        squared_error,
-        lambda music: music.rolls.note_velocity[music.note] / VELOCITY_LEVELS,
-        at_onsets=True,
-        weight=10.0,
-        default=0.5,
-    ),
-    "timing": Head(  # steps from the onset's step
-        squared_error, lambda music: music.rolls.note_timing[music.note], at_onsets=True, weight=1.5
-    ),
-    **{name: curve_head(name) for name in CURVES},
+    "onset": Head(cross_entropy, lambda music: music.onset, jax.nn.sigmoid, first_bias=-5.0),
+    "frame": Head(cross_entropy, lambda music: music.frame, jax.nn.sigmoid, first_bias=-3.5),
+    "velocity": Head(squared_error, lambda music: music.velocity, at_onsets=True, weight=10.0, default=0.5),
+    "timing": Head(squared_error, lambda music: music.timing, at_onsets=True, weight=1.5),
+    **{name: curve_head(name) for name in NAMES[4:]},
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
@@ -19,9 +19,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from nemui_jax.evaluation import note_metrics
 from nemui_jax.files import write_bytes
-from nemui_jax.music.song import DRUM_CHANNEL, Song, merge_notes
+from nemui_jax.music.song import DRUM_CHANNEL, Song
 from nemui_jax.outputs import rolls
 from nemui_jax.outputs.figures import DPI, NORMAL, SMALL, new_figure, printable, style_axes
 from nemui_jax.outputs.palette import CARD, FIRST, INK, LINE, MUTED, PANEL, SECOND, instrument_colours
@@ -29,6 +28,7 @@ from nemui_jax.outputs.palette import CARD, FIRST, INK, LINE, MUTED, PANEL, SECO
 _PATH = LinearSegmentedColormap.from_list("path", ["#5cc8ff", "#9b8cff", "#ff6fb5", "#ffb347"])
 _MATCHED_DRUM = "#7c838d"
 _LANE_INCHES = 0.3  # height of the drums of a parent
+Comparison = tuple[np.ndarray, np.ndarray, np.ndarray]  # SONG_NOTE: notes that are matched, missed and extra
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
@@ -92,17 +92,15 @@ def _draw_song(axes: Axes, song: Song, end: float, colours: rolls.Colours, text:
     rolls.caption(axes, text, colour)
 
 
-def recall(source: Song, recalled: Song, seconds: float | None = None, title: str = "") -> Figure:
+def recall(source: Song, recalled: Song, compared: Comparison, seconds: float | None = None, title: str = "") -> Figure:
     """A song played back, with missed and extra notes marked, and their numbers in the title.
 
-    Notes match if they have the same instrument and pitch and onsets within 50 ms, as in `note_metrics.note_scores`;
-    drums count too. The strip below shows the times of the differences, which are too small to see in the roll of a
-    long song. `seconds` is as in `roll`; the numbers are those of the whole song.
+    `compared` is what `note_metrics.compare_notes` finds of the two. The strip below shows the times of the
+    differences, which are too small to see in the roll of a long song. `seconds` is as in `roll`; the numbers are those
+    of the whole song.
     """
     end = seconds or rolls.end_of(source, recalled)
-    wanted, played = merge_notes(source.parts), merge_notes(recalled.parts)
-    found, right = _match(wanted, played)
-    matched, missed, extra = played[right], wanted[~found], played[~right]
+    matched, missed, extra = compared
     colours = instrument_colours([source, recalled])
     drums = rolls.drums_of(source, recalled)
     heights = [2.2, *[rolls.lane_inches(drums)] * bool(len(drums)), 0.3]
@@ -217,37 +215,6 @@ def _draw_path(
         edge = "left" if time < 0.1 * end else "right" if time > 0.9 * end else side
         label = {"color": _PATH(place), "fontsize": NORMAL, "ha": edge, "parse_math": False}
         main.text(time, 1.03, printable(name, 90 // len(names)), transform=main.get_xaxis_transform(), **label)
-
-
-def _match(
-    source: np.ndarray, recalled: np.ndarray
-) -> tuple[Bool[np.ndarray, " source"], Bool[np.ndarray, " recalled"]]:
-    """Which SONG_NOTE notes of each side are matched in a largest matching.
-
-    On each pitch of each instrument the earliest notes that are close enough are matched first, which gives a largest
-    matching.
-    """
-    found, right = np.zeros(len(source), bool), np.zeros(len(recalled), bool)
-    keys, others = _instrument_pitch(source), _instrument_pitch(recalled)
-    first, second = np.lexsort((source["onset"], keys)), np.lexsort((recalled["onset"], others))
-    i = j = 0
-    while i < len(first) and j < len(second):
-        key, other = keys[first[i]], others[second[j]]
-        difference = float(source["onset"][first[i]] - recalled["onset"][second[j]])
-        difference = round(difference, note_metrics.DECIMALS)
-        if key == other and abs(difference) <= note_metrics.ONSET_SECONDS:
-            found[first[i]] = right[second[j]] = True
-            i, j = i + 1, j + 1
-        elif (key, difference) < (other, 0):
-            i += 1
-        else:
-            j += 1
-    return found, right
-
-
-def _instrument_pitch(notes: np.ndarray) -> Int[np.ndarray, " note"]:
-    """A number for each instrument and pitch; drums are one instrument, whatever their kit."""
-    return np.where(notes["channel"] == DRUM_CHANNEL, 128, notes["program"].astype(int)) * 128 + notes["pitch"]
 
 
 def curve(log: Sequence[dict[str, Any]]) -> Figure:

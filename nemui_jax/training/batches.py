@@ -1,6 +1,7 @@
 """Batches drawn on the device: the music, a shuffle of its blocks, and their targets."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -85,8 +86,16 @@ def make_targets(
     block = config.model.block_steps
     first, last = rolls.note_start[start], rolls.note_start[start + block]
     note = first[:, None] + jnp.arange(max_notes_per_block)[None]
-    steps, curves = start[:, None] + jnp.arange(block)[None], cells.curve_names(config.model)
-    music = Excerpt(rolls, steps, note, count_pitches(config), curves)
+    steps = start[:, None] + jnp.arange(block)[None]
+    unpack = partial(jnp.unpackbits, axis=-1, count=count_pitches(config), bitorder="little")
+    names = cells.curve_names(config.model)
+    music = Excerpt(
+        onset=unpack(rolls.bits[steps, 0]).astype(jnp.float32),
+        frame=unpack(rolls.bits[steps, 1]).astype(jnp.float32),
+        velocity=rolls.note_velocity[note] / cells.VELOCITY_LEVELS,
+        timing=rolls.note_timing[note],
+        curves={name: rolls.curves[steps, column] / cells.CURVE_LEVELS for column, name in enumerate(names)},
+    )
     return losses.Target(
         values={name: head.read(music) for name, head in heads_of(config).items()},
         note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),

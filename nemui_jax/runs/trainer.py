@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax import adding, shell
 from nemui_jax import config as configs
+from nemui_jax import shell
 from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import resolve, write_text
+from nemui_jax.runs import adding
 from nemui_jax.runs.components import Components, check_component, choose_components, component_name
 from nemui_jax.runs.run import (
     Run,
