@@ -13,7 +13,7 @@ from nemui_jax.data import curves
 from nemui_jax.errors import UsageError
 from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.song import CONTROL, Part, Song, TempoMap, retime
+from nemui_jax.music.song import CONTROL, PITCH_BEND, Part, Song, TempoMap, retime
 from nemui_jax.runs.run import read_run, read_scores
 from nemui_jax.sampling.decode import decode_song, latent_songs
 from nemui_jax.sampling.play import play_back
@@ -198,6 +198,16 @@ def test_a_file_of_a_band_is_fitted_to_a_run_of_piano_pieces(trained: Trained, t
     assert [part.name for part in piece.song.parts] == ["Lead", "Bass", "Strings", "Drums"]
     assert note_metrics.playback_scores(low, piece.song)["onset"] > 0.9
     assert len(read_run(trained.path).entries) == 3
+
+
+def test_a_file_is_fitted_without_what_the_run_cannot_play_and_that_is_said(trained: Trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("nemui_jax.loader.FIT_ENOUGH", 0.0)
+    midi_writer.write(band(), tmp_path / "band.mid")
+    lines: list[str] = []
+    piece = nemui.load(trained.path, lines.append).song(tmp_path / "band.mid")
+    assert not any((part.controls["controller"] == PITCH_BEND).any() for part in piece.song.parts)
+    assert "band.mid: played without half pedal, bend, modulation, expression" in lines[-1]
+    assert "add --file" in lines[-1]
 
 
 def _an_octave_lower(part: Part) -> Part:

@@ -27,7 +27,7 @@ def grid_part(*notes: tuple, source: Part = QUIET_AND_LOUD, **curves: list[float
 
 def score_of(*parts: GridPart, steps: int = 24) -> list[list[int]]:
     """The row of each cell of each part."""
-    song = GridSong("", parts, steps, 0, TempoMap.steady(), np.zeros(1, np.int64), Song(()))
+    song = GridSong("", parts, steps, 0, TempoMap.steady(), 1.0, np.zeros(1, np.int64), Song(()))
     return cells.make_score(song, CONFIG).tolist()
 
 

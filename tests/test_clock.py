@@ -17,7 +17,6 @@ from nemui_jax.music.clock import (
     Clock,
     bar_lines,
     choose_clock,
-    clock_of,
     off_beat_steps,
     on_clock,
     with_beats,
@@ -55,7 +54,7 @@ def coarse(notes: int) -> Song:
 def test_slow_quarters_are_counted_in_halves_and_fast_ones_in_pairs(quarter_seconds, beats):
     song = score(quarter_seconds)
     assert choose_clock(song) == Clock("file", beats)
-    clock = clock_of(song, choose_clock(song))
+    clock = on_clock(song, choose_clock(song)).beats
     assert clock.beats_at(quarter_seconds * 8) == pytest.approx(8 * beats)
     assert 0.36 <= clock.beat_seconds[0] < 0.72
 
@@ -65,14 +64,14 @@ def test_a_tempo_that_changes_is_counted_by_its_mean():
     seconds = np.cumsum([0.0] + [0.4] * 20 + [1.2] * 20)
     song = make_song([(on, off, 60) for on, off in itertools.pairwise(seconds)], tempos=[(0.0, 0.4), (8.0, 1.2)])
     assert choose_clock(song) == Clock("file", 2)
-    np.testing.assert_allclose(clock_of(song, choose_clock(song)).seconds_at(np.arange(0, 80, 2)), seconds[:-1])
+    np.testing.assert_allclose(on_clock(song, choose_clock(song)).beats.seconds_at(np.arange(0, 80, 2)), seconds[:-1])
 
 
 def test_a_performance_at_a_tempo_that_nobody_played_by_has_steady_beats():
     song = performance()
     assert off_beat_steps(song.notes, song.tempo_map) == pytest.approx(0.25, abs=0.03)
     assert choose_clock(song) == Clock("steady", 1)
-    clock = clock_of(song, choose_clock(song))
+    clock = on_clock(song, choose_clock(song)).beats
     np.testing.assert_allclose(clock.seconds_at(np.arange(4)), STEADY_BEAT_SECONDS * np.arange(4))
 
 
@@ -112,10 +111,15 @@ def tracked(times, downbeats=()) -> Song:
     return replace(song, beats=beats)
 
 
+def bars_of(song: Song, until: float) -> np.ndarray:
+    clock = choose_clock(song)
+    return bar_lines(on_clock(song, clock), clock.kind, until)
+
+
 def test_a_score_is_not_tracked_and_keeps_its_tempo_map():
     song = score(0.5)
     assert with_beats(song) is song
-    assert on_clock(song, choose_clock(song)) is song
+    assert on_clock(song, choose_clock(song)).song is song
 
 
 def test_notes_at_random_times_have_steady_beats():
@@ -143,8 +147,7 @@ def test_a_performance_is_written_with_its_beats_as_quarters(name):
     song = with_beats(song)
     clock = choose_clock(song)
     assert clock.kind == "tracked"
-    source = on_clock(song, clock)
-    beats = clock_of(source, clock)
+    source, beats, _ = on_clock(song, clock)
     written = midi_reader.parse(midi_writer.encode(retime(source, beats, beats)))
     found = written.tempo_map.seconds_at(np.arange(len(quarters) + 20))
     near = np.abs(quarters[:, None] - found).min(1)
@@ -158,7 +161,7 @@ def test_a_performance_is_written_with_its_beats_as_quarters(name):
 @pytest.mark.parametrize("name", ["minuet-in-g", "lullaby", "amazing-grace"])
 def test_a_tracked_clock_has_a_step_for_every_onset(name):
     song = with_beats(performed(name)[0])
-    clock = clock_of(song, choose_clock(song))
+    clock = on_clock(song, choose_clock(song)).beats
     assert (clock.beat[0], clock.seconds[0]) == (0, 0)
     times = clock.seconds_at(np.arange(pianoroll.count_steps(song.seconds, clock) + 200) / STEPS_PER_BEAT)
     assert (np.diff(times) > 0.01).all() and (np.diff(times) <= 0.8 / STEPS_PER_BEAT + 1e-9).all()
@@ -172,9 +175,9 @@ def test_what_grid_is_asked_for_is_taken_in_place_of_tracked_beats():
     song = with_beats(performed("minuet-in-g")[0])
     assert choose_clock(song, "auto").kind == "tracked"
     assert choose_clock(song, "beats").kind == "file"
-    assert clock_of(song, choose_clock(song, "beats")).beat_seconds.tolist() == [0.5]
+    assert on_clock(song, choose_clock(song, "beats")).beats.beat_seconds.tolist() == [0.5]
     assert choose_clock(song, "seconds").kind == "steady"
-    assert on_clock(song, choose_clock(song, "beats")) is song
+    assert on_clock(song, choose_clock(song, "beats")).song is song
 
 
 def test_bars_begin_on_the_downbeats():
@@ -198,25 +201,25 @@ def test_bars_begin_on_the_downbeats():
 )
 def test_bars_of_tracked_beats(downbeats, bars):
     song = tracked(np.arange(20) * 0.6, downbeats)
-    np.testing.assert_allclose(bar_lines(song, choose_clock(song), 20.0), bars, atol=1e-6)
+    np.testing.assert_allclose(bars_of(song, 20.0), bars, atol=1e-6)
 
 
 def test_downbeats_hundreds_of_beats_apart_make_bars_that_midi_can_hold():
     song = tracked(np.arange(320) * 0.6, (1, 301))
-    bars = bar_lines(song, choose_clock(song), 320.0)
+    bars = bars_of(song, 320.0)
     assert {1, 301} < set(np.round(bars).tolist())
     assert np.diff(bars).max() < 24
 
 
 def test_a_first_beat_late_in_a_song_follows_others_like_it():
     song = tracked(2.0 + 0.6 * np.arange(20))
-    quarters = on_clock(song, choose_clock(song)).tempo_map.seconds_at(np.arange(5))
+    quarters = on_clock(song, choose_clock(song)).song.tempo_map.seconds_at(np.arange(5))
     np.testing.assert_allclose(quarters, [0, 2 / 3, 4 / 3, 2, 2.6])
 
 
 def test_a_first_beat_soon_after_the_start_is_put_there():
     song = tracked(0.2 + 0.6 * np.arange(20))
-    quarters = on_clock(song, choose_clock(song)).tempo_map.seconds_at(np.arange(4))
+    quarters = on_clock(song, choose_clock(song)).song.tempo_map.seconds_at(np.arange(4))
     np.testing.assert_allclose(quarters, [0, 0.8, 1.4, 2.0])
 
 
@@ -224,17 +227,27 @@ def test_slow_beats_alone_are_counted_in_halves():
     times = np.cumsum([0, *[0.5] * 10, *[1.0] * 4, *[0.5] * 10, 2.5, 0.5])
     song = tracked(times)
     clock = choose_clock(song)
-    beats = clock_of(song, clock)
+    beats = on_clock(song, clock).beats
     expected = np.cumsum([0, *[1] * 10, *[2] * 4, *[1] * 10, 4, 1])
     np.testing.assert_allclose(beats.beats_at(times), expected)
-    quarters = on_clock(song, clock).tempo_map.beats_at(song.seconds)
+    quarters = on_clock(song, clock).song.tempo_map.beats_at(song.seconds)
     assert clock.beats_per_quarter == pytest.approx(beats.beats_at(song.seconds) / quarters)
 
 
 def test_beats_move_with_their_song():
     song = tracked(0.6 * np.arange(20), (0, 4, 8))
-    clock = clock_of(song, choose_clock(song))
+    clock = on_clock(song, choose_clock(song)).beats
     twice_as_slow = TempoMap(clock.beat, 2 * clock.seconds, 2 * clock.beat_seconds)
-    slow = retime(on_clock(song, choose_clock(song)), clock, twice_as_slow)
+    slow = retime(on_clock(song, choose_clock(song)).song, clock, twice_as_slow)
     np.testing.assert_allclose(slow.beats["time"], 2 * song.beats["time"])
     np.testing.assert_allclose(slow.tempo_map.seconds_at(np.arange(19)), 1.2 * np.arange(19), atol=1e-6)
+
+
+@pytest.mark.parametrize(("beat_seconds", "beats"), [(0.3, 0.5), (0.6, 1.0), (1.2, 2.0)])
+def test_a_tracked_song_on_the_grid_knows_the_beats_of_its_quarters(beat_seconds, beats):
+    """Also where some quarters are so slow that they have twice as many."""
+    times = np.cumsum([0, *[beat_seconds] * 30, *[1.7 * beat_seconds] * 2, *[beat_seconds] * 30])
+    song = tracked(times)
+    placed = grid_song(song, choose_clock(song), 0)
+    assert placed.beats_per_quarter == beats
+    np.testing.assert_allclose(placed.clock.beats_at(times[:30]), beats * np.arange(30))

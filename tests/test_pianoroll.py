@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nemui_jax.data import pianoroll
 from nemui_jax.evaluation import note_metrics
-from nemui_jax.music.clock import choose_clock, clock_of
+from nemui_jax.music.clock import choose_clock, on_clock
 from nemui_jax.music.key import TONICS, estimate_key, shift_to_common
 from nemui_jax.music.song import NOTE, PEDAL, TempoMap
 
@@ -66,7 +66,7 @@ def test_songs_return(make):
 def test_songs_return_on_their_files_clocks(make, shift):
     """Where the tempo changes steps are longer or shorter; onsets are as exact, ends to half a step that is there."""
     song = make()
-    clock = clock_of(song, choose_clock(song, "beats"))
+    clock = on_clock(song, choose_clock(song, "beats")).beats
     again = pianoroll.to_notes(pianoroll.quantize(song.notes, clock, shift), clock, shift)
     assert len(again) == len(song.notes)
     np.testing.assert_array_equal(again["pitch"], song.notes["pitch"])
@@ -78,7 +78,7 @@ def test_songs_return_on_their_files_clocks(make, shift):
 
 def test_steps_of_a_song_that_slows_down_are_those_of_its_beats():
     song = waltzes()["fast"]
-    clock = clock_of(song, choose_clock(song))
+    clock = on_clock(song, choose_clock(song)).beats
     grid = pianoroll.quantize(song.notes, clock)
     assert grid["step"].tolist() == [12 * beat for beat in range(36)]
     np.testing.assert_allclose(grid["timing"], 0, atol=1e-4)

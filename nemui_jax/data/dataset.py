@@ -229,11 +229,16 @@ def on_grid(song: Song, entry: SongEntry, config: Config) -> GridSong:
 
 def fit_heads(config: Config, corpus: Corpus) -> Config:
     """The configuration with a head for each controller that moves in these songs; the original preset has none."""
-    if not config.roll.parts:
-        return config
-    used = {name for song in corpus.songs for part in song.parts for name in curves.moving(part)}
-    more = tuple(name for name in curves.CURVES if name in used - {*config.model.heads})
+    more = missing_curves(config, *corpus.songs)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, heads=config.model.heads + more))
+
+
+def missing_curves(config: Config, *songs: Song) -> tuple[str, ...]:
+    """The controllers that move in these songs and have no head; none with the original preset, which learns none."""
+    if not config.roll.parts:
+        return ()
+    used = {name for song in songs for part in song.parts for name in curves.moving(part)}
+    return tuple(name for name in curves.CURVES if name in used - {*config.model.heads})
 
 
 def fit_pitches(config: Config, corpus: Corpus) -> Config:

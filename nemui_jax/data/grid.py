@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.data.curves import Curves, sample_curves
-from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, clock_of, on_clock
+from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, bar_lines, on_clock
 from nemui_jax.music.song import Part, Song, TempoMap
 
 
@@ -45,18 +45,19 @@ class GridSong:
     steps: int
     shift: int  # semitones from its key to the common key
     clock: TempoMap  # its beats have STEPS_PER_BEAT steps each
+    beats_per_quarter: float  # of the clock; see `clock.ClockedSong`
     bars: Int[np.ndarray, " bar"]  # the first step of each bar, ascending from 0 or before, up to the end
     source: Song  # of which meters, key signatures and texts are used, not the notes
 
 
 def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
     """A file's song on the grid, as far as the grid can hold it."""
-    song = on_clock(song, clock)
-    beats = clock_of(song, clock)
+    clocked = on_clock(song, clock)
+    beats = clocked.beats
     steps = pianoroll.count_steps(song.seconds, beats)
     parts = tuple(_grid_part(part, steps, beats, shift) for part in song.parts if len(part.notes))
-    bars = np.round(bar_lines(song, clock, steps / STEPS_PER_BEAT) * STEPS_PER_BEAT).astype(np.int64)
-    return GridSong(name or song.name, parts, steps, shift, beats, bars, song)
+    bars = np.round(bar_lines(clocked, clock.kind, steps / STEPS_PER_BEAT) * STEPS_PER_BEAT).astype(np.int64)
+    return GridSong(name or song.name, parts, steps, shift, beats, clocked.beats_per_quarter, bars, clocked.song)
 
 
 def _grid_part(part: Part, steps: int, clock: TempoMap, shift: int) -> GridPart:

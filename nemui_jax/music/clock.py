@@ -30,10 +30,18 @@ LONGEST_BAR = 12  # tracked beats
 
 
 class Clock(NamedTuple):
-    """Which clock a song has; `clock_of` gives the times of its beats."""
+    """Which clock a song has; `on_clock` gives the times of its beats."""
 
     kind: str  # "file": the file's tempo map; "tracked": the song's `beats`; "steady": beats of equal length
     beats_per_quarter: float  # of the file's tempo map; on a tracked clock, beats for each tracked beat on average
+
+
+class ClockedSong(NamedTuple):
+    """A song under its clock."""
+
+    song: Song  # whose quarter notes are its tracked beats if those are its clock
+    beats: TempoMap  # the times of the beats that the grid divides
+    beats_per_quarter: float  # a power of two; on a tracked clock some quarters have more, on a steady one it is 1
 
 
 def steady_clock() -> TempoMap:
@@ -63,28 +71,41 @@ def choose_clock(song: Song, grid: str = "auto") -> Clock:
     """
     if grid == "auto" and len(song.beats):
         tracked = on_clock(song, Clock("tracked", 1.0))
-        beats = _halve_slow_beats(tracked.tempo_map).beats_at(song.seconds)
-        return Clock("tracked", float(beats / tracked.tempo_map.beats_at(song.seconds)))
+        quarters = tracked.song.tempo_map.beats_at(song.seconds)
+        return Clock("tracked", float(tracked.beats.beats_at(song.seconds) / quarters))
     beats_per_quarter = _beats_per_quarter(song)
     trusted = grid == "beats" or (grid == "auto" and _follows(song.notes, song.tempo_map.counted(beats_per_quarter)))
     return Clock("file" if trusted else "steady", beats_per_quarter)
 
 
-def on_clock(song: Song, clock: Clock) -> Song:
-    """The song, whose quarter notes are its tracked beats if those are its clock.
+def on_clock(song: Song, clock: Clock) -> ClockedSong:
+    """The song under this clock.
 
-    Then its meters are the tracked bars, if downbeats were told. Any other song is returned as it is.
+    On a tracked clock its meters are the tracked bars, if downbeats were told. Any other song stays as it is.
     """
-    if clock.kind != "tracked":
-        return song
+    if clock.kind == "steady":
+        return ClockedSong(song, steady_clock(), 1.0)
+    if clock.kind == "file":
+        return ClockedSong(song, song.tempo_map.counted(clock.beats_per_quarter), clock.beats_per_quarter)
+    quarters, meters = _tracked_quarters(song)
+    count = math.ceil(quarters.beat[-1]) + 1
+    beats_per_quarter = _divide(float(quarters.seconds_at(count)) / count)
+    edges = quarters.seconds_at(np.arange(math.ceil(count * beats_per_quarter) + 1) / beats_per_quarter)
+    counts = 2.0 ** np.maximum(np.ceil(np.log2(np.diff(edges) / LONGEST_TRACKED_SECONDS)), 0)
+    beats = TempoMap.through(np.concatenate([[0.0], np.cumsum(counts)]), edges)
+    return ClockedSong(replace(song, tempo_map=quarters, meters=meters), beats, beats_per_quarter)
+
+
+def _tracked_quarters(song: Song) -> tuple[TempoMap, np.ndarray]:
+    """The tracked beats of a song as quarter notes, and METER: its bars, if downbeats were told, else its meters."""
     times, downbeats = song.beats["time"], song.beats["downbeat"]
     # A file begins on a beat, so beats are added from 0 s on; a first beat soon after 0 s is put there.
     added = round(times[0] / (times[1] - times[0]))
     before = np.linspace(0, times[0], added + 1)[:-1] if added else np.zeros(1)
     times = np.concatenate([before, times[0 if added else 1 :]])
     downbeats = np.concatenate([np.zeros(added, bool), downbeats])
-    tempo_map = TempoMap.through(np.arange(len(times)), times)
-    return replace(song, tempo_map=tempo_map, meters=_meters(downbeats, tempo_map) if downbeats.any() else song.meters)
+    quarters = TempoMap.through(np.arange(len(times)), times)
+    return quarters, _meters(downbeats, quarters) if downbeats.any() else song.meters
 
 
 def _meters(downbeats: Bool[np.ndarray, " beat"], tempo_map: TempoMap) -> np.ndarray:
@@ -101,24 +122,6 @@ def _meters(downbeats: Bool[np.ndarray, " beat"], tempo_map: TempoMap) -> np.nda
     meters["time"] = tempo_map.seconds_at(np.concatenate([[0], np.cumsum(lengths)])[changed])
     meters["numerator"], meters["denominator"] = np.array(lengths)[changed], 4
     return meters
-
-
-def clock_of(song: Song, clock: Clock) -> TempoMap:
-    """The times of the beats of a song under this clock."""
-    if clock.kind == "steady":
-        return steady_clock()
-    if clock.kind == "tracked":
-        return _halve_slow_beats(on_clock(song, clock).tempo_map)
-    return song.tempo_map.counted(clock.beats_per_quarter)
-
-
-def _halve_slow_beats(quarters: TempoMap) -> TempoMap:
-    """Tracked quarters counted in beats of the right length on average; in halves of them where they are too slow."""
-    count = math.ceil(quarters.beat[-1]) + 1
-    beats_per_quarter = _divide(float(quarters.seconds_at(count)) / count)
-    edges = quarters.seconds_at(np.arange(math.ceil(count * beats_per_quarter) + 1) / beats_per_quarter)
-    counts = 2.0 ** np.maximum(np.ceil(np.log2(np.diff(edges) / LONGEST_TRACKED_SECONDS)), 0)
-    return TempoMap.through(np.concatenate([[0.0], np.cumsum(counts)]), edges)
 
 
 def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
@@ -153,17 +156,16 @@ def _divide(quarter_seconds: float) -> float:
     return 2.0 ** (1 + math.floor(math.log2(quarter_seconds / SLOWEST_BEAT_SECONDS)))
 
 
-def bar_lines(song: Song, clock: Clock, until: float) -> Float[np.ndarray, " bar"]:
-    """The beats of this clock on which bars begin, from 0 to before `until`; on a steady clock every fourth beat.
+def bar_lines(clocked: ClockedSong, kind: str, until: float) -> Float[np.ndarray, " bar"]:
+    """The beats on which bars begin, from 0 to before `until`; on a steady clock (its `kind`) every fourth beat.
 
     A bar is as long as the meter in force says, 4/4 where the song has none. A change of meter begins a bar.
     """
-    if clock.kind == "steady":
+    if kind == "steady":
         return np.arange(0.0, until, 4.0)
-    song, beats = on_clock(song, clock), clock_of(song, clock)
-    quarters = song.tempo_map
-    starts = np.maximum(quarters.beats_at(song.meters["time"]), 0)
-    lengths = 4 * song.meters["numerator"] / np.maximum(song.meters["denominator"], 1)
+    meters, quarters, beats = clocked.song.meters, clocked.song.tempo_map, clocked.beats
+    starts = np.maximum(quarters.beats_at(meters["time"]), 0)
+    lengths = 4 * meters["numerator"] / np.maximum(meters["denominator"], 1)
     if not len(starts) or starts[0] > 0:
         starts, lengths = np.append(0.0, starts), np.append(4, lengths)
     end = quarters.beats_at(beats.seconds_at(until))

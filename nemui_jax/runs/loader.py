@@ -167,6 +167,10 @@ class ModelLoader:
         f1 = note_f1(model.params, learned, song, model.config, self.decoder)
         if f1 >= FIT_ENOUGH:
             self.report(f"{name}: fitted, with the decoder as it is; note F1 {f1:.3f}")
+            if missing := dataset.missing_curves(model.config, song):
+                curves = ", ".join(missing).replace("_", " ")
+                keep = shell.command("add", "--file", path, "--run", self.run.path)
+                self.report(f"{name}: played without {curves}, which the run has not learned; to learn it: {keep}")
             return model, learned
         self.report(f"{name}: fitted, note F1 only {f1:.3f}; fine-tuning the decoder for this output")
         model = finetune.add_song(model, entry, song, seed, decoder=self.decoder)

@@ -60,12 +60,10 @@ class AnalyzedSong:
         """The voices that are not drums."""
         return np.array([voice.role is not Role.DRUMS for voice in self.voices], bool)
 
-    @cached_property
+    @property
     def beats_per_quarter(self) -> float:
-        """Beats for each quarter note; 1 where the clock is not that of the file."""
-        ratio = float(self.song.source.tempo_map.beat_seconds[0] / self.song.clock.beat_seconds[0])
-        same = len(self.song.clock.beat) == len(self.song.source.tempo_map.beat)
-        return ratio if same and ratio in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0) else 1.0
+        """Beats for each quarter note; 1 on a steady clock."""
+        return self.song.beats_per_quarter
 
     @cached_property
     def quarter_seconds(self) -> float:
@@ -173,6 +171,7 @@ def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
             parts=parts,
             steps=song.steps * factor,
             clock=song.clock.counted(float(factor)),
+            beats_per_quarter=song.beats_per_quarter * factor,
             bars=song.bars * factor,
         ),
         voices=tuple(voice._replace(notes=longer(voice.notes)) for voice in analyzed.voices),
