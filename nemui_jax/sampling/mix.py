@@ -6,7 +6,7 @@ mix([first, second], weigh) -> a Song
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from nemui_jax.data import pianoroll
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
-from nemui_jax.sampling.analysis import AnalyzedSong, analyze, stretch
+from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
 from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
@@ -155,7 +155,7 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     factors = [round(most / count) if meets else 1 for count, meets in zip(counts, near, strict=True)]
     stretched = [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)]
     length = stretched[heaviest].unit_steps
-    return [replace(song, unit_steps=length) for song in stretched], most
+    return [divided(song, length) for song in stretched], most
 
 
 def _per_phrase(
@@ -184,7 +184,7 @@ def _played(
     plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]
 ) -> list[tuple[Passage, np.ndarray]]:
     """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony."""
-    everyone = [songs[number % len(songs)] for number in range(len(plan.place))]
+    everyone = [songs[number % len(songs)] for number in range(len(plan.source))]
     loudness = np.array([song.loudness for song in songs])
     target = loudness @ weights
     chord = lead_chords(plan, everyone)
@@ -228,8 +228,7 @@ def mixed_clock(plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.nda
     for number, song in enumerate(songs):
         length = song.song.steps
         step_seconds = np.diff(pianoroll.seconds_at(np.arange(length + 1), song.song.clock))
-        place = plan.place[number, unit]
-        source = np.where(place >= 0, song.units[place] + steps - plan.units[unit], 0) % length
+        source = np.maximum(plan.source[number, unit] + steps - plan.units[unit], 0) % length
         log_seconds += weights[number, unit] * np.log(step_seconds[source])
     seconds = np.concatenate([[0.0], np.cumsum(np.exp(log_seconds))])
     return TempoMap.through(np.arange(len(steps) + 1) / STEPS_PER_BEAT, seconds)

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
 from nemui_jax.sampling.lines import Role, Voice
-from nemui_jax.sampling.lookup import Frame, following, look_up, windows
+from nemui_jax.sampling.lookup import Frame, look_up, windows
 
 PHRASE_BEATS = 16  # for which a voice stays with a song
 SECTION_PHRASES = 4  # for which a song keeps the melody
@@ -18,7 +18,7 @@ UNFAIR_COST = 0.5  # of a phrase's notes that a song has too many or too few, sq
 CHANGE_COST = 1.0  # of a phrase's notes that change hands
 MOVES = np.linspace(-0.15, 0.15, 7)  # by which borders between songs may be moved, in shares of the notes
 UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
-SILENT = -1
+SILENT = -(10**6)  # a song's step where it has nothing to play; no song's player either
 
 
 class Seat(NamedTuple):
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     seats: tuple[Seat, ...]
     player: Int[np.ndarray, "seat unit"]  # the song, or SILENT
     leader: Int[np.ndarray, " unit"]  # the song whose harmony it is
-    place: Int[np.ndarray, "song unit"]  # the unit of each song, or SILENT
+    source: Int[np.ndarray, "song unit"]  # the step of each song from which it is played, or SILENT
     shift: Int[np.ndarray, "song unit"]  # its transposition
 
 
@@ -154,27 +154,30 @@ class Weights(NamedTuple):
 
 def timeline(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit_and_end"]:
     """The first steps of so many units of a song that starts again where it ends, and the end."""
-    ends = np.append(song.units, max(song.song.steps, song.units[-1] + song.unit_steps))
-    lengths = np.diff(ends)
-    lengths[-1] = song.unit_steps
-    return np.concatenate([[0], np.cumsum(np.resize(lengths, count))])
+    lengths = np.append(np.diff(song.units), song.unit_steps)
+    return np.concatenate([[0], np.cumsum(lengths[_again(song, count)])])
 
 
-def units_in_order(song: AnalyzedSong, reference: AnalyzedSong, count: int) -> Int[np.ndarray, " unit"]:
-    """The unit of a song in each unit of a mix where it plays from its beginning, its first whole bar on the mix's.
+def _again(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit"]:
+    """So many units of a song, which goes on with its first whole one where it ends."""
+    units = np.arange(len(song.units))
+    return np.concatenate([units[: song.upbeats], np.resize(units[song.upbeats :], max(count - song.upbeats, 0))])[:count]
 
-    Bar follows bar; if a bar of the mix holds several of the song's, they are all played.
+
+def steps_in_order(
+    song: AnalyzedSong, reference: AnalyzedSong, units: Int[np.ndarray, " unit_and_end"]
+) -> Int[np.ndarray, " unit"]:
+    """The step of a song in each unit of a mix where it plays from its beginning, its first whole bar on the mix's.
+
+    It goes on without a break, whatever its own bars are, and starts again where it ends. What the mix has before its
+    first whole bar may be before the song's beginning, at a negative step.
     """
-    after = np.append(np.arange(1, len(song.units)), -1)
-    if song is not reference and song.spacing != reference.unit_steps:
-        after = following(song)
-    place = np.full(count, SILENT)
-    late = max(reference.upbeats - song.upbeats, 0)
-    unit = max(song.upbeats - reference.upbeats, 0)
-    for index in range(late, count):
-        place[index] = unit
-        unit = int(after[unit]) if after[unit] >= 0 else song.upbeats
-    return place
+    if song is reference:
+        return song.units[_again(song, len(units) - 1)]
+    first = song.units[song.upbeats]
+    late = units[:-1] - reference.units[reference.upbeats]
+    begins = np.searchsorted(late, np.arange(0, late[-1] + 1, max(song.song.steps - first, 1)))
+    return first + late - late[begins[np.maximum(np.searchsorted(begins, np.arange(len(late)), side="right") - 1, 0)]]
 
 
 def phrase_of_units(units: Int[np.ndarray, " unit_and_end"], reference: AnalyzedSong) -> Int[np.ndarray, " unit"]:
@@ -212,7 +215,8 @@ def make_plan(
     player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
     rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
     player = np.where(rests & has[:, owner[phrase]], owner[phrase], player)
-    plan = Plan(units, seats, player, leader[phrase], *_in_order(songs, reference, len(units) - 1))
+    source = np.stack([steps_in_order(song, songs[reference], units) for song in songs])
+    plan = Plan(units, seats, player, leader[phrase], source, np.zeros_like(source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
     for song in order.tolist():
@@ -231,11 +235,6 @@ def _shares(seats: Sequence[Seat], phrases: int) -> Float[np.ndarray, "seat phra
     """The share of each seat of the notes of its songs."""
     shares = np.array([0.0 if seat.role is Role.DRUMS else seat.share for seat in seats])
     return np.repeat(shares[:, None] / max(shares.sum(), 1e-9), phrases, 1)
-
-
-def _in_order(songs: Sequence[AnalyzedSong], reference: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    place = np.stack([units_in_order(song, songs[reference], count) for song in songs])
-    return place, np.zeros_like(place)
 
 
 def voices_used(plan: Plan, songs: Sequence[AnalyzedSong], song: int) -> Bool[np.ndarray, "voice unit"]:
@@ -264,9 +263,9 @@ def _place_song(
     frame = frame_of(plan, songs, song, done)
     forbidden = None
     if is_copy:
-        forbidden = plan.place[song][:, None] == np.arange(len(songs[song].units))
-    place, shift = look_up(songs[song], used & follows, frame, forbidden, temperature, rng)
-    plan.place[song] = np.where(follows, place, plan.place[song])
+        forbidden = plan.source[song][:, None] == songs[song].units
+    source, shift = look_up(songs[song], used & follows, frame, forbidden, temperature, rng)
+    plan.source[song] = np.where(follows, source, plan.source[song])
     plan.shift[song] = np.where(follows, shift, 0)
 
 
@@ -280,8 +279,7 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
     activity = np.ones(count)
     for number, other in enumerate(songs):
         leads = plan.leader == number
-        place = plan.place[number]
-        starts = np.where(place >= 0, other.units[place], -(10**6))
+        starts = plan.source[number]
         used = voices_used(plan, songs, number)
         settled = (leads | (number in done)) & (number != song)
         for pattern in np.unique(used[:, settled], axis=1).T:
@@ -294,7 +292,8 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
         rows = np.flatnonzero(leads)
         whole[rows] = windows(other.sounds[other.pitched].sum(0), starts[rows], slots)
         counts = other.counts[other.pitched].sum(0)
-        activity[rows] = np.clip(counts[place[rows]] / max(counts.mean(), 1e-9), 0.3, 2.0)
+        here = other.count_from(starts[rows])[other.pitched].sum(0)
+        activity[rows] = np.clip(here / max(counts.mean(), 1e-9), 0.3, 2.0)
     return Frame(sounds, whole, replaced, activity, lengths)
 
 
