@@ -50,7 +50,9 @@ class AnalyzedSong:
     def count_from(self, starts: Int[np.ndarray, " start"]) -> Int[np.ndarray, "voice start"]:
         """The number of notes of each voice that begin in a window of a unit's usual length at each of these steps."""
         steps = [voice.notes["step"] for voice in self.voices]
-        return np.stack([np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps])
+        return np.stack(
+            [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
+        )
 
     @property
     def pitched(self) -> Bool[np.ndarray, " voice"]:
@@ -191,7 +193,10 @@ def divided(analyzed: AnalyzedSong, unit_steps: int) -> AnalyzedSong:
     hop = max(math.gcd(unit_steps, usual), STEPS_PER_BEAT)
     ends = np.append(analyzed.units[1:], max(analyzed.song.steps, analyzed.units[-1] + 1))
     places = [np.arange(start, end, hop) for start, end in zip(analyzed.units, ends, strict=True)]
-    phase = [np.append(first, np.full(len(found) - 1, WITHIN_UNIT)) for first, found in zip(analyzed.phase, places)]
+    phase = [
+        np.append(first, np.full(len(found) - 1, WITHIN_UNIT))
+        for first, found in zip(analyzed.phase, places, strict=True)
+    ]
     return replace(
         analyzed, units=np.concatenate(places), phase=np.concatenate(phase).astype(np.int64), unit_steps=unit_steps
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nemui_jax.data import pianoroll
 from nemui_jax.music.clock import STEPS_PER_BEAT
@@ -93,13 +93,12 @@ def mix(
     units = timeline(reference, bars)
     phrase = phrase_of_units(units, reference)
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
-    chosen = _weights_of_phrases(weights, factors, noise, phrase)
+    chosen = _weights_of_factors(weights, factors, noise)
     everyone = [*songs, *songs] if noise else songs  # the copies play from other places
     plan = make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
-    heaviest_of_unit = _per_phrase(weights, phrase).argmax(0)[phrase]
-    shifts = np.array([song.song.shift for song in songs])[heaviest_of_unit] if shift is None else np.full(bars, shift)
+    shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(bars, shift)
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
         unit = np.clip(np.searchsorted(units, grid["step"], side="right") - 1, 0, bars - 1)
@@ -158,26 +157,15 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     return [divided(song, length) for song in stretched], most
 
 
-def _per_phrase(
-    weights: Float[np.ndarray, "song bar"], phrase: Int[np.ndarray, " bar"]
-) -> Float[np.ndarray, "song phrase"]:
-    """The mean weights of each phrase."""
-    sums = np.stack([np.bincount(phrase, row) for row in weights])
-    return sums / np.bincount(phrase)
-
-
-def _weights_of_phrases(
-    weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float, phrase: Int[np.ndarray, " bar"]
-) -> Weights:
+def _weights_of_factors(weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float) -> Weights:
     """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
-    melody, rhythm, harmony = (
-        _per_phrase(factors.of(name, weights), phrase) for name in ("melody", "rhythm", "harmony")
-    )
+    melody, rhythm = factors.of("melody", weights), factors.of("rhythm", weights)
+    harmony = melody if factors.harmony is None else factors.of("harmony", weights)
     if noise:
         nothing = np.zeros_like(melody)
         melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
         rhythm = np.concatenate([(1 - noise) * rhythm, noise * rhythm])
-    return Weights(melody, rhythm, None if factors.harmony is None else harmony)
+    return Weights(melody, rhythm, harmony)
 
 
 def _played(

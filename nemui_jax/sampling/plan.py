@@ -13,10 +13,7 @@ from nemui_jax.sampling.lines import Role, Voice
 from nemui_jax.sampling.lookup import Frame, look_up, windows
 
 PHRASE_BEATS = 16  # for which a voice stays with a song
-SECTION_PHRASES = 4  # for which a song keeps the melody
-UNFAIR_COST = 0.5  # of a phrase's notes that a song has too many or too few, squared, added up from the beginning
-CHANGE_COST = 1.0  # of a phrase's notes that change hands
-MOVES = np.linspace(-0.15, 0.15, 7)  # by which borders between songs may be moved, in shares of the notes
+SECTION_PHRASES = 4  # for which a song is the first to be given voices
 UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
 SILENT = -(10**6)  # a song's step where it has nothing to play; no song's player either
 
@@ -26,7 +23,7 @@ class Seat(NamedTuple):
 
     role: Role
     voices: tuple[int | None, ...]  # of each song
-    share: float  # of the notes of its songs
+    share: float  # of all pitched notes of a song, added up over songs; 0 for drums
 
 
 class Plan(NamedTuple):
@@ -83,11 +80,17 @@ def _ordered(songs: Sequence[AnalyzedSong], members: Sequence[dict[int, int]]) -
     seats = []
     for found in members:
         voices = [songs[song].voices[index] for song, index in found.items()]
-        share = sum(songs[song].counts[index].mean() for song, index in found.items())
+        share = sum(_share(songs[song], index) for song, index in found.items())
         role = min(voice.role for voice in voices)
         order = (role, -float(np.mean([voice.pitch for voice in voices])))
         seats.append((order, Seat(role, tuple(found.get(song) for song in range(len(songs))), float(share))))
     return tuple(seat for _, seat in sorted(seats, key=lambda pair: pair[0]))
+
+
+def _share(song: AnalyzedSong, voice: int) -> float:
+    """The share of a voice of a song's pitched notes."""
+    total = sum(len(one.notes) for one in song.voices if one.role is not Role.DRUMS)
+    return 0.0 if song.voices[voice].role is Role.DRUMS else len(song.voices[voice].notes) / max(total, 1)
 
 
 def spread(count: int) -> Float[np.ndarray, " place"]:
@@ -99,57 +102,35 @@ def spread(count: int) -> Float[np.ndarray, " place"]:
     return numbers
 
 
-def melody_owners(weights: Float[np.ndarray, "song section"]) -> Int[np.ndarray, " section"]:
-    """The song that has the melody in each section: each as often as its weight says, evenly spread.
+def song_at(
+    point: Float[np.ndarray, "*seat unit"], weights: Float[np.ndarray, "song unit"], first: Int[np.ndarray, " unit"]
+) -> Int[np.ndarray, "*seat unit"]:
+    """The song at each point from 0 to 1 where the songs lie in a row, as wide as their weights, from `first` on.
 
-    As a weight grows its song gains sections, and loses none.
+    As its weight grows a song gains points and loses none. A song of weight 0 has none.
     """
-    sections = weights.shape[1]
-    until = np.cumsum(weights / np.maximum(weights.sum(0), 1e-9), 0)
-    point = spread(sections) + 0.5 ** np.ceil(np.log2(2 * sections))
-    return np.minimum((point >= until).sum(0), len(weights) - 1)
+    order = (first + np.arange(len(weights))[:, None]) % len(weights)
+    until = np.cumsum(np.take_along_axis(weights, order, 0) / np.maximum(weights.sum(0), 1e-9), 0)
+    place = (point[..., None, :] >= until - 1e-9).sum(-2)
+    last = len(weights) - 1 - (np.take_along_axis(weights, order, 0)[::-1] > 0).argmax(0)
+    return np.take_along_axis(order, np.minimum(place, last).reshape(-1, len(first)), 0).reshape(place.shape)
 
 
-def unit_sum(weights: Float[np.ndarray, "seat song"]) -> Float[np.ndarray, "seat song"]:
-    """Weights scaled to a sum of 1."""
-    return weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
+def points(shares: Float[np.ndarray, " seat"], within: Float[np.ndarray, " unit"]) -> Float[np.ndarray, "seat unit"]:
+    """Where each seat lies, from 0 to 1: the seats are in a row, each as wide as its share.
 
-
-def share_out(
-    shares: Float[np.ndarray, "seat phrase"],
-    weights: Float[np.ndarray, "seat song phrase"],
-    owner: Int[np.ndarray, " phrase"],
-) -> Int[np.ndarray, "seat phrase"]:
-    """The song of each seat in each phrase, so that each song has its weight of the notes.
-
-    The seats stand in a row, each as wide as its share of the phrase's notes, the melody first. The songs divide the
-    row in proportion to their weights, the owner of the melody first. The borders between them may be moved, if that
-    makes up for what a song had too much or too little before, or if then fewer seats change hands.
+    `within` is where the point is within its width.
     """
-    seats, songs, phrases = weights.shape
-    found, missing = np.zeros((seats, phrases), np.int64), np.zeros(songs)
-    for phrase in range(phrases):
-        order = np.roll(np.arange(songs), -owner[phrase])
-        until = np.cumsum(unit_sum(weights[:, order, phrase]), 1)
-        centre = np.cumsum(shares[:, phrase]) - shares[:, phrase] / 2
-        moved = centre[:, None] + MOVES
-        songs_of = order[np.minimum((moved[:, None] >= until[:, :, None] - 1e-9).sum(1), songs - 1)]  # [seat, move]
-        got = (songs_of[None] == np.arange(songs)[:, None, None]) * shares[:, phrase][:, None]
-        wanted = unit_sum(weights[:, :, phrase]).T @ shares[:, phrase]
-        after = missing[:, None] + wanted[:, None] - got.sum(1)
-        changes = (songs_of != found[:, [phrase - 1]]) * shares[:, [phrase]] * (phrase > 0)
-        cost = UNFAIR_COST * (after**2).sum(0) + CHANGE_COST * changes.sum(0) + 1e-3 * np.abs(MOVES)
-        best = int(cost.argmin())
-        found[:, phrase], missing = songs_of[:, best], after[:, best]
-    return found
+    width = shares / max(shares.sum(), 1e-9)
+    return (np.cumsum(width) - width)[:, None] + width[:, None] * within
 
 
 class Weights(NamedTuple):
-    """The songs' weights in each phrase, for each factor that decides who plays what."""
+    """The songs' weights in each unit, for each factor that decides who plays what."""
 
-    melody: Float[np.ndarray, "song phrase"]
-    rhythm: Float[np.ndarray, "song phrase"]  # of all that accompanies
-    harmony: Float[np.ndarray, "song phrase"] | None  # of who leads; by default the song that has the melody
+    melody: Float[np.ndarray, "song unit"]
+    rhythm: Float[np.ndarray, "song unit"]  # of all that accompanies
+    harmony: Float[np.ndarray, "song unit"]  # of who leads
 
 
 def timeline(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit_and_end"]:
@@ -161,7 +142,8 @@ def timeline(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit_and_end"]
 def _again(song: AnalyzedSong, count: int) -> Int[np.ndarray, " unit"]:
     """So many units of a song, which goes on with its first whole one where it ends."""
     units = np.arange(len(song.units))
-    return np.concatenate([units[: song.upbeats], np.resize(units[song.upbeats :], max(count - song.upbeats, 0))])[:count]
+    whole = np.resize(units[song.upbeats :], max(count - song.upbeats, 0))
+    return np.concatenate([units[: song.upbeats], whole])[:count]
 
 
 def steps_in_order(
@@ -181,9 +163,40 @@ def steps_in_order(
 
 
 def phrase_of_units(units: Int[np.ndarray, " unit_and_end"], reference: AnalyzedSong) -> Int[np.ndarray, " unit"]:
-    """The number of the phrase of each unit: some PHRASE_BEATS, whole units, from the first whole bar on."""
-    length = max(round(PHRASE_BEATS * STEPS_PER_BEAT / reference.unit_steps), 1)
+    """The number of the phrase of each unit: 2, 4 or 8 units, some PHRASE_BEATS, from the first whole bar on."""
+    length = 2 ** max(round(np.log2(PHRASE_BEATS * STEPS_PER_BEAT / reference.unit_steps)), 0)
     return np.maximum(np.arange(len(units) - 1) - reference.upbeats, 0) // length
+
+
+def cast(
+    seats: Sequence[Seat], phrase: Int[np.ndarray, " unit"], weights: Weights, reference: int, originals: int
+) -> tuple[Int[np.ndarray, "seat unit"], Int[np.ndarray, " unit"]]:
+    """The song of each seat in each unit, and the song that leads.
+
+    The songs take turns, for a section each, in being the first to be given seats, and the melody is given first. The
+    weights at which a seat passes to the next song are others in each round of turns, so that over a piece each song
+    has its weight of the notes, and weights that change a little change a little.
+    """
+    songs, section = len(weights.melody), phrase // SECTION_PHRASES
+    first = (reference + section) % originals
+    is_melody = np.array([seat.role is Role.MELODY for seat in seats], bool)
+    shares = np.array([seat.share for seat in seats])
+    within = spread(int(section[-1]) // originals + 2)[1 + section // originals]
+    lead_point = (1 + within) / (2 * originals)
+    of_melody = song_at(lead_point, weights.melody, first)
+    leader = song_at(lead_point, weights.harmony[:originals], first)
+    if np.array_equal(weights.melody, weights.rhythm):
+        player = song_at(points(shares, within), weights.melody, first)
+    else:
+        player = np.empty((len(seats), len(phrase)), np.int64)
+        for mask, chosen in ((is_melody, weights.melody), (~is_melody, weights.rhythm)):
+            player[mask] = song_at(points(shares[mask], within), chosen, first)
+    drums = np.array([seat.role is Role.DRUMS for seat in seats], bool)
+    player[drums] = song_at(np.full(len(phrase), 0.5), weights.rhythm, first)
+    has = np.array([[voice is not None for voice in seat.voices] for seat in seats], bool).reshape(-1, songs)
+    player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
+    rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
+    return np.where(rests & has[:, of_melody], of_melody, player), leader
 
 
 def make_plan(
@@ -203,38 +216,15 @@ def make_plan(
     """
     rng = np.random.default_rng(seed)
     seats = seat_voices(songs, reference)
-    melody = np.array([seat.role is Role.MELODY for seat in seats])
-    by_seat = np.where(melody[:, None, None], weights.melody, weights.rhythm)
-    owner = melody_owners(_per_section(weights.melody))[np.arange(int(phrase[-1]) + 1) // SECTION_PHRASES]
-    of_phrase = share_out(_shares(seats, len(owner)), by_seat, owner)
-    leader = owner % originals
-    if weights.harmony is not None:
-        leader = melody_owners(_per_section(weights.harmony))[np.arange(int(phrase[-1]) + 1) // SECTION_PHRASES]
-    has = np.array([[voice is not None for voice in seat.voices] for seat in seats], bool).reshape(-1, len(songs))
-    player = of_phrase[:, phrase]
-    player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
-    rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
-    player = np.where(rests & has[:, owner[phrase]], owner[phrase], player)
+    player, leader = cast(seats, phrase, weights, reference, originals)
     source = np.stack([steps_in_order(song, songs[reference], units) for song in songs])
-    plan = Plan(units, seats, player, leader[phrase], source, np.zeros_like(source))
+    plan = Plan(units, seats, player, leader, source, np.zeros_like(source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
     for song in order.tolist():
         _place_song(plan, songs, song, done, song >= originals, temperature, rng)
         done.append(song)
     return plan
-
-
-def _per_section(weights: Float[np.ndarray, "song phrase"]) -> Float[np.ndarray, "song section"]:
-    """The mean weights of each section."""
-    starts = np.arange(0, weights.shape[1], SECTION_PHRASES)
-    return np.add.reduceat(weights, starts, 1) / np.add.reduceat(np.ones(weights.shape[1]), starts)
-
-
-def _shares(seats: Sequence[Seat], phrases: int) -> Float[np.ndarray, "seat phrase"]:
-    """The share of each seat of the notes of its songs."""
-    shares = np.array([0.0 if seat.role is Role.DRUMS else seat.share for seat in seats])
-    return np.repeat(shares[:, None] / max(shares.sum(), 1e-9), phrases, 1)
 
 
 def voices_used(plan: Plan, songs: Sequence[AnalyzedSong], song: int) -> Bool[np.ndarray, "voice unit"]:
