@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, WITHIN_UNIT, AnalyzedSong
 
-SHIFTS = np.arange(-6, 6)  # semitones by which a looked-up unit may be transposed
+SHIFTS = np.arange(-2, 3)  # semitones by which a looked-up unit may be transposed
 
 
 class Costs(NamedTuple):

@@ -19,7 +19,9 @@ from nemui_jax.sampling import ensemble
 from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
-from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
+from nemui_jax.sampling.plan import Plan, make_plan
+from nemui_jax.sampling.seats import Weights
+from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
@@ -90,18 +92,19 @@ def mix(
     reference = songs[heaviest]
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weights, seconds)
-    units = timeline(reference, bars)
-    phrase = phrase_of_units(units, reference)
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
     chosen = _weights_of_factors(weights, factors, noise)
     everyone = [*songs, *songs] if noise else songs  # the copies play from other places
-    plan = make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
+    at = np.tile(places_of_songs(weights), len(everyone) // len(songs))
+    plan = make_plan(
+        everyone, heaviest, make_timeline(everyone, heaviest, bars, at), chosen, len(songs), temperature, seed
+    )
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
     shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(bars, shift)
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
-        unit = np.clip(np.searchsorted(units, grid["step"], side="right") - 1, 0, bars - 1)
+        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, bars - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
     chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))
@@ -112,7 +115,7 @@ def mix(
     return Song(
         parts=parts,
         tempo_map=clock.counted(1 / beats_per_quarter),
-        meters=_meters(reference, clock, int(units[-1])),
+        meters=_meters(reference, clock, int(plan.units[-1])),
         name=reference.song.source.name or reference.song.name,
         warnings=warnings,
     )

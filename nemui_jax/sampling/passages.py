@@ -11,7 +11,8 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.harmony import NO_CHORD, TRIADS
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.plan import SILENT, Plan
+from nemui_jax.sampling.plan import Plan
+from nemui_jax.sampling.seats import SILENT
 
 FARTHEST_MOVE = 2  # semitones to the nearest tone of a triad, at most
 CLASHES = (1, 11, 13)  # semitones
