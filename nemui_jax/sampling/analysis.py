@@ -1,5 +1,6 @@
 """What mixing knows of a song: its voices, its harmony, and the units in which it is taken apart."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,29 +16,26 @@ SLOT_STEPS = 3  # a quarter of a beat, the resolution at which harmonies are com
 REGISTER_SEMITONES = 5
 LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
 PHRASE_UNITS = 4
+WITHIN_UNIT = -1  # the phase of a place that is not the beginning of a unit
 
 
 @dataclass(frozen=True)
 class AnalyzedSong:
     """A song on the grid with what mixing needs of it; it does not depend on the songs it is mixed with.
 
-    A unit is a bar, or a half or less of a bar of more than six beats.
+    A unit is a bar, or a half or less of a bar of more than six beats. In a mix whose units are of another length there
+    are places within units from which the song may go on, but not begin (`divided`).
     """
 
     song: GridSong
     voices: tuple[Voice, ...]
     units: Int[np.ndarray, " unit"]  # the first step of each
     unit_steps: int  # the usual length of a unit; in a mix that of the mix's units
-    phase: Int[np.ndarray, " unit"]  # a unit's number within its phrase of PHRASE_UNITS
+    phase: Int[np.ndarray, " unit"]  # a unit's number within its phrase of PHRASE_UNITS, WITHIN_UNIT for other places
     sounds: Float[np.ndarray, "voice slot 12"]  # 1 where a voice has a pitch class; 0 for drums
     onsets: Float[np.ndarray, "voice slot register"]  # notes that begin, by REGISTER_SEMITONES; 0 for drums
     chords: Int[np.ndarray, " beat"]  # as in `harmony.chords`
     loudness: float  # mean velocity
-
-    @cached_property
-    def spacing(self) -> int:
-        """The usual distance between first steps."""
-        return int(np.bincount(np.diff(self.units)).argmax()) if len(self.units) > 1 else self.unit_steps
 
     @cached_property
     def upbeats(self) -> int:
@@ -47,12 +45,13 @@ class AnalyzedSong:
     @cached_property
     def counts(self) -> Int[np.ndarray, "voice unit"]:
         """The number of notes of each voice that begin in a window of the usual length at each unit's first step."""
+        return self.count_from(self.units)
+
+    def count_from(self, starts: Int[np.ndarray, " start"]) -> Int[np.ndarray, "voice start"]:
+        """The number of notes of each voice that begin in a window of a unit's usual length at each of these steps."""
+        steps = [voice.notes["step"] for voice in self.voices]
         return np.stack(
-            [
-                np.searchsorted(voice.notes["step"], self.units + self.unit_steps)
-                - np.searchsorted(voice.notes["step"], self.units)
-                for voice in self.voices
-            ]
+            [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
         )
 
     @property
@@ -180,6 +179,25 @@ def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
         sounds=np.repeat(analyzed.sounds, factor, 1),
         onsets=_spaced(analyzed.onsets, factor),
         chords=np.repeat(analyzed.chords, factor),
+    )
+
+
+def divided(analyzed: AnalyzedSong, unit_steps: int) -> AnalyzedSong:
+    """The song for a mix whose units have another length: it goes on where it stopped, also in the middle of its bars.
+
+    Its units are divided so finely that what follows on any of them after `unit_steps` is one too. Jumps lead to the
+    beginning of its own bars only.
+    """
+    usual = int(np.bincount(np.diff(analyzed.units)).argmax()) if len(analyzed.units) > 1 else analyzed.unit_steps
+    hop = max(math.gcd(unit_steps, usual), STEPS_PER_BEAT)
+    ends = np.append(analyzed.units[1:], max(analyzed.song.steps, analyzed.units[-1] + 1))
+    places = [np.arange(start, end, hop) for start, end in zip(analyzed.units, ends, strict=True)]
+    phase = [
+        np.append(first, np.full(len(found) - 1, WITHIN_UNIT))
+        for first, found in zip(analyzed.phase, places, strict=True)
+    ]
+    return replace(
+        analyzed, units=np.concatenate(places), phase=np.concatenate(phase).astype(np.int64), unit_steps=unit_steps
     )
 
 

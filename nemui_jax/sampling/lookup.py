@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, AnalyzedSong
+from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, WITHIN_UNIT, AnalyzedSong
 
-SHIFTS = np.arange(-6, 6)  # semitones by which a looked-up unit may be transposed
+SHIFTS = np.arange(-2, 3)  # semitones by which a looked-up unit may be transposed
 
 
 class Costs(NamedTuple):
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def windows(sounds: Float[np.ndarray, "slot value"], starts: Int[np.ndarray, " unit"], slots: int) -> np.ndarray:
-    """The slots from each first step on: [unit, slot, value], zero beyond the song and for negative starts."""
+    """The slots from each first step on: [unit, slot, value], zero before and after the song."""
     index = starts[:, None] // SLOT_STEPS + np.arange(slots)
     found = sounds[np.clip(index, 0, len(sounds) - 1)]
     found[(index >= len(sounds)) | (index < 0)] = 0
@@ -57,7 +57,7 @@ def look_up(
     rng: np.random.Generator | None = None,
     costs: Costs = COSTS,
 ) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
-    """The unit of the song and the transposition for each unit of a mix in which the voices `used` are to sound.
+    """The step of the song and the transposition for each unit of a mix in which the voices `used` are to sound.
 
     `forbidden` places are taken only where there are no others. With a temperature costs are changed at random.
     """
@@ -67,7 +67,7 @@ def look_up(
     if temperature and rng is not None:
         cost += temperature * rng.gumbel(size=cost.shape).astype(np.float32)
     place, shift = _cheapest_path(cost, following(song), song.phase, costs)
-    return place, SHIFTS[shift]
+    return song.units[place], SHIFTS[shift]
 
 
 def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
@@ -133,14 +133,15 @@ def _cheapest_path(
     state = np.arange(places * shifts).reshape(places, shifts)
     before = np.full(places, -1)  # the place that each one follows
     before[after[after >= 0]] = np.flatnonzero(after >= 0)
-    total, came_from = cost[0], []
+    inside = np.where(phase == WITHIN_UNIT, np.inf, 0)[:, None]
+    total, came_from = cost[0] + inside, []
     for unit in range(1, count):
         best_place = total.argmin(0)
         lowest = total[best_place, np.arange(shifts)]
         overall = int(lowest.argmin())
         origin = np.where(lowest <= lowest[overall] + costs.key, np.arange(shifts), overall)
         jump = np.minimum(lowest, lowest[overall] + costs.key) + costs.jump
-        jumped = jump[None] + costs.phrase * (phase != unit % PHRASE_UNITS)[:, None]
+        jumped = jump[None] + costs.phrase * (phase != unit % PHRASE_UNITS)[:, None] + inside
         back = np.broadcast_to(state[best_place[origin], origin], (places, shifts))
         stayed = np.where(before[:, None] >= 0, total[before], np.inf)
         stays = stayed <= jumped

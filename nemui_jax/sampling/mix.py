@@ -6,20 +6,22 @@ mix([first, second], weigh) -> a Song
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nemui_jax.data import pianoroll
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
-from nemui_jax.sampling.analysis import AnalyzedSong, analyze, stretch
+from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
-from nemui_jax.sampling.plan import Plan, Weights, make_plan, phrase_of_units, timeline
+from nemui_jax.sampling.plan import Plan, make_plan
+from nemui_jax.sampling.seats import Weights
+from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
@@ -90,19 +92,19 @@ def mix(
     reference = songs[heaviest]
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weights, seconds)
-    units = timeline(reference, bars)
-    phrase = phrase_of_units(units, reference)
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
-    chosen = _weights_of_phrases(weights, factors, noise, phrase)
+    chosen = _weights_of_factors(weights, factors, noise)
     everyone = [*songs, *songs] if noise else songs  # the copies play from other places
-    plan = make_plan(everyone, heaviest, units, phrase, chosen, len(songs), temperature, seed)
+    at = np.tile(places_of_songs(weights), len(everyone) // len(songs))
+    plan = make_plan(
+        everyone, heaviest, make_timeline(everyone, heaviest, bars, at), chosen, len(songs), temperature, seed
+    )
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
-    heaviest_of_unit = _per_phrase(weights, phrase).argmax(0)[phrase]
-    shifts = np.array([song.song.shift for song in songs])[heaviest_of_unit] if shift is None else np.full(bars, shift)
+    shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(bars, shift)
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
-        unit = np.clip(np.searchsorted(units, grid["step"], side="right") - 1, 0, bars - 1)
+        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, bars - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
     chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))
@@ -113,7 +115,7 @@ def mix(
     return Song(
         parts=parts,
         tempo_map=clock.counted(1 / beats_per_quarter),
-        meters=_meters(reference, clock, int(units[-1])),
+        meters=_meters(reference, clock, int(plan.units[-1])),
         name=reference.song.source.name or reference.song.name,
         warnings=warnings,
     )
@@ -155,36 +157,25 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     factors = [round(most / count) if meets else 1 for count, meets in zip(counts, near, strict=True)]
     stretched = [stretch(song, factor) for song, factor in zip(songs, factors, strict=True)]
     length = stretched[heaviest].unit_steps
-    return [replace(song, unit_steps=length) for song in stretched], most
+    return [divided(song, length) for song in stretched], most
 
 
-def _per_phrase(
-    weights: Float[np.ndarray, "song bar"], phrase: Int[np.ndarray, " bar"]
-) -> Float[np.ndarray, "song phrase"]:
-    """The mean weights of each phrase."""
-    sums = np.stack([np.bincount(phrase, row) for row in weights])
-    return sums / np.bincount(phrase)
-
-
-def _weights_of_phrases(
-    weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float, phrase: Int[np.ndarray, " bar"]
-) -> Weights:
+def _weights_of_factors(weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float) -> Weights:
     """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
-    melody, rhythm, harmony = (
-        _per_phrase(factors.of(name, weights), phrase) for name in ("melody", "rhythm", "harmony")
-    )
+    melody, rhythm = factors.of("melody", weights), factors.of("rhythm", weights)
+    harmony = melody if factors.harmony is None else factors.of("harmony", weights)
     if noise:
         nothing = np.zeros_like(melody)
         melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
         rhythm = np.concatenate([(1 - noise) * rhythm, noise * rhythm])
-    return Weights(melody, rhythm, None if factors.harmony is None else harmony)
+    return Weights(melody, rhythm, harmony)
 
 
 def _played(
     plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]
 ) -> list[tuple[Passage, np.ndarray]]:
     """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony."""
-    everyone = [songs[number % len(songs)] for number in range(len(plan.place))]
+    everyone = [songs[number % len(songs)] for number in range(len(plan.source))]
     loudness = np.array([song.loudness for song in songs])
     target = loudness @ weights
     chord = lead_chords(plan, everyone)
@@ -228,8 +219,7 @@ def mixed_clock(plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.nda
     for number, song in enumerate(songs):
         length = song.song.steps
         step_seconds = np.diff(pianoroll.seconds_at(np.arange(length + 1), song.song.clock))
-        place = plan.place[number, unit]
-        source = np.where(place >= 0, song.units[place] + steps - plan.units[unit], 0) % length
+        source = np.maximum(plan.source[number, unit] + steps - plan.units[unit], 0) % length
         log_seconds += weights[number, unit] * np.log(step_seconds[source])
     seconds = np.concatenate([[0.0], np.cumsum(np.exp(log_seconds))])
     return TempoMap.through(np.arange(len(steps) + 1) / STEPS_PER_BEAT, seconds)

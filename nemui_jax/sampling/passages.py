@@ -12,6 +12,7 @@ from nemui_jax.music.harmony import NO_CHORD, TRIADS
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.lines import Role
 from nemui_jax.sampling.plan import Plan
+from nemui_jax.sampling.seats import SILENT
 
 FARTHEST_MOVE = 2  # semitones to the nearest tone of a triad, at most
 CLASHES = (1, 11, 13)  # semitones
@@ -35,12 +36,12 @@ class Passage(NamedTuple):
 def passages(plan: Plan, songs: Sequence[AnalyzedSong]) -> Iterator[Passage]:
     """The passages of all seats."""
     for number, (seat, player) in enumerate(zip(plan.seats, plan.player, strict=True)):
-        for song, analyzed in enumerate(songs):
+        for song in range(len(songs)):
             voice = seat.voices[song]
             if voice is None:
                 continue
-            source = np.where(plan.place[song] >= 0, analyzed.units[plan.place[song]], -1)
-            plays = (player == song) & (source >= 0)
+            source = plan.source[song]
+            plays = (player == song) & (source > SILENT)
             drift = source - plan.units[:-1]
             goes_on = plays[1:] & plays[:-1] & (np.diff(drift) == 0) & (np.diff(plan.shift[song]) == 0)
             begins = np.flatnonzero(plays & ~np.append(False, goes_on))
@@ -70,9 +71,8 @@ def lead_chords(plan: Plan, songs: Sequence[AnalyzedSong]) -> Int[np.ndarray, " 
     unit = np.clip(np.searchsorted(plan.units, beats, side="right") - 1, 0, len(plan.leader) - 1)
     found = np.full(len(beats), NO_CHORD)
     for number, song in enumerate(songs):
-        place = plan.place[number, unit]
-        leads = (plan.leader[unit] == number) & (place >= 0)
-        beat = (song.units[place] + beats - plan.units[unit]) // STEPS_PER_BEAT
+        beat = (plan.source[number, unit] + beats - plan.units[unit]) // STEPS_PER_BEAT
+        leads = (plan.leader[unit] == number) & (beat >= 0)
         found[leads] = song.chords[np.minimum(beat, len(song.chords) - 1)][leads]
     return found
 

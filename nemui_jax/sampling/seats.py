@@ -1,0 +1,202 @@
+"""Who plays in a mix: the voices of songs that answer each other, and the song of each of them at each time."""
+
+from collections.abc import Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+
+from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.lines import Role, Voice
+from nemui_jax.sampling.timeline import Timeline
+
+UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
+SILENT = -(10**6)  # a song's step where it has nothing to play, and the player of a seat where none has its voice
+MOST_ORDERED = 4  # seats of which every order is tried
+DENSITY_COST = 0.25  # of e times as many notes as in a song, against a song's whole share of the notes
+
+
+class Seat(NamedTuple):
+    """A voice of a mix: the voices of the songs that take turns in it."""
+
+    role: Role
+    voices: tuple[int | None, ...]  # of each song
+
+
+def voice_distance(first: Voice, second: Voice) -> float:
+    """How unlike two voices are, by role, register, polyphony and number of notes."""
+    if (first.role is Role.DRUMS) != (second.role is Role.DRUMS):
+        return 100.0
+    return float(
+        1.5 * abs(first.role - second.role)
+        + abs(first.pitch - second.pitch) / 12
+        + abs(np.log(first.polyphony / second.polyphony))
+        + 0.5 * abs(np.log(max(len(first.notes), 1) / max(len(second.notes), 1)))
+    )
+
+
+def seat_voices(songs: Sequence[AnalyzedSong], reference: int) -> tuple[Seat, ...]:
+    """The voices of songs that answer each other, by optimal assignment to the reference song's, ordered by role."""
+    members: list[dict[int, int]] = [{reference: index} for index in range(len(songs[reference].voices))]
+    for number, song in enumerate(songs):
+        if number == reference or not song.voices:
+            continue
+        if song is songs[reference]:
+            for index, seat in enumerate(members[: len(song.voices)]):
+                seat[number] = index
+            continue
+        cost = np.array([[_distance(songs, seat, voice) for voice in song.voices] for seat in members]).reshape(
+            len(members), -1
+        )
+        rows, columns = linear_sum_assignment(np.minimum(cost, UNLIKE_VOICES))
+        paired = {column: row for row, column in zip(rows, columns, strict=True) if cost[row, column] < UNLIKE_VOICES}
+        for column in range(len(song.voices)):
+            if column in paired:
+                members[paired[column]][number] = column
+            else:
+                members.append({number: column})
+    return _ordered(songs, members)
+
+
+def _distance(songs: Sequence[AnalyzedSong], seat: dict[int, int], voice: Voice) -> float:
+    return float(np.mean([voice_distance(songs[song].voices[index], voice) for song, index in seat.items()]))
+
+
+def _ordered(songs: Sequence[AnalyzedSong], members: Sequence[dict[int, int]]) -> tuple[Seat, ...]:
+    seats = []
+    for found in members:
+        voices = [songs[song].voices[index] for song, index in found.items()]
+        role = min(voice.role for voice in voices)
+        order = (role, -float(np.mean([voice.pitch for voice in voices])))
+        seats.append((order, Seat(role, tuple(found.get(song) for song in range(len(songs))))))
+    return tuple(seat for _, seat in sorted(seats, key=lambda pair: pair[0]))
+
+
+def spread(count: int) -> Float[np.ndarray, " place"]:
+    """Numbers in [0, 1) of which every few in a row are evenly spread (van der Corput's): 0, 1/2, 1/4, 3/4, 1/8 ..."""
+    index, numbers, half = np.arange(count), np.zeros(count), 0.5
+    while index.any():
+        numbers += half * (index % 2)
+        index, half = index // 2, half / 2
+    return numbers
+
+
+def song_at(
+    point: Float[np.ndarray, "*seat unit"], weights: Float[np.ndarray, "song unit"], first: Int[np.ndarray, " unit"]
+) -> Int[np.ndarray, "*seat unit"]:
+    """The song at each point from 0 to 1 where the songs lie in a row, as wide as their weights, from `first` on.
+
+    As its weight grows a song gains points and loses none. A song of weight 0 has none.
+    """
+    order = (first + np.arange(len(weights))[:, None]) % len(weights)
+    until = np.cumsum(np.take_along_axis(weights, order, 0) / np.maximum(weights.sum(0), 1e-9), 0)
+    place = (point[..., None, :] >= until - 1e-9).sum(-2)
+    last = len(weights) - 1 - (np.take_along_axis(weights, order, 0)[::-1] > 0).argmax(0)
+    return np.take_along_axis(order, np.minimum(place, last).reshape(-1, len(first)), 0).reshape(place.shape)
+
+
+class Weights(NamedTuple):
+    """The songs' weights in each unit, for each factor that decides who plays what."""
+
+    melody: Float[np.ndarray, "song unit"]
+    rhythm: Float[np.ndarray, "song unit"]  # of all that accompanies
+    harmony: Float[np.ndarray, "song unit"]  # of who leads
+
+
+def cast(
+    seats: Sequence[Seat],
+    songs: Sequence[AnalyzedSong],
+    timeline: Timeline,
+    weights: Weights,
+    reference: int,
+    originals: int,
+) -> tuple[Int[np.ndarray, "seat unit"], Int[np.ndarray, " unit"]]:
+    """The song of each seat in each unit, and the song that leads. Songs from number `originals` on only accompany.
+
+    The songs take turns, for a section each, in being the first to be given seats, and the melody is given first. The
+    weights at which a seat passes to the next song are others in each round of turns, so that weights that change a
+    little change a little.
+    """
+    section = timeline.section
+    turn = np.arange(section[-1] + 1)
+    first = (reference + turn) % originals
+    within = spread(len(turn) // originals + 2)[1 + turn // originals]
+    lead_point = ((1 + within) / (2 * originals))[section]
+    of_melody = song_at(lead_point, weights.melody, first[section])
+    leader = song_at(lead_point, weights.harmony[:originals], first[section])
+    shares = np.stack([_shares(seats, song, number) for number, song in enumerate(songs)])  # [song, seat]
+    roles = np.array([seat.role for seat in seats])
+    melody, drums = roles == Role.MELODY, roles == Role.DRUMS
+    together = np.array_equal(weights.melody, weights.rhythm)
+    place = np.full((len(seats), len(turn)), 0.5)
+    for number in turn:
+        lead = int(first[number])
+        here = timeline.source[lead, section == number]
+        own = _shares(seats, songs[lead], lead, here)
+        others = shares[np.arange(len(songs)) != lead].mean(0) if len(songs) > 1 else own
+        for group in (melody | ~melody,) if together else (melody, ~melody):
+            chosen = group & ~drums
+            place[chosen, number] = points(own[chosen], others[chosen], melody[chosen], within[number], originals)
+    player = np.where(
+        melody[:, None],
+        song_at(place[:, section], weights.melody, first[section]),
+        song_at(place[:, section], weights.rhythm, first[section]),
+    )
+    has = np.array([[voice is not None for voice in seat.voices] for seat in seats], bool).reshape(-1, len(songs))
+    player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
+    rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
+    return np.where(rests & has[:, of_melody], of_melody, player), leader
+
+
+def _shares(
+    seats: Sequence[Seat], song: AnalyzedSong, number: int, starts: Int[np.ndarray, " unit"] | None = None
+) -> Float[np.ndarray, " seat"]:
+    """The share of each seat of a song's pitched notes; with `starts`, of those in the units from there on."""
+    counts = (song.counts if starts is None else song.count_from(starts)).sum(1) * song.pitched
+    if not counts.sum():
+        counts = song.counts.sum(1) * song.pitched
+    found = [0 if (voice := seat.voices[number]) is None else int(counts[voice]) for seat in seats]
+    return np.array(found) / max(counts.sum(), 1)
+
+
+def points(
+    own: Float[np.ndarray, " seat"],
+    others: Float[np.ndarray, " seat"],
+    is_melody: Bool[np.ndarray, " seat"],
+    within: float,
+    songs: int,
+) -> Float[np.ndarray, " seat"]:
+    """Where each seat lies between a song, at 0, and the others, at 1: the melody is the song's as long as any is.
+
+    `own` are the seats' shares of the song's notes, `others` those of the others'. Where the song has the seats up to
+    some one, and the others have the rest, the song plays its shares of those, and the others theirs of the rest: the
+    song's part of both is the point between these two seats. `within` is where between two such points a seat lies.
+    The other seats are in the order that divides the notes best, neither song losing what it is known by.
+    """
+    order = np.argsort(~is_melody, kind="stable")
+    fixed = order[is_melody[order]]
+    free = order[~is_melody[order]]
+    if 1 < len(free) <= MOST_ORDERED:
+        orders = [np.concatenate([fixed, one]).astype(np.int64) for one in permutations(free)]
+        order = min(orders, key=lambda one: _unfairness(own[one], others[one], songs))
+    divided = np.concatenate([[0.0], _divide(own[order], others[order])[0]])
+    place = np.empty(len(own))
+    place[order] = divided[:-1] + within * np.diff(divided)
+    return place
+
+
+def _divide(own: Float[np.ndarray, " seat"], others: Float[np.ndarray, " seat"]) -> tuple[np.ndarray, np.ndarray]:
+    """A song's part of all notes where it has the seats up to each one, and how many these are, 1 for a song's."""
+    unit = [one / max(one.sum(), 1e-9) for one in (own, others)]
+    has, have = np.cumsum(unit[0]), 1 - np.cumsum(unit[1])
+    part = np.maximum.accumulate(has / np.maximum(has + have, 1e-9))
+    part[-1:] = 1.0
+    return part, has + have
+
+
+def _unfairness(own: Float[np.ndarray, " seat"], others: Float[np.ndarray, " seat"], songs: int) -> float:
+    """How far the best division of seats in a row is from giving a song its part, and from a song's density."""
+    part, notes = _divide(own, others)
+    return float((np.abs(part - 1 / songs) + DENSITY_COST * np.abs(np.log(np.maximum(notes, 0.05)))).min())
