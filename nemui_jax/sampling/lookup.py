@@ -61,7 +61,7 @@ def look_up(
 
     `forbidden` places are taken only where there are no others. With a temperature costs are changed at random.
     """
-    cost = _place_costs(song, used, frame, costs)
+    cost = place_costs(song, used, frame, costs)
     if forbidden is not None:
         cost += 100 * forbidden[:, :, None]
     if temperature and rng is not None:
@@ -79,7 +79,7 @@ def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
     return np.where((after >= len(units)) | (end > units[-1] + song.unit_steps // 2), -1, after)
 
 
-def _place_costs(
+def place_costs(
     song: AnalyzedSong, used: Bool[np.ndarray, "voice unit"], frame: Frame, costs: Costs
 ) -> Float[np.ndarray, "unit place shift"]:
     """The cost of each place and transposition in each unit, 0 where the song does not sound."""

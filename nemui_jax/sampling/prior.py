@@ -1,46 +1,321 @@
-"""New songs: the form and harmony of one song, filled with what others play under such harmony.
+"""New songs: the form and harmony of one song, the accompaniment of a second and the melody of a third.
 
-A new song is planned as a mix is. One song gives the order of its bars and their harmony, and is silent; two others
-share the voices, and all that they play is looked up. On pop songs this costs a language model 1.19 times the bits of a
-song; with four songs that share the voices it is 1.37.
+First comes the form: which bars return, and where there is a melody. Then each bar that does not return is looked up in
+the song that accompanies, then in that with the melody, so that it fits the harmony, what sounds already and the bar
+before it. A new song begins and ends with what its songs begin and end with, and no song is heard in its own order for
+more than RUN_QUARTERS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
 
-from nemui_jax.music.song import Song
-from nemui_jax.sampling.mix import AnalyzedSong, Factors, mix
+from nemui_jax.data import pianoroll
+from nemui_jax.data.curves import settings
+from nemui_jax.data.grid import GridPart, GridSong
+from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.harmony import NO_CHORD
+from nemui_jax.music.song import DRUM_CHANNEL, METER, Song, TempoMap
+from nemui_jax.sampling import form
+from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong, stretch
+from nemui_jax.sampling.arrange import to_song
+from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_chain
+from nemui_jax.sampling.lines import Role
+from nemui_jax.sampling.lookup import COSTS, Frame, place_costs, windows
+from nemui_jax.sampling.passages import fit_to_harmony, merged, sounding_roll
+from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
+MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.3  # of what is looked up
-LEAST_SHARE, MOST_SHARE = 0.4, 0.6  # of the notes, for each of the two songs that play
+SONGS_READ = 8  # of which those are chosen that have bars as long as the first
+RUN_QUARTERS = 8.0
+PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
+MOST_NOTES, LEAST_NOTES = 2.0, 0.3  # that are asked of a bar, over the mean of a song
+
+
+class Source(NamedTuple):
+    """A song that a new one is made of."""
+
+    song: int
+    gave: str  # what of it: "form and harmony", "accompaniment", "melody", or several of these
+    share: float  # of the notes of the new song
+
+
+class NewSong(NamedTuple):
+    """A new song and what it is made of."""
+
+    song: Song
+    sources: tuple[Source, ...]
+
+
+class _Player(NamedTuple):
+    """A song that plays, with some of its voices, and where."""
+
+    song: AnalyzedSong
+    voices: Bool[np.ndarray, " voice"]
+    chain: Chain
+    heard: Bool[np.ndarray, " bar"]
 
 
 def draw(
-    songs: int,
+    songs: Sequence[int],
     analyzed: Callable[[int], AnalyzedSong],
     seed: int,
     seconds: float,
     shift: int | None = None,
-) -> tuple[Song, list[int]]:
-    """A new song of at least so many seconds, and the songs that it is made of, out of `songs` of them.
+) -> NewSong:
+    """A new song of so many seconds, made of three of these songs; of two, the one with the melody gives the form too.
 
-    The first of these gives form and harmony; of two songs in all, it also plays. `shift` is as in `mix`.
-    ValueError for fewer than two songs.
+    The song is in the key of the one that gives the form, or `shift` semitones below the common key. ValueError for
+    fewer than two songs.
     """
-    if songs < 2:
-        raise ValueError(f"new songs are made of two songs or more, and there are {songs}; vary one with perturb")
+    if len(songs) < 2:
+        raise ValueError(f"new songs are made of two songs or more, and there are {len(songs)}; vary one with perturb")
     rng = np.random.default_rng(seed)
-    chosen = np.resize(rng.permutation(songs)[:3], 3).tolist()
-    share = rng.uniform(LEAST_SHARE, MOST_SHARE)
-    sources = [analyzed(index) for index in chosen]
-    song = mix(
-        sources,
-        lambda bars: np.repeat(np.array([[0.0], [share], [1 - share]]), bars, 1),
-        seconds=seconds,
-        factors=Factors(harmony=0),
-        shift=shift,
-        temperature=TEMPERATURE,
-        seed=seed,
+    chosen, found = _choose(songs, analyzed, rng)
+    model, band, singer = _in_common_beats(found)
+    quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
+    bar_seconds = model.unit_steps / STEPS_PER_BEAT / model.beats_per_quarter * quarter_seconds
+    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), rng)
+    players = _players(model, order, band, singer, rng)
+    units = np.arange(len(order) + 1) * model.unit_steps
+    parts, shares = _parts(players, units)
+    clock = _clock(model, order, seconds)
+    made = GridSong(
+        name="",
+        parts=parts,
+        steps=int(units[-1]),
+        shift=model.song.shift,
+        clock=clock,
+        bars=units[:-1],
+        source=Song((), clock.counted(1 / model.beats_per_quarter), _meter(model, order)),
     )
-    return song, chosen
+    gave = {"form and harmony": chosen[0], "accompaniment": chosen[1], "melody": chosen[2]}
+    notes = dict.fromkeys(chosen, 0.0)
+    for index, share in zip(chosen[1:], shares, strict=True):
+        notes[index] += share
+    sources = tuple(
+        Source(index, " and ".join(what for what, giver in gave.items() if giver == index), share)
+        for index, share in notes.items()
+    )
+    return NewSong(to_song(made, shift), sources)
+
+
+def _choose(
+    songs: Sequence[int], analyzed: Callable[[int], AnalyzedSong], rng: np.random.Generator
+) -> tuple[list[int], list[AnalyzedSong]]:
+    """The song that gives the form, the one that accompanies, and the one with the melody.
+
+    Of the songs that are read the two are taken that are most like the first.
+    """
+    drawn = [songs[index] for index in rng.permutation(len(songs))[:SONGS_READ].tolist()]
+    read = {index: analyzed(index) for index in drawn}
+    others = sorted(drawn[1:], key=lambda index: _unlike(read[drawn[0]], read[index]))[:2]
+    chosen = [drawn[0], *rng.permutation(others).tolist(), drawn[0]][:3]
+    return chosen, [read[index] for index in chosen]
+
+
+def _unlike(first: AnalyzedSong, second: AnalyzedSong) -> float:
+    """How unlike two songs are in the length of their bars, tempo, mode, and notes a quarter."""
+    density = [
+        sum(len(voice.notes) for voice in song.voices) * song.quarter_seconds / _seconds(song) for song in (first, second)
+    ]
+    tempo = abs(np.log(first.quarter_seconds / second.quarter_seconds))
+    bars = _bar_quarters(first) != _bar_quarters(second)
+    return 10 * bars + tempo + abs(np.log(density[0] / density[1])) + (_is_minor(first) != _is_minor(second))
+
+
+def _seconds(song: AnalyzedSong) -> float:
+    return float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT))
+
+
+def _is_minor(song: AnalyzedSong) -> bool:
+    return bool((song.chords == MINOR_TONIC).sum() > (song.chords == 0).sum())
+
+
+def _bar_quarters(song: AnalyzedSong) -> float:
+    return song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter
+
+
+def _in_common_beats(songs: Sequence[AnalyzedSong]) -> list[AnalyzedSong]:
+    """The songs with as many beats a quarter note, and bars of equal length."""
+    most = max(song.beats_per_quarter for song in songs)
+    found = [stretch(song, round(most / song.beats_per_quarter)) for song in songs]
+    return [replace(song, unit_steps=found[0].unit_steps) for song in found]
+
+
+def _players(
+    model: AnalyzedSong,
+    order: Int[np.ndarray, " bar"],
+    band: AnalyzedSong,
+    singer: AnalyzedSong,
+    rng: np.random.Generator,
+) -> list[_Player]:
+    """Who accompanies, and who has the melody where the song that gives the form has one.
+
+    A song without accompaniment, or without a melody, plays all that it has in both.
+    """
+    melody, others = melody_of(model), ~melody_of(model)
+    slots = -(-model.unit_steps // (4 * SLOT_STEPS)) * 4
+    sounds = np.zeros((len(order), slots, 12), np.float32)
+    found = []
+    for song, voices, replaced in ((band, ~melody_of(band), others), (singer, melody_of(singer), melody)):
+        if not voices.any() or not replaced.any():
+            continue
+        heard = model.counts[replaced].sum(0)[order] > 0
+        if not heard.any():
+            continue
+        chain = _look_up(model, order, song, voices, replaced, heard, sounds, rng)
+        found.append(_Player(song, voices, chain, heard))
+        sounds = sounds + _sounds(found[-1], slots)
+    return found
+
+
+def melody_of(song: AnalyzedSong) -> Bool[np.ndarray, " voice"]:
+    """The voices that are the melody."""
+    return np.array([voice.role is Role.MELODY for voice in song.voices], bool)
+
+
+def _look_up(
+    model: AnalyzedSong,
+    order: Int[np.ndarray, " bar"],
+    song: AnalyzedSong,
+    voices: Bool[np.ndarray, " voice"],
+    replaced: Bool[np.ndarray, " voice"],
+    heard: Bool[np.ndarray, " bar"],
+    sounds: Float32[np.ndarray, "bar slot 12"],
+    rng: np.random.Generator,
+) -> Chain:
+    """Where the bars that are `heard` are found in a song, for what `replaced` voices of the model play in `order`."""
+    cost = place_costs(song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS)
+    cost += TEMPERATURE * rng.gumbel(size=cost.shape).astype(np.float32)
+    if song.song is model.song:
+        cost += FORBIDDEN_COST * (order[:, None] == np.arange(len(song.units)))[:, :, None]
+    bars = np.flatnonzero(heard)
+    sounding = np.flatnonzero(song.counts[voices].sum(0))
+    first = form.first_occurrences(form.likeness(form.onset_rolls(model, replaced)[order]))
+    first[bars[-1]] = bars[-1]
+    for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
+        cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST
+    longest_run = max(int(RUN_QUARTERS / _bar_quarters(model)), 1)
+    new = np.unique(first[bars])
+    chain = find_chain(song, voices, cost[new], longest_run)
+    at = np.minimum(np.searchsorted(new, first), len(new) - 1)
+    return Chain(chain.place[at], chain.shift[at])
+
+
+def frame(
+    model: AnalyzedSong,
+    order: Int[np.ndarray, " bar"],
+    replaced: Bool[np.ndarray, " voice"],
+    sounds: Float32[np.ndarray, "bar slot 12"],
+) -> Frame:
+    """What is looked up for bars of a song of which some voices are replaced; `sounds` is what sounds beside them."""
+    starts, slots = model.units[order], sounds.shape[1]
+    counts = model.counts[model.pitched].sum(0)
+    return Frame(
+        sounds,
+        windows(model.sounds[model.pitched].sum(0), starts, slots),
+        windows(model.onsets[replaced].sum(0), starts, slots),
+        np.clip(counts[order] / max(counts.mean(), 1e-9), LEAST_NOTES, MOST_NOTES),
+        np.full(len(order), model.unit_steps // SLOT_STEPS),
+    )
+
+
+def _sounds(player: _Player, slots: int) -> Float32[np.ndarray, "bar slot 12"]:
+    """What sounds of a song in each bar."""
+    song, chain = player.song, player.chain
+    starts = np.where(player.heard, song.units[chain.place], -song.song.steps - song.unit_steps)
+    found = windows(song.sounds[player.voices].sum(0), starts, slots)
+    return np.take_along_axis(found, (np.arange(12) - chain.shift[:, None, None]) % 12, 2)
+
+
+def _parts(
+    players: Sequence[_Player], units: Int[np.ndarray, " bar_and_end"]
+) -> tuple[tuple[GridPart, ...], list[float]]:
+    """The parts of a new song, and the share of the notes of who accompanies and who has the melody."""
+    found = [list(runs(player.song, player.chain, player.heard, units)) for player in players]
+    loudness = float(np.mean([player.song.loudness for player in players]))
+    parts = [
+        {
+            index: _louder(part, loudness - player.song.loudness)
+            for index, part in spliced_parts(player.song, player.voices, of_player, int(units[-1])).items()
+        }
+        for player, of_player in zip(players, found, strict=True)
+    ]
+    counts = [sum(len(part.notes) for part in of_player.values()) for of_player in parts]
+    if len(players) < 2:
+        is_melody = bool(melody_of(players[0].song)[players[0].voices].all())
+        return tuple(parts[0].values()), [0.0, 1.0] if is_melody else [1.0, 0.0]
+    pitched = [part.notes for part in parts[0].values() if not part.is_drums]
+    chord = _chords(players[0], found[0], int(units[-1]))
+    sounding = sounding_roll(merged(pitched), int(units[-1]))
+    singing = [replace(part, notes=fit_to_harmony(part.notes, sounding, chord)) for part in parts[1].values()]
+    place = next((voice.part for voice in players[0].song.voices if voice.role is Role.MELODY), None)
+    total = max(sum(counts), 1)
+    return _joined(parts[0], place, singing), [counts[0] / total, counts[1] / total]
+
+
+def _louder(part: GridPart, velocity: float) -> GridPart:
+    """The part with its settings from the beginning on, and so much louder."""
+    notes = part.notes.copy()
+    notes["velocity"] = np.clip(np.round(notes["velocity"] + velocity), 1, 127)
+    controls = settings(part.source).copy()
+    controls["time"] = 0.0
+    return replace(part, notes=notes, source=replace(part.source, notes=part.source.notes[:0], controls=controls))
+
+
+def _chords(player: _Player, found: Sequence[Run], steps: int) -> Int[np.ndarray, " beat"]:
+    """The chord of each beat of what a song plays."""
+    chords = np.full(-(-steps // STEPS_PER_BEAT), NO_CHORD)
+    for run in found:
+        beats = np.arange(run.start // STEPS_PER_BEAT, run.end // STEPS_PER_BEAT)
+        source = beats - run.start // STEPS_PER_BEAT + run.source // STEPS_PER_BEAT
+        chord = player.song.chords[np.minimum(source, len(player.song.chords) - 1)]
+        moved = chord // 12 * 12 + (chord + run.shift) % 12
+        chords[beats] = np.where(chord == NO_CHORD, NO_CHORD, moved)
+    return chords
+
+
+def _joined(band: dict[int, GridPart], place: int | None, singing: Sequence[GridPart]) -> tuple[GridPart, ...]:
+    """The parts of a band with a melody, which goes to the channel of the band's own melody.
+
+    It is added to a part of the band from which the band's own melody was taken, where the instruments are the same.
+    Without a free channel the melody is played by the part with the fewest notes.
+    """
+    parts = dict(band)
+    for part in singing:
+        if place in parts and parts[place].source.program == part.source.program:
+            own = parts[place]
+            parts[place] = replace(own, notes=merged([own.notes, part.notes]))
+            continue
+        taken = {other.source.channel for other in parts.values()}
+        free = [channel for channel in (part.source.channel, *range(16)) if channel not in {*taken, DRUM_CHANNEL}]
+        if free:
+            parts[len(parts) + max(parts, default=0) + 1] = replace(part, source=replace(part.source, channel=free[0]))
+            continue
+        pitched = [index for index, other in parts.items() if not other.is_drums]
+        smallest = min(pitched, key=lambda index: len(parts[index].notes))
+        parts[smallest] = replace(parts[smallest], notes=merged([parts[smallest].notes, part.notes]))
+    return tuple(parts.values())
+
+
+def _clock(model: AnalyzedSong, order: Int[np.ndarray, " bar"], seconds: float) -> TempoMap:
+    """The beats of a new song of so many seconds, with the changes of tempo of the song that gives the form."""
+    lengths = np.diff(pianoroll.seconds_at(np.arange(model.song.steps + 1), model.song.clock))
+    steps = (model.units[order][:, None] + np.arange(model.unit_steps)).ravel()
+    lengths = lengths[np.minimum(steps, len(lengths) - 1)]
+    times = np.append(0.0, np.cumsum(lengths * seconds / lengths.sum()))
+    return TempoMap.through(np.arange(len(times)) / STEPS_PER_BEAT, times)
+
+
+def _meter(model: AnalyzedSong, order: Int[np.ndarray, " bar"]) -> np.ndarray:
+    """METER: that of the first bar of the song that gives the form."""
+    meters = model.song.source.meters
+    time = float(model.song.clock.seconds_at(model.units[order[0]] / STEPS_PER_BEAT))
+    found = meters[meters["time"] <= time + 1e-6][-1:].copy()
+    found["time"] = 0.0
+    return found if len(found) else np.array([(0.0, 4, 4)], METER)

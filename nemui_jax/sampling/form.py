@@ -1,0 +1,107 @@
+"""The form of a song: which of its bars return, and the same form in more or fewer bars.
+
+Bars are the units of an AnalyzedSong. A bar returns where another has nearly the same onsets.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from nemui_jax.data.pianoroll import GRID
+from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, AnalyzedSong
+from nemui_jax.sampling.lookup import unit_length, windows
+
+SAME_BAR = 0.8  # F1 of onsets from which two bars are the same
+TONES = 128
+BARS_NEAR = 2  # by which a form may be longer or shorter than was asked for
+RETURNS_COST = 3.0  # for a form in which all bars return, and none did in as many bars of the song
+PHRASE_COST = 0.5  # for a cut from one place in a phrase to another
+MID_PHRASE_COST = 0.3  # for a cut within a phrase
+BAR_COST = 0.1  # for each bar more or less than was asked for
+CHANCE = 0.3  # random costs, up to this
+
+
+def notes_of(song: AnalyzedSong, voices: Bool[np.ndarray, " voice"]) -> np.ndarray:
+    """GRID: the notes of some voices, by step."""
+    chosen = [voice.notes for voice, used in zip(song.voices, voices, strict=True) if used]
+    notes = np.concatenate([np.empty(0, GRID), *chosen])
+    return notes[np.lexsort((notes["pitch"], notes["step"]))]
+
+
+def onset_rolls(song: AnalyzedSong, voices: Bool[np.ndarray, " voice"]) -> Float32[np.ndarray, "bar cell"]:
+    """Which pitches begin on which steps of each bar of a song, in some of its voices."""
+    notes = notes_of(song, voices)
+    bar = np.searchsorted(song.units, notes["step"], side="right") - 1
+    step = notes["step"] - song.units[bar]
+    inside = (bar >= 0) & (step < song.unit_steps)
+    rolls = np.zeros((len(song.units), song.unit_steps, TONES), np.float32)
+    rolls[bar[inside], step[inside], np.clip(notes["pitch"][inside], 0, TONES - 1)] = 1
+    return rolls.reshape(len(rolls), -1)
+
+
+def likeness(rolls: Float32[np.ndarray, "bar cell"]) -> Float[np.ndarray, "bar bar"]:
+    """The F1 of the onsets of each two bars; 1 for two without any."""
+    counts = rolls.sum(1)
+    total = counts[:, None] + counts
+    return np.where(total > 0, 2 * (rolls @ rolls.T) / np.maximum(total, 1), 1.0)
+
+
+def first_occurrences(alike: Float[np.ndarray, "bar bar"]) -> Int[np.ndarray, " bar"]:
+    """For each bar the first that is the same, by their `likeness`: itself where there is no earlier one."""
+    first = np.arange(len(alike))
+    for bar in range(1, len(alike)):
+        earlier = np.flatnonzero((alike[bar, :bar] >= SAME_BAR) & (first[:bar] == np.arange(bar)))
+        if len(earlier):
+            first[bar] = earlier[alike[bar, earlier].argmax()]
+    return first
+
+
+def share_returning(alike: Float[np.ndarray, "bar bar"]) -> float:
+    """The share of bars that are the same as another, by their `likeness`."""
+    others = alike - 2 * np.eye(len(alike))
+    return float((others.max(1) >= SAME_BAR).mean()) if len(alike) > 1 else 0.0
+
+
+def whole_form(song: AnalyzedSong, bars: int, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
+    """About so many bars of a song, in order, from its first whole one to its last.
+
+    Some in the middle are left out, or come twice: of all places the one where the cut is heard least, and after which
+    as many bars return as in as long a stretch of the song from its beginning.
+    """
+    order = np.arange(song.upbeats, len(song.units))
+    if len(order) < 3:
+        return np.resize(order, bars)
+    alike = likeness(onset_rolls(song, np.ones(len(song.voices), bool)))
+    slots = -(-song.unit_steps // SLOT_STEPS)
+    sounds = windows(song.sounds[song.pitched].sum(0), song.units, slots)
+    harmony = unit_length(sounds.reshape(len(sounds), -1))
+    while bars > 2 * len(order) - 1 - BARS_NEAR:
+        order = np.concatenate([order[:-1], order[1:]])
+    cuts = [
+        (_cut_cost(order, first, second, alike, harmony) + BAR_COST * abs(count - bars), first, second)
+        for count in range(max(bars - BARS_NEAR, 2), bars + BARS_NEAR + 1)
+        for first in range(1, min(count, len(order)))
+        if 1 <= (second := len(order) - count + first) < len(order)
+    ]
+    costs = np.array([cost for cost, *_ in cuts]) + rng.uniform(0, CHANCE, len(cuts))
+    _, first, second = cuts[int(costs.argmin())]
+    return np.concatenate([order[:first], order[second:]])
+
+
+def _cut_cost(
+    order: Int[np.ndarray, " bar"],
+    first: int,
+    second: int,
+    alike: Float[np.ndarray, "place place"],
+    harmony: Float[np.ndarray, "place sound"],
+) -> float:
+    """What it costs to go on with bar `second` of an order after the first `first` bars."""
+    made = np.concatenate([order[:first], order[second:]])
+    usual = np.resize(order, len(made))
+    returns = abs(share_returning(alike[np.ix_(made, made)]) - share_returning(alike[np.ix_(usual, usual)]))
+    if first == second:
+        return RETURNS_COST * returns
+    before, after = order[first - 1], order[second]
+    heard = 2 - harmony[before] @ harmony[order[second - 1]] - harmony[order[first]] @ harmony[after]
+    phrase = PHRASE_COST * ((first - second) % PHRASE_UNITS != 0) + MID_PHRASE_COST * (first % PHRASE_UNITS != 0)
+    return RETURNS_COST * returns + float(heard) + phrase
+
