@@ -1,8 +1,10 @@
 """The studio's server: who may ask, what it answers, and that nothing from outside brings it down."""
 
 import http.client
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +29,17 @@ pytest.importorskip("websockets", reason="needs the extra studio")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from nemui_jax.data import dataset
 from nemui_jax.errors import StudioError
-from nemui_jax.music import midi_reader
+from nemui_jax.music import midi_reader, midi_writer
+from nemui_jax.music.clock import Clock
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, Part, Song
-from nemui_jax.studio import guard, routes, server
+from nemui_jax.runs.run import read_run
+from nemui_jax.studio import guard, places, routes, server, share
 from nemui_jax.studio.guard import MAX_BODY
 from nemui_jax.studio.messages import page_notes, page_parts
-from nemui_jax.studio.piece import Recipe, read_recipe
+from nemui_jax.studio.piece import BLOCK_SECONDS, Recipe, read_recipe
+from nemui_jax.studio.state import Studio
 
 HALF = {"songs": [0, 1], "weights": [[0.5, 0.5]], "seconds": 30}
 
@@ -45,7 +53,7 @@ class Answer(NamedTuple):
 class Place(NamedTuple):
     """A studio that is up."""
 
-    studio: routes.Studio
+    studio: Studio
     port: int
 
     @property
@@ -67,8 +75,10 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(trained):
-    studio = server.load(trained.path)
+def place(trained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("studio") / "run"
+    shutil.copytree(trained.path, run)  # songs are added to it
+    studio = Studio(run)
     ready, listening = server.server(studio, 0)
     port = listening.getsockname()[1]
     studio.warm()
@@ -83,15 +93,23 @@ def place(trained):
     assert not thread.is_alive()
 
 
+def messages_of(socket) -> Iterator[dict]:
+    """The server's messages about music; those about guests come at any time."""
+    while True:
+        message = json.loads(socket.recv(timeout=20))
+        if message["kind"] != "guests":
+            yield message
+
+
 def stretches_of(socket, number: int) -> list[dict]:
     """The stretches of music of an answer, until it is done."""
     stretches = []
-    while True:
-        message = json.loads(socket.recv(timeout=20))
+    for message in messages_of(socket):
         if message["kind"] == "done" and message["ask"] == number:
-            return stretches
+            break
         if message["kind"] == "stretch" and message["ask"] == number:
             stretches.append(message)
+    return stretches
 
 
 # Music
@@ -101,12 +119,24 @@ MIX = {"songs": [0, 1, 2], "weights": [[0.5, 0.5, 0]], "seconds": 40}
 
 
 def played(place, recipe: dict, first: int = 0) -> tuple[list[dict], list[list[int]]]:
-    """The parts of a recipe's piece and the notes of all its stretches, sorted, as the page gets them."""
+    """The parts of a recipe's piece and its notes, sorted, as the page has them when all has come.
+
+    A stretch takes the place of what came before it for the same blocks.
+    """
+    heads, stretches = [], {}
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": recipe, "from": first}))
-        head = json.loads(line.recv(timeout=20))
-        numbers = [number for stretch in stretches_of(line, 1) for number in stretch["notes"]]
-    return head["parts"], sorted(numbers[start : start + 5] for start in range(0, len(numbers), 5))
+        for message in messages_of(line):
+            if message["kind"] == "done":
+                break
+            if message["kind"] == "head":
+                heads.append(message["parts"])
+            if message["kind"] == "stretch":
+                stretches[message["from"], message["to"]] = message["notes"]
+    spans = sorted(stretches)
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(spans))
+    numbers = [number for span in spans for number in stretches[span]]
+    return heads[-1], sorted(numbers[start : start + 5] for start in range(0, len(numbers), 5))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +174,7 @@ def test_no_mix_is_silent(place):
 
 def test_every_song_keeps_its_own_tempo(trained_waltzes):
     """The waltzes have two tempos, and each slows down by half; their mix is between them."""
-    player = server.load(trained_waltzes).player
+    player = Studio(trained_waltzes).player
     ends = []
     for index, source in enumerate(waltzes().values()):
         alone = player.piece(Recipe((index,), ((1.0,),), 100.0)).song
@@ -157,7 +187,7 @@ def test_every_song_keeps_its_own_tempo(trained_waltzes):
 
 def test_a_path_arrives_at_its_last_song(trained_waltzes):
     """From the middle on the weights are the last song's alone, and so are the notes, whichever song is faster."""
-    player = server.load(trained_waltzes).player
+    player = Studio(trained_waltzes).player
     for first, last in ((0, 1), (1, 0)):  # the second lies an octave below the first
         piece = player.piece(Recipe((first, last), ((1.0, 0.0), (0.0, 1.0), (0.0, 1.0)), 60.0))
         notes = piece.song.notes
@@ -195,6 +225,9 @@ def test_order_covers_every_block_once_and_begins_where_it_is_heard(place):
         {"noise": -1},
         {"seed": -1},
         {"shift": 40},
+        {"factors": {"loudness": 0}},
+        {"factors": {"harmony": 99}},
+        {"factors": [0]},
     ],
 )
 def test_what_is_no_recipe_is_refused(change):
@@ -217,9 +250,9 @@ def test_the_page_and_its_headers(place):
     assert "access-control-allow-origin" not in page.headers
     assert page.headers["x-content-type-options"] == "nosniff"
     files = [path for path in routes.PAGE.iterdir() if path.suffix in routes.KINDS]
-    assert sum(path.stat().st_size for path in files) < 200_000
+    assert sum(path.stat().st_size for path in files) < 250_000
     assert all("//" not in line or "http://www.w3.org" in line for line in page.body.decode().splitlines())
-    for path in files:
+    for path in (path for path in files if path.stem != "share"):
         assert place.ask("/" if path.name == "index.html" else f"/{path.name}").body == path.read_bytes()
 
 
@@ -294,12 +327,12 @@ def test_what_is_no_recipe_is_answered_with_400(place, body):
 
 
 def test_a_new_song_needs_two_songs(place, monkeypatch):
-    monkeypatch.setattr(place.studio.player, "songs", place.studio.player.songs[:1])
+    monkeypatch.setattr(place.studio.player, "in_run", [0])
     answer = place.ask("/piece.mid", "POST", json.dumps({"random": True}))
-    assert (answer.status, answer.body[:40]) == (400, b"a new song is drawn from two songs or mo")
+    assert (answer.status, answer.body[:40]) == (400, b"a new song is drawn from two songs of th")
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": {"random": True}}))
-        assert json.loads(line.recv(timeout=5))["reason"].startswith("a new song is drawn from two songs or more")
+        assert next(messages_of(line))["reason"].startswith("a new song is drawn from two songs of the run or more")
 
 
 def test_it_serves_while_others_hang(place):
@@ -367,7 +400,7 @@ def test_a_bands_parts_and_notes_as_the_page_gets_them():
 def test_music_comes_in_stretches(place):
     with place.listen() as line:
         line.send(json.dumps({"ask": 7, "recipe": HALF | {"seconds": 60}, "from": 50}))
-        head = json.loads(line.recv(timeout=10))
+        head = next(messages_of(line))
         stretches = stretches_of(line, 7)
     assert (head["kind"], head["ask"]) == ("head", 7)
     numbers = [part["number"] for part in head["parts"]]
@@ -384,10 +417,11 @@ def test_the_newest_ask_wins(place):
         for number in range(1, 41):
             line.send(json.dumps({"ask": number, "recipe": HALF | {"seconds": 600, "seed": number}, "from": 0}))
         finished = set()
-        while 40 not in finished:
-            message = json.loads(line.recv(timeout=20))
+        for message in messages_of(line):
             if message["kind"] == "done":
                 finished.add(message["ask"])
+            if 40 in finished:
+                break
     assert finished == {40}
 
 
@@ -395,7 +429,7 @@ def test_nonsense_is_answered(place):
     with place.listen() as line:
         for text in ("{", "[]", "3", '{"ask":"x"}', '{"ask":1,"recipe":{"songs":[77],"weights":[[1]]}}', "[" * 50000):
             line.send(text)
-            assert json.loads(line.recv(timeout=5))["kind"] == "wrong"
+            assert next(messages_of(line))["kind"] == "wrong"
         line.send(json.dumps({"ask": 2, "recipe": HALF, "from": -(10**9)}))
         assert stretches_of(line, 2)
     for message in ("x" * (routes.MESSAGE_BYTES + 1), b"\x00\x01"):
@@ -407,14 +441,13 @@ def test_nonsense_is_answered(place):
 
 
 def test_random_songs_say_what_they_are_made_of(place):
+    recipe = {"random": True, "seed": 5, "seconds": 20}
     with place.listen() as line:
-        line.send(json.dumps({"ask": 1, "recipe": {"random": True, "seed": 5, "seconds": 20}, "from": 0}))
-        head, drawn = (json.loads(line.recv(timeout=10)) for _ in range(2))
-        stretches = stretches_of(line, 1)
-    assert head["kind"] == "head"
-    assert drawn["kind"] == "drawn"
-    assert np.allclose(np.sum(drawn["weights"], 1), 1, atol=1e-3)
-    assert any(stretch["notes"] for stretch in stretches)
+        line.send(json.dumps({"ask": 1, "recipe": recipe, "from": 0}))
+        drawn = next(message for message in messages_of(line) if message["kind"] == "drawn")
+    piece = place.studio.player.piece(read_recipe(recipe, 3))
+    assert drawn == {"kind": "drawn", "ask": 1, "songs": list(piece.songs), "seed": piece.seed}
+    assert piece.seed >= 5
 
 
 # Taking away and bringing in
@@ -439,20 +472,124 @@ def test_a_soundfont_that_is_none_is_named(place, monkeypatch, tmp_path):
     assert answer.body.decode().endswith("odd.sf2: is not a soundfont (.sf2 or .sf3)")
 
 
-def test_a_song_is_added(place, songs_folder):
-    data = (songs_folder / "b" / "repeats.mid").read_bytes()
-    before = len(place.studio.player.songs)
-    answer = place.ask("/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid", "POST", data)
-    lines = [json.loads(line) for line in answer.body.splitlines()]
-    assert lines[-1]["song"]["name"] == r"new\x1b"
-    assert lines[-1]["song"]["index"] == before
-    assert lines[-1]["song"]["added"]
-    assert lines[-1]["note_f1"] > 0.9
-    assert any("done" in line for line in lines)
+def guest_when(line, number: int, ready) -> dict:
+    """A guest as the page is told of it, as soon as that is so."""
+    while True:
+        message = json.loads(line.recv(timeout=120))
+        if message["kind"] == "guests" and ready(message["guests"][number]):
+            return message["guests"][number]
+
+
+def test_a_dropped_song_is_rough_then_taught_then_kept(place, songs_folder):
+    """It can be played once it is fitted, is called learned from 0.9 on, and is in the run once it is kept."""
+    old = (songs_folder / "rubato.mid").read_bytes()
+    assert json.loads(place.ask("/bring?name=again.mid", "POST", old).body) == {"index": 2}  # the run has it
+    song = midi_reader.parse(old)
+    turned = replace(song, parts=tuple(replace(part, notes=_upside_down(part.notes)) for part in song.parts))
+    before, first = len(place.studio.entries), place.studio.first
+    name = "/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid"
+    number = json.loads(place.ask(name, "POST", midi_writer.encode(turned)).body)["guest"]
     with place.listen() as line:
+        rough = guest_when(line, number, lambda guest: guest["index"] is not None)
+        assert (rough["name"], rough["index"], rough["song"]["in_run"]) == (r"new\x1b", before, None)
+        learned = guest_when(line, number, lambda guest: not guest["work"])
+        assert learned["learned"] == (learned["note_f1"] >= 0.9)
+        assert learned["note_f1"] > max(0.95, rough["note_f1"] if not rough["learned"] else 0)
         line.send(json.dumps({"ask": 1, "recipe": {"songs": [before], "weights": [[1]], "seconds": 5}, "from": 0}))
         assert any(stretch["notes"] for stretch in stretches_of(line, 1))
-    assert "wrong" in json.loads(place.ask("/bring?name=x", "POST", b"no midi").body)
+        assert place.studio.player.in_run == list(range(before))
+        assert json.loads(place.ask("/songs").body)["first"] == first
+        assert json.loads(place.ask(name, "POST", midi_writer.encode(turned)).body) == {"guest": number}
+        fingerprint = place.studio.fingerprint
+        assert place.ask(f"/keep?guest={number}", "POST").status == 200
+        assert place.ask(f"/keep?guest={number}", "POST").status == 409
+        kept = guest_when(line, number, lambda guest: guest["kept"])
+    assert kept["song"]["in_run"] == before
+    assert place.studio.fingerprint != fingerprint
+    assert [entry.name for entry in read_run(place.studio.path).entries][-1] == r"new\x1b"
+
+
+def _upside_down(notes: np.ndarray) -> np.ndarray:
+    turned = notes.copy()
+    turned["pitch"] = 130 - notes["pitch"]
+    return turned
+
+
+def test_what_cannot_be_brought_or_kept_is_named(place):
+    assert json.loads(place.ask("/bring?name=x.mid", "POST", b"no midi").body)["wrong"].startswith("x: ")
+    for guest in ("99", "x", ""):
+        assert place.ask(f"/keep?guest={guest}", "POST").status == 404
+
+
+def test_a_long_mix_opens_before_it_is_whole(place):
+    """What is heard first takes only the beginning; the page has the notes of the whole in the end."""
+    recipe = {"songs": [0, 1], "weights": [[0.4, 0.6]], "seconds": 90}
+    opening = place.studio.player.opening(read_recipe(recipe, 3), 0)
+    whole = place.studio.player.piece(read_recipe(recipe, 3))
+    assert opening is not None
+    assert opening.song.seconds < 30 < whole.song.seconds
+    assert len(page_notes(opening.song, 0.0, 20 * BLOCK_SECONDS)["notes"]) > 20
+    parts, found = played(place, recipe)
+    notes = page_notes(whole.song)["notes"]
+    assert found == sorted(notes[start : start + 5] for start in range(0, len(notes), 5))
+    assert parts == page_parts(whole.song)
+    for change in ({"noise": 0.5}, {"weights": [[0, 1]]}, {"weights": [[0, 1], [1, 0]]}, {"seconds": 20}):
+        assert place.studio.player.opening(read_recipe(recipe | change, 3), 0) is None
+
+
+def test_factors_come_from_their_songs(trained_waltzes):
+    """The slow waltz's tempo for the fast one, and the other way round."""
+    player = Studio(trained_waltzes).player
+    ends = [waltz.notes["onset"][24] for waltz in waltzes().values()]
+    for first, other in ((0, 1), (1, 0)):
+        recipe = {"songs": [first], "weights": [[1]], "seconds": 40, "factors": {"tempo": other}}
+        song = player.piece(read_recipe(recipe, 2)).song
+        assert song.tempo_map.seconds_at(24.0) == pytest.approx(ends[other], rel=0.02)
+
+
+# Places on the pad
+
+
+def test_songs_that_are_alike_stand_close():
+    """Waltzes stand closer to each other than to scales on drums, and no two songs stand on one place."""
+    songs = [
+        *(waltz for waltz in waltzes().values()),
+        *(replace(waltz, parts=(replace(waltz.parts[0], channel=DRUM_CHANNEL),) * 2) for waltz in waltzes().values()),
+    ]
+    grids = [dataset.grid_song(song, Clock("file", 1.0), 0) for song in songs]
+    found = places.make_map(grids)
+    distance = np.linalg.norm(found.places[:, None] - found.places, axis=2)
+    assert distance[0, 1] < distance[0, 2:].min()
+    assert distance[np.triu_indices(len(songs), 1)].min() > 0.05
+    assert ((found.places >= 0) & (found.places <= 1)).all()
+    assert np.linalg.norm(found.place(grids[0], found.places) - found.places[0]) < 0.35
+
+
+def test_the_page_starts_on_two_songs(place):
+    data = json.loads(place.ask("/songs").body)
+    assert len(data["first"]) == 2
+    assert max(data["first"]) < 3
+    assert all(0 < x < 1 for song in data["songs"] for x in song["place"])
+    assert places.make_map([place.studio.player.sources[0].song.grid]).places.tolist() == [
+        [pytest.approx(0.5, abs=0.01)] * 2
+    ]
+
+
+# A page for a friend
+
+
+def test_a_piece_as_a_page(place):
+    """One file that names its songs, holds the music, and asks for nothing."""
+    about = {"title": "A <b> + B", "lines": ["50 % A"], "command": "python run.py sample --mix 0:0.5,1:0.5"}
+    answer = place.ask("/piece.html", "POST", json.dumps(HALF | {"seconds": 300, "about": about}))
+    text = answer.body.decode()
+    assert len(answer.body) < 300_000
+    assert "<title>A &lt;b&gt; + B</title>" in text
+    assert "sample --mix 0:0.5,1:0.5" in text
+    assert place.studio.fingerprint in text
+    assert "import " not in share.bundle()
+    assert not re.search(r"(src|href)=", text)
+    assert place.ask("/piece.html", "POST", json.dumps(HALF | {"about": 3})).status == 200
 
 
 # Starting and stopping

@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from conftest import call
 
 pytest.importorskip("starlette", reason="needs the extra studio")
 pytest.importorskip("uvicorn", reason="needs the extra studio")
@@ -21,10 +24,12 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 if not CHROMIUM:
     pytest.skip("needs chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
 
-from nemui_jax.music import midi_reader  # noqa: E402
+from nemui_jax.music import midi_reader, midi_writer  # noqa: E402
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, PITCH_BEND, SUSTAIN, Part, Song  # noqa: E402
+from nemui_jax.runs.run import read_run  # noqa: E402
 from nemui_jax.studio import messages, server  # noqa: E402
 from nemui_jax.studio.piece import BLOCK_SECONDS  # noqa: E402
+from nemui_jax.studio.state import Studio  # noqa: E402
 
 FLAGS = """
     --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
@@ -40,8 +45,14 @@ WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...stud
 
 
 @pytest.fixture(scope="module")
-def address(trained) -> Iterator[str]:
-    studio = server.load(trained.path)
+def run(trained, tmp_path_factory) -> Path:
+    """A copy of the trained run, as songs may be added to it."""
+    return shutil.copytree(trained.path, tmp_path_factory.mktemp("studio") / "run")
+
+
+@pytest.fixture(scope="module")
+def address(run) -> Iterator[str]:
+    studio = Studio(run)
     ready, listening = server.server(studio, 0)
     studio.warm()
     thread = threading.Thread(target=ready.run, kwargs={"sockets": [listening]})
@@ -195,22 +206,52 @@ def test_a_download_is_the_music(page):
     assert caught.value.path().read_bytes()[:4] == b"RIFF"
 
 
-def test_a_dropped_file_becomes_an_anchor(page, songs_folder):
-    data = (songs_folder / "rubato.mid").read_bytes()
-    songs, anchors = page.evaluate("() => studio.info.songs.length"), page.locator(".anchor").count()
-    page.evaluate(
-        """(bytes) => {
-          const data = new DataTransfer();
-          data.items.add(new File([new Uint8Array(bytes)], "<img src=x>.mid"));
-          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-        }""",
-        list(data),
-    )
-    until(page, f"() => studio.info.songs.length > {songs} && document.getElementById('veil').hidden", 30)
-    assert page.locator(".anchor").count() == anchors + 1
-    assert page.locator(".anchor").last.text_content() == "<img src=x>"
+DROP = """(files) => {
+  const data = new DataTransfer();
+  for (const [name, bytes] of files) data.items.add(new File([new Uint8Array(bytes)], name));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def upside_down(path: Path) -> list[int]:
+    """The bytes of a song with its pitches mirrored: one that the run does not have."""
+    song = midi_reader.read(path)
+    for part in song.parts:
+        part.notes["pitch"] = 130 - part.notes["pitch"]
+    return list(midi_writer.encode(song))
+
+
+def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run):
+    """Each becomes an anchor as soon as it plays; one is kept, and then the command names it by its index."""
+    anchors = page.locator(".anchor").count()
+    page.click("#play")
+    until(page, f"() => ({LEVEL})() > 0.001")
+    files = [["<img src=x>.mid", upside_down(songs_folder / "rubato.mid")]]
+    files.append(["second.mid", upside_down(songs_folder / "b" / "repeats.mid")])
+    page.evaluate(DROP, [*files, ["no.mid", [1, 2, 3]]])
+    until(page, "() => document.getElementById('status').textContent.startsWith('no: ')")
+    until(page, f"() => document.querySelectorAll('.anchor').length === {anchors + 2}", 60)
+    done = "() => [...studio.guests.known.values()].filter(({ work, learned }) => !work && learned).length === 2"
+    until(page, done, 90)
+    assert page.evaluate("() => studio.voice.stats.late") == 0
     assert page.locator("#pad img").count() == 0
-    until(page, f"() => ({NOTES})().length > 0")
+    assert "learned, " in page.locator("#guests li").first.text_content()
+    page.locator("#guests .name").first.click()
+    until(page, "() => document.getElementById('heard').textContent === '100 % <img src=x>'")
+    assert "# after Keep: <img src=x>" in page.locator("#command").text_content()
+    page.get_by_role("button", name="Keep <img src=x> in the run").click()
+    until(page, "() => document.getElementById('status').textContent.endsWith('kept in the run')", 90)
+    assert f"--mix {len(read_run(run).entries) - 1}:1 " in page.locator("#command").text_content()
+    assert not page.get_by_role("button", name="Keep <img src=x> in the run").is_visible()
+    other = page.context.new_page()
+    other.goto(page.url.split("#")[0])
+    until(other, WHOLE)
+    assert other.evaluate("() => [...studio.music.parts].length > 0 && studio.state.weights.size") == 2
+    assert other.locator("#heard").text_content() == page.evaluate(
+        "() => studio.info.first.map((song) => `50 % ${studio.info.short(song)}`).join('   ·   ')"
+    )
+    assert other.locator("#guests li").count() == 2
+    assert other.evaluate("() => studio.state.pad.some(({ song }) => studio.info.songs[song].in_run === null)") is False
 
 
 def test_keys_alone_play_everything(page):
@@ -252,10 +293,120 @@ def test_a_drawn_path_is_a_morph(page):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
     page.mouse.up()
     until(page, "() => !!studio.state.path")
-    assert "--morph" in page.locator("#command").text_content()
+    assert " to " in page.locator("#heard").text_content()
+
+
+def test_what_was_can_be_put_back(page):
+    """A random song is taken back, and made again; so is what was dragged."""
+    before = page.locator("#heard").text_content()
     page.keyboard.press("r")
     until(page, "() => studio.state.random && !!studio.state.drawn")
+    drawn = page.locator("#heard").text_content()
+    assert "form and harmony of" in drawn
     assert "--random --seed" in page.locator("#command").text_content()
+    assert page.locator("#sliders em").all_inner_texts()
+    page.click("#undo")
+    until(page, f"() => document.getElementById('heard').textContent === {json.dumps(before)}")
+    drag(page, ".point", 90, 60)
+    page.keyboard.press("Control+z")
+    assert page.locator("#heard").text_content() == before
+    page.keyboard.press("Control+Shift+z")
+    assert page.locator("#heard").text_content() != before
+
+
+def test_the_command_makes_the_same_notes(page, run, tmp_path):
+    """On the command line, and in Python for what that has no words for."""
+    states = [
+        "Object.assign(studio.state, { weights: new Map([[0, 0.3], [2, 0.7]]) })",
+        "Object.assign(studio.state, { factors: { harmony: 1, tempo: 0 }, key: 'Eb' })",
+        "Object.assign(studio.state, { noise: 0.4, seed: 3, factors: { melody: 1 } })",
+        "Object.assign(studio.state, { path: [{ x: 0.1, y: 0.2 }, { x: 0.5, y: 0.7 }, { x: 0.9, y: 0.4 }] })",
+        "Object.assign(studio.state, { path: null, weights: new Map([[1, 1]]), factors: {} })",
+        "Object.assign(studio.state, { noise: 0, random: true, seed: 7 })",
+    ]
+    page.locator("#seconds").fill("15")
+    page.locator("#seconds").press("Enter")
+    for number, state in enumerate(states):
+        page.evaluate(f"() => {{ {state}; studio.pad.calls.change(); }}")
+        if "random: true" in state:
+            until(page, "() => !!studio.state.drawn")
+        with page.expect_download() as caught:
+            page.click("#take-mid")
+        expected = midi_reader.read(caught.value.path()).notes
+        found = midi_reader.read(run_command(page.locator("#command").text_content(), tmp_path / str(number))).notes
+        assert len(expected) > 10
+        for name in ("onset", "pitch", "velocity"):
+            np.testing.assert_allclose(found[name], expected[name], atol=0.002, err_msg=state)
+
+
+def run_command(command: str, folder: Path) -> Path:
+    """Runs what the page shows, in this process and a folder; returns the .mid that it writes."""
+    words = shlex.split(command, comments=True)
+    folder.mkdir()
+    if words[1] == "-c":
+        exec(words[2].replace("piece.mid", str(folder / "piece.mid")), {})
+    else:
+        answer = call(*words[2:], "--out", folder / "piece.mid")
+        assert answer.code == 0, answer.err
+    return folder / "piece.mid"
+
+
+def test_factors_come_from_one_song(page):
+    page.get_by_label("Melody").select_option(label="rubato")
+    assert "--melody 2" in page.locator("#command").text_content()
+    page.get_by_label("Tempo").focus()
+    page.keyboard.press("ArrowDown")
+    assert "--tempo " in page.locator("#command").text_content()
+    page.locator(".point").focus()
+    page.keyboard.press("Escape")
+    assert "--melody" not in page.locator("#command").text_content()
+    assert page.get_by_label("Melody").input_value() == ""
+
+
+def test_a_link_of_another_run_says_so(page, address):
+    page.goto("about:blank")
+    page.goto(f"{address}#mix=0:0.25,7:0.5,9:0.25&run=0123456789ab&names=0:rubato,7:repeats,9:gone%20song")
+    until(page, WHOLE)
+    text = page.locator("#status").text_content()
+    assert "another run" in text
+    assert "gone song is not here" in text
+    assert [round(float(page.locator(f"#weight-{song}").input_value()), 2) for song in (1, 2)] == [0.67, 0.33]
+
+
+def test_focus_stays_when_songs_are_taken_away(page):
+    count = page.locator(".anchor").count()
+    page.locator(".anchor").nth(0).focus()
+    page.keyboard.press("Delete")
+    assert page.locator(".anchor").count() == count - 1
+    assert page.evaluate("() => document.activeElement.className") == "anchor"
+    page.locator("#sliders button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.closest('#sliders') !== null")
+
+
+def test_a_piece_as_a_page_plays_from_disk(page, browser, tmp_path):
+    """The file alone, opened from disk: it asks for nothing, and sounds."""
+    with page.expect_download() as caught:
+        page.click("#take-html")
+    assert re.fullmatch(r"[\w -]+ 50 \+ [\w -]+ 50\.html", caught.value.suggested_filename)
+    path = tmp_path / caught.value.suggested_filename
+    caught.value.save_as(path)
+    notes, command = len(page.evaluate(NOTES)), page.locator("#command").text_content()
+    context = browser.new_context(offline=True)
+    shared, wrong = context.new_page(), []
+    shared.on("pageerror", lambda error: wrong.append(str(error)))
+    shared.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    shared.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+    shared.goto(path.as_uri())
+    until(shared, "() => !!globalThis.shared")
+    assert shared.evaluate("() => shared.music.blocks.flatMap((block) => block.notes).length") == notes
+    assert shared.locator("#command").text_content() == command
+    assert "50 %" in shared.locator("#about").text_content()
+    shared.keyboard.press(" ")
+    until(shared, f"() => ({LEVEL.replace('studio', 'shared')})() > 0.001")
+    shared.keyboard.press(" ")
+    context.close()
+    assert not wrong
 
 
 def test_a_passage_is_looped_without_a_gap(page):
@@ -284,15 +435,91 @@ def test_the_playhead_stays_inside_a_piece_that_becomes_shorter(page):
     assert page.evaluate("() => studio.player.stats.waits") == 0
 
 
-def test_touch_on_a_phone(browser, address):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme="light")
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (390, 844)])
+def test_every_size_and_theme(browser, address, width, height, scheme):
+    """Nothing is cut off or covered, everything has a name, and what saves stays in view."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=width < 500, color_scheme=scheme
+    )
     page = context.new_page()
     page.goto(address)
     until(page, WHOLE)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
-    box = page.locator("#pad").bounding_box()
-    page.touchscreen.tap(box["x"] + 50, box["y"] + 50)
-    until(page, "() => studio.state.at.x < 0.3 && studio.state.at.y < 0.3")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.evaluate(UNNAMED) == []
+    names = page.evaluate(NAMES)
+    assert len(names["labels"]) >= 2
+    assert names["covered"] == []
+    if width < 500:
+        x, y = page.evaluate(FREE)
+        page.touchscreen.tap(x, y)
+        until(page, "() => studio.state.weights === null")
+        at, box = page.evaluate("() => studio.state.at"), page.locator("#pad").bounding_box()
+        assert at["x"] * box["width"] == pytest.approx(x - box["x"], abs=2)
+    page.locator("#more summary").click()
+    until(page, "() => document.querySelectorAll('#list li').length >= 3")
+    if width > 860:
+        take, side = (page.locator(name).bounding_box() for name in (".take", "#side"))
+        assert take["y"] + take["height"] < side["y"] + side["height"]
+    context.close()
+
+
+FREE = """() => { // a place on the pad where no song is
+  const box = document.getElementById("pad").getBoundingClientRect();
+  const free = ([x, y]) => document.elementFromPoint(x, y).className === "lines";
+  const places = Array.from({ length: 64 }, (_, i) => [i % 8, i >> 3].map((step) => (step + 1) / 9));
+  return places.map(([x, y]) => [box.x + x * box.width, box.y + y * box.height]).find(free);
+}"""
+UNNAMED = """() => [...document.querySelectorAll("button, input, select, [role], [tabindex], summary, progress")]
+  .filter((one) => one.checkVisibility() && one.getAttribute("aria-hidden") !== "true")
+  .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim() || one.labels?.length
+    || one.getAttribute("role") === "status"))
+  .map((one) => one.outerHTML)"""
+NAMES = """() => {
+  const labels = [...document.querySelectorAll(".labels span")];
+  const boxes = labels.map((one) => [one.textContent, one.getBoundingClientRect()]);
+  const covered = boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
+    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+    .map(([other]) => [name, other]));
+  return { labels: labels.map((one) => one.textContent), covered };
+}"""
+
+
+def test_three_hundred_songs(browser, address):
+    """All stand on the pad in small; those near the point are named, and any is found by its name."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    rng = np.random.default_rng(0)
+    names = [f"Composer {number:03} Sonata with a rather long name, movement {number % 4 + 1}" for number in range(300)]
+
+    def answer(route) -> None:
+        data = route.fetch().json()
+        song = {"seconds": 60, "key": "C"}
+        places = rng.uniform(0.07, 0.93, (300, 2)).round(4).tolist()
+        data["songs"] = [
+            {**song, "index": i, "name": name, "place": places[i], "in_run": i} for i, name in enumerate(names)
+        ]
+        route.fulfill(json=data)
+
+    page.route("**/songs", answer)
+    _answer_with(page, BAND, 10.0)
+    page.goto(address)
+    until(page, WHOLE)
+    assert page.locator(".anchor").count() == 300
+    labels = page.evaluate(NAMES)
+    assert 2 <= len(labels["labels"]) <= 8
+    assert labels["covered"] == []
+    assert all("…" in name and re.search(r"ent \d", name) for name in labels["labels"])
+    page.locator("#more summary").click()
+    page.locator("#find").fill("composer 123")
+    page.keyboard.press("Enter")
+    assert page.locator("#heard").text_content() == f"100 % {names[123]}"
+    page.get_by_role("button", name=f"Add {names[123]} to the mix").wait_for()
+    page.locator("#find").fill("composer 200")
+    page.get_by_role("button", name=f"Add {names[200]} to the mix").click()
+    assert page.locator("#sliders li").count() == 2
+    page.evaluate("() => studio.pad.move({ x: 0.3, y: 0.5 }, 0)")
+    assert page.locator("#sliders li").count() <= 3
     context.close()
 
 
@@ -384,7 +611,7 @@ def test_one_part_has_no_list(page):
 RENDER = """async ([from, to]) => { // the sound of the music from one time to another, made faster than it is played
   const { Voice } = await import("/voice.js");
   const { Player } = await import("/player.js");
-  const voice = new Voice();
+  const voice = new Voice("/sounds.js");
   voice.need(studio.music.parts.map(({ family }) => family));
   await Promise.all(Object.values(voice.ready));
   await new Promise((done) => setTimeout(done, 1500)); // the sounds of all pitches

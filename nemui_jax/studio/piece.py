@@ -3,29 +3,34 @@
 import itertools
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from nemui_jax.api import RANDOM_TRIES
 from nemui_jax.config import Config
 from nemui_jax.data.grid import GridSong
+from nemui_jax.evaluation import mixing, novelty
 from nemui_jax.model.decoder import Params
 from nemui_jax.music.song import Song, cut_song
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
-from nemui_jax.sampling.mix import AnalyzedSong, analyze, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
 MAX_SECONDS = 1200.0
 BLOCK_SECONDS = 0.6  # of a slice: the page changes what it plays from one to the next
 STRETCH_BLOCKS = 20  # in the first message; later ones have twice as many
+OPENING_SECONDS = 10.0  # that an opening is longer than its first stretch
+OPENING_SHARE = 0.7  # of the piece: a longer opening is not worth making
 MAX_KEPT = 256  # songs
+FACTORS = tuple(field.name for field in fields(Factors))
 
 
 @dataclass(frozen=True)
@@ -38,20 +43,22 @@ class Recipe:
     noise: float = 0.0
     seed: int = 0
     shift: int | None = None  # semitones to the common key; None: the heaviest song's
-    random: bool = False  # a new song, drawn from the prior; songs and weights are ignored
+    random: bool = False  # a new song, drawn from the prior; songs, weights and factors are ignored
+    factors: tuple[tuple[str, int], ...] = ()  # those of FACTORS that come from one song, and that song
 
 
 class Piece(NamedTuple):
     """A recipe's piece."""
 
     song: Song
-    songs: Sequence[int]  # that it is made of
-    weights: Float[np.ndarray, "song moment"]
+    songs: Sequence[int]  # that it is made of; of a new song the first gives form and harmony, and the others play
+    seed: int  # of a new song the one it was drawn with: from the recipe's on, the first that gives no near-copy
+    seconds: float  # its length
 
     @property
     def blocks(self) -> int:
         """The number of slices."""
-        return max(math.ceil(self.song.seconds / BLOCK_SECONDS - 1e-9), 1)
+        return max(math.ceil(self.seconds / BLOCK_SECONDS - 1e-9), 1)
 
 
 def read_recipe(data: Any, count: int) -> Recipe:
@@ -69,8 +76,6 @@ def read_recipe(data: Any, count: int) -> Recipe:
         if shift is not None and not -6 <= shift <= 6:
             raise ValueError("shift is -6 to 6 semitones, or null")
         if data.get("random"):
-            if count < 2:
-                raise ValueError("a new song is drawn from two songs or more; add another, or vary this one")
             return Recipe(seconds=seconds, seed=seed, shift=shift, random=True)
         songs = tuple(int(song) for song in data["songs"])
         rows = [[float(weight) for weight in row] for row in data["weights"]]
@@ -85,53 +90,116 @@ def read_recipe(data: Any, count: int) -> Recipe:
     if any(not 1e-6 < sum(row) < 1e6 for row in rows):
         raise ValueError("weights must not add up to 0")
     scaled = tuple(tuple(weight / sum(row) for weight in row) for row in rows)
-    return Recipe(songs, scaled, seconds, noise, seed, shift)
+    return Recipe(songs, scaled, seconds, noise, seed, shift, factors=_read_factors(data.get("factors", {}), count))
+
+
+def _read_factors(data: Any, count: int) -> tuple[tuple[str, int], ...]:
+    if not isinstance(data, Mapping) or not all(name in FACTORS for name in data):
+        raise ValueError(f"factors are {', '.join(FACTORS)}, each with a song")
+    if not all(isinstance(song, int) and 0 <= song < count for song in data.values()):
+        raise ValueError(f"a factor's song is a number from 0 to {count - 1}")
+    return tuple(data.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a song is decoded from: its rows, and the decoder that they are for."""
+
+    params: Params
+    song: LatentSong
+    config: Config
+    file: Song  # as it was read
 
 
 class Player:
-    """A run's decoder and songs, with those added on the page. Its methods may be called from several threads."""
+    """The songs of a run and those added on the page. Its methods may be called from several threads."""
 
-    def __init__(self, params: Params, songs: Sequence[LatentSong], config: Config):
-        self.params, self.config, self.songs = params, config, list(songs)
-        self.played = lru_cache(MAX_KEPT)(self._play)
-        self.analyzed = lru_cache(MAX_KEPT)(self._analyze)
+    def __init__(self, sources: Sequence[Source]):
+        self.sources = list(sources)
+        self.in_run = list(range(len(sources)))  # the songs of the run, in its order
+        self._played = lru_cache(MAX_KEPT)(self._play)
+        self._analyzed = lru_cache(MAX_KEPT)(self._analyze)
+        self._in_beats = lru_cache(None)(lambda source: mixing.in_beats(source.file))
         self._lock = threading.RLock()
 
-    def _play(self, index: int) -> GridSong:
+    def _play(self, source: Source) -> GridSong:
         with self._lock:
-            return decode_song(self.params, self.songs[index], self.config)
+            return decode_song(source.params, source.song, source.config)
 
-    def _analyze(self, index: int) -> AnalyzedSong:
-        return analyze(self.played(index))
+    def _analyze(self, source: Source) -> AnalyzedSong:
+        return analyze(self._played(source))
+
+    def played(self, index: int) -> GridSong:
+        """A song as it has been learned."""
+        return self._played(self.sources[index])
+
+    def analyzed(self, index: int) -> AnalyzedSong:
+        """The same, with what mixing needs to know of it."""
+        return self._analyzed(self.sources[index])
 
     def seconds(self, index: int) -> float:
         """How long a song lasts."""
-        return self.songs[index].grid.source.seconds
+        return self.sources[index].song.grid.source.seconds
 
     def piece(self, recipe: Recipe) -> Piece:
-        """The piece of a recipe."""
+        """The piece of a recipe. ValueError for a new song where all that are drawn are near-copies."""
         if recipe.random:
-            song, used = prior.draw(len(self.songs), self.analyzed, recipe.seed, recipe.seconds, recipe.shift)
-            used = list(dict.fromkeys(used))
-            weights = np.full((len(used), 1), 1 / len(used))
-        else:
-            moments = np.array(recipe.weights)
-            heard = (moments > 0).any(0)
-            used, weights = np.array(recipe.songs)[heard].tolist(), moments[:, heard].T
-            song = self._mix(used, weights, recipe)
-        return Piece(cut_song(song, recipe.seconds), used, weights)
+            return self._draw(recipe)
+        moments = np.array(recipe.weights)
+        heard = (moments > 0).any(0)
+        used = np.array(recipe.songs)[heard].tolist()
+        song = cut_song(self._mix(used, moments[:, heard].T, recipe), recipe.seconds)
+        return Piece(song, used, recipe.seed, song.seconds)
+
+    def opening(self, recipe: Recipe, block: int) -> Piece | None:
+        """The beginning of a long mix, up to the first stretch that is heard from a block on.
+
+        It takes a fraction of the time, and its notes are those of the whole or much like them. None where they would
+        not be, as weights move or places are drawn, and where it would not be worth while.
+        """
+        seconds = (block + STRETCH_BLOCKS) * BLOCK_SECONDS + OPENING_SECONDS
+        steady = len(recipe.weights) == 1 and sum(weight > 0 for weight in recipe.weights[0]) > 1
+        if not steady or recipe.noise or recipe.random or not 0 < seconds < OPENING_SHARE * recipe.seconds:
+            return None
+        return self.piece(replace(recipe, seconds=seconds))._replace(seconds=recipe.seconds)
+
+    def _draw(self, recipe: Recipe) -> Piece:
+        """A new song, as `LoadedRun.random` draws it."""
+        if len(self.in_run) < 2:
+            raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
+        sources = [self._in_beats(self.sources[index]) for index in self.in_run]
+        for seed in range(recipe.seed, recipe.seed + RANDOM_TRIES):
+            song, used = prior.draw(
+                len(self.in_run),
+                lambda number: self.analyzed(self.in_run[number]),
+                seed,
+                recipe.seconds,
+                recipe.shift,
+            )
+            song = cut_song(song, recipe.seconds)
+            if song.seconds and not novelty.nearest_passage(mixing.in_beats(song), sources).too_close:
+                return Piece(song, [self.in_run[number] for number in used], seed, song.seconds)
+        raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")
 
     def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:
-        if len(songs) == 1 and not recipe.noise:
+        if len(songs) == 1 and not recipe.noise and not recipe.factors:
             return to_song(self.played(songs[0]), recipe.shift)
+        everyone = list(dict.fromkeys([*songs, *(song for _, song in recipe.factors)]))
+        weights = np.pad(weights, ((0, len(everyone) - len(songs)), (0, 0)))
 
         def weigh(places: int) -> Float[np.ndarray, "song place"]:
             place, at = np.linspace(0, 1, places), np.linspace(0, 1, weights.shape[1])
             return np.stack([np.interp(place, at, row) for row in weights])
 
-        analyzed = [self.analyzed(index) for index in songs]
-        given = {"shift": recipe.shift, "noise": recipe.noise, "seed": recipe.seed}
-        return mix(analyzed, weigh, seconds=recipe.seconds, **given)
+        return mix(
+            [self.analyzed(index) for index in everyone],
+            weigh,
+            seconds=recipe.seconds,
+            factors=Factors(**{name: everyone.index(song) for name, song in recipe.factors}),
+            shift=recipe.shift,
+            noise=recipe.noise,
+            seed=recipe.seed,
+        )
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""

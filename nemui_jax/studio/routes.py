@@ -2,52 +2,37 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nemui_jax.data import dataset
-from nemui_jax.errors import SoundfontError
-from nemui_jax.evaluation import playback
+from nemui_jax.errors import MidiError, SoundfontError
 from nemui_jax.files import escape
-from nemui_jax.music import midi_reader, midi_writer
-from nemui_jax.music.clock import with_beats
+from nemui_jax.music import midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.outputs import audio
-from nemui_jax.sampling.decode import latent_song
+from nemui_jax.studio import guests, share
 from nemui_jax.studio.guard import MAX_BODY, Bucket, Guard
 from nemui_jax.studio.messages import page_notes, page_parts
-from nemui_jax.studio.piece import BLOCK_SECONDS, MAX_SECONDS, MAX_SONGS, Piece, Player, Recipe, read_recipe
-from nemui_jax.training import finetune
+from nemui_jax.studio.piece import BLOCK_SECONDS, FACTORS, MAX_SECONDS, MAX_SONGS, Piece, Recipe, read_recipe
+from nemui_jax.studio.state import Studio, in_thread
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_SOCKETS = 16
-MAX_ADDED = 32  # songs that can be added on the page
+MAX_GUESTS = 32  # songs that can be dropped on the page
 MESSAGE_BYTES = 2**17
 MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is disconnected
 LINGER_SECONDS = 0.06  # wait for a newer message after the first stretch of an answer
-LONG = "nemui studio: long work"  # name of threads
-FIRST_SONGS = 6  # songs that the page starts with, decoded before it is opened
-
-Result = TypeVar("Result")
-
-
-class Stopping(Exception):
-    """Raised in long work when the server stops."""
+GUESTS_SECONDS = 0.25  # between messages about what is done with guests
 
 
 class LatestMessage:
@@ -74,54 +59,6 @@ class LatestMessage:
         return self._waiting.is_set()
 
 
-class Studio:
-    """The state that all connections share."""
-
-    def __init__(self, player: Player, title: str, run_argument: str, fingerprint: str, keys: list[str]):
-        self.player, self.title = player, title
-        self.run_argument, self.fingerprint = run_argument, fingerprint
-        self.keys, self.learned = keys, len(player.songs)
-        self.stopping = threading.Event()
-        self.sockets = 0
-        self.fitting = asyncio.Lock()  # one song at a time
-        self.rendering = asyncio.Lock()
-        self.decoder = ThreadPoolExecutor(1, "decoder")  # for short jobs, one after another
-
-    async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Runs a short job on the decoder's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.decoder, function, *arguments)
-
-    def warm(self) -> None:
-        """Compiles the decoder, and plays and mixes the first songs."""
-        count = min(FIRST_SONGS, self.learned, MAX_SONGS)
-        weights = tuple([1 / count] * count)
-        songs = tuple(first_songs(self.player)[:count])
-        self.player.piece(Recipe(songs, (weights,), first_seconds(self.player)))
-
-    def song_data(self, index: int) -> dict[str, Any]:
-        """A song's data for the page."""
-        song = self.player.songs[index]
-        return {
-            "index": index,
-            "name": song.name,
-            "seconds": round(self.player.seconds(index), 2),
-            "key": self.keys[index],
-            "added": index >= self.learned,
-        }
-
-
-def first_songs(player: Player) -> list[int]:
-    """The indices of the songs that the page starts with, evenly chosen."""
-    count = min(FIRST_SONGS, len(player.songs))
-    return np.unique(np.linspace(0, len(player.songs) - 1, count).round().astype(int)).tolist()
-
-
-def first_seconds(player: Player) -> float:
-    """The length that a piece starts with: its longest song's, up to five minutes."""
-    longest = max(player.seconds(song) for song in first_songs(player))
-    return float(min(max(round(longest), 2), 300))
-
-
 # Answers
 
 
@@ -130,16 +67,14 @@ async def songs(request: Request) -> Response:
     studio: Studio = request.app.state.studio
     return JSONResponse(
         {
-            "title": studio.title,
             "run": studio.run_argument,
+            "fingerprint": studio.fingerprint,
             "block": BLOCK_SECONDS,
-            "low": studio.player.config.roll.low,
-            "high": studio.player.config.roll.high,
-            "first": first_songs(studio.player),
-            "seconds": first_seconds(studio.player),
+            "first": studio.first,
+            "seconds": studio.first_seconds,
+            "factors": FACTORS,
             "limits": {"songs": MAX_SONGS, "seconds": MAX_SECONDS, "bytes": MAX_BODY},
-            "wav": True,
-            "songs": [studio.song_data(index) for index in range(len(studio.player.songs))],
+            "songs": [studio.song_data(index) for index in range(len(studio.entries))],
         }
     )
 
@@ -155,7 +90,9 @@ async def play(socket: WebSocket) -> None:
         await socket.accept()
         answering = asyncio.create_task(_answer(socket, studio, latest))
         listening = asyncio.create_task(_listen(socket, latest))
-        done, left = await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
+        reporting = asyncio.create_task(_report_guests(socket, studio))
+        tasks = [answering, listening, reporting]
+        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -183,41 +120,72 @@ async def _listen(socket: WebSocket, latest: LatestMessage) -> None:
         latest.put(message if isinstance(message, dict) else {})
 
 
-async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> None:
-    async def send(**message: Any) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await socket.send_text(_dumps(message))
+async def _send(socket: WebSocket, message: dict[str, Any]) -> None:
+    async with asyncio.timeout(SEND_SECONDS):
+        await socket.send_text(_dumps(message))
 
+
+async def _report_guests(socket: WebSocket, studio: Studio) -> None:
+    """Sends what is known of guests whenever it has changed."""
+    sent: list[dict[str, Any]] = []
+    while True:
+        state = [studio.guest_data(guest) for guest in studio.guests]
+        if state != sent:
+            await _send(socket, {"kind": "guests", "guests": state})
+            sent = state
+        await asyncio.sleep(GUESTS_SECONDS)
+
+
+async def _answer(socket: WebSocket, studio: Studio, latest: LatestMessage) -> None:
     while True:
         message = await latest.take()
         number = message.get("ask") if isinstance(message.get("ask"), int) else None
         try:
-            recipe = read_recipe(message.get("recipe"), len(studio.player.songs))
+            recipe = read_recipe(message.get("recipe"), len(studio.entries))
             first = message.get("from") if isinstance(message.get("from"), int) else 0
-            piece = await studio.compute(studio.player.piece, recipe)
+            await _send_piece(socket, studio, latest, recipe, number, max(first or 0, 0))
         except ValueError as error:
-            await send(kind="wrong", ask=number, reason=str(error))
+            await _send(socket, {"kind": "wrong", "ask": number, "reason": str(error)})
+
+
+async def _send_piece(
+    socket: WebSocket, studio: Studio, latest: LatestMessage, recipe: Recipe, number: int | None, first: int
+) -> None:
+    """Sends a piece stretch by stretch, from block `first` on; ends early when a newer message arrives.
+
+    While the pointer is dragged messages come in quick succession, and only first stretches are sent, which may be
+    those of an opening.
+    """
+    opening = await studio.compute(studio.player.opening, recipe, first)
+    piece = opening or await studio.compute(studio.player.piece, recipe)
+    await _send(socket, _head(piece, number))
+    if recipe.random:
+        await _send(socket, {"kind": "drawn", "ask": number, "songs": list(piece.songs), "seed": piece.seed})
+    begun = _stretch(piece, *studio.player.order(piece.blocks, first)[0], number)
+    await _send(socket, begun)
+    if await latest.arrives(LINGER_SECONDS):
+        return
+    if opening:
+        piece = await studio.compute(studio.player.piece, recipe)
+        if _head(piece, number) != _head(opening, number):
+            await _send(socket, _head(piece, number))
+    for start, stop in studio.player.order(piece.blocks, first):
+        stretch = _stretch(piece, start, stop, number)
+        if stretch == begun:
             continue
-        await send(kind="head", ask=number, parts=page_parts(piece.song))
-        if recipe.random:
-            await send(kind="drawn", ask=number, **_drawn(piece))
-        for index, (start, stop) in enumerate(studio.player.order(piece.blocks, first or 0)):
-            # While the pointer is dragged messages come in quick succession, and only first stretches are sent.
-            if index and await latest.arrives(LINGER_SECONDS if index == 1 else 0.0):
-                break
-            await send(
-                kind="stretch",
-                ask=number,
-                **{"from": start, "to": stop, "blocks": piece.blocks},
-                **page_notes(piece.song, start * BLOCK_SECONDS, stop * BLOCK_SECONDS),
-            )
-        else:
-            await send(kind="done", ask=number)
+        await _send(socket, stretch)
+        if await latest.arrives(0.0):
+            return
+    await _send(socket, {"kind": "done", "ask": number})
 
 
-def _drawn(piece: Piece) -> dict[str, Any]:
-    """The songs of a new piece, and their weights."""
-    return {"songs": list(piece.songs), "weights": np.round(piece.weights.T, 4).tolist()}
+def _head(piece: Piece, number: int | None) -> dict[str, Any]:
+    return {"kind": "head", "ask": number, "parts": page_parts(piece.song)}
+
+
+def _stretch(piece: Piece, start: int, stop: int, number: int | None) -> dict[str, Any]:
+    notes = page_notes(piece.song, start * BLOCK_SECONDS, stop * BLOCK_SECONDS)
+    return {"kind": "stretch", "ask": number, "from": start, "to": stop, "blocks": piece.blocks, **notes}
 
 
 def _loads(text: str | bytes) -> Any:
@@ -233,23 +201,33 @@ def _dumps(data: Any) -> str:
 
 
 async def download(request: Request) -> Response:
-    """A piece as a .mid or .wav file."""
+    """A piece as a .mid, .wav or .html file."""
     studio: Studio = request.app.state.studio
     try:
-        recipe = read_recipe(_loads(await request.body()), len(studio.player.songs))
+        data = _loads(await request.body())
+        recipe = read_recipe(data, len(studio.entries))
+        piece = await studio.compute(studio.player.piece, recipe)
     except ValueError as error:
         return Response(str(error), 400)
-    song = (await studio.compute(studio.player.piece, recipe)).song
-    if request.url.path.endswith(".wav"):
-        if studio.rendering.locked():
-            return Response("another piece is being rendered; try again when it is done", 429)
-        async with studio.rendering:
-            try:
-                return Response(await in_thread(_wav, song), media_type="audio/wav")
-            except SoundfontError as error:
-                return Response(str(error), 500)
+    ending = PurePosixPath(request.url.path).suffix
+    if ending == ".wav":
+        return await _rendered(studio, piece.song)
+    if ending == ".html":
+        about = share.read_about(data.get("about"), studio.fingerprint)
+        return Response(await in_thread(share.write_page, piece.song, about), media_type="text/html")
     provenance = {"run": studio.fingerprint, **{name: value for name, value in vars(recipe).items() if value}}
-    return Response(midi_writer.encode(song, "nemui_jax studio " + json.dumps(provenance)), media_type="audio/midi")
+    file = midi_writer.encode(piece.song, "nemui_jax studio " + json.dumps(provenance))
+    return Response(file, media_type="audio/midi")
+
+
+async def _rendered(studio: Studio, song: Song) -> Response:
+    if studio.rendering.locked():
+        return Response("another piece is being rendered; try again when it is done", 429)
+    async with studio.rendering:
+        try:
+            return Response(await in_thread(_wav, song), media_type="audio/wav")
+        except SoundfontError as error:
+            return Response(str(error), 500)
 
 
 def _wav(song: Song) -> bytes:
@@ -259,71 +237,39 @@ def _wav(song: Song) -> bytes:
         return path.read_bytes()
 
 
-async def add_song(request: Request) -> Response:
-    """Fits a song that is dropped on the page; answers with lines of JSON: progress, then the song or the error."""
+async def bring(request: Request) -> Response:
+    """Takes a song that is dropped on the page, and answers with its number among the guests.
+
+    It is fitted and taught in the background; a song that is there already is named by its index, and of a file that
+    holds none it is said why.
+    """
     studio: Studio = request.app.state.studio
-    if len(studio.player.songs) - studio.learned >= MAX_ADDED:
-        return Response(f"{MAX_ADDED} songs have been added, the maximum; start the studio again", 409)
-    if studio.fitting.locked():
-        return Response("another song is being learned; try again when it is done", 429)
+    if len(studio.guests) >= MAX_GUESTS:
+        return Response(f"{MAX_GUESTS} songs have been added, the maximum; start the studio again", 409)
     name = PurePosixPath(request.query_params.get("name", "")[:120].replace("\\", "/")).stem or "song"
-    return StreamingResponse(_fit_progress(studio, escape(name), await request.body()), media_type="text/plain")
+    data = await request.body()
+    try:
+        entry, song = await in_thread(guests.read, escape(name), data, studio.run.config)
+    except MidiError as error:
+        return JSONResponse({"wrong": f"{escape(name)}: {error}"})
+    index = studio.find(entry.sha256)
+    guest = next((guest for guest in studio.guests if guest.entry.sha256 == entry.sha256 and not guest.wrong), None)
+    if guest is None and index is not None:
+        return JSONResponse({"index": index})
+    return JSONResponse({"guest": (guest or studio.welcome(entry, song)).number})
 
 
-async def _fit_progress(studio: Studio, name: str, data: bytes) -> AsyncIterator[str]:
-    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def progress(done: int, of: int) -> None:
-        if studio.stopping.is_set():
-            raise Stopping
-        loop.call_soon_threadsafe(lines.put_nowait, {"done": done, "of": of})
-
-    async with studio.fitting:
-        job = asyncio.ensure_future(in_thread(_fit, studio, name, data, progress))
-        job.add_done_callback(lambda _: lines.put_nowait({}))
-        while line := await lines.get():
-            yield _dumps(line) + "\n"
-        try:
-            index, note_f1 = job.result()
-            yield _dumps({"song": studio.song_data(index), "note_f1": round(note_f1, 4)}) + "\n"
-        except ValueError as error:  # MidiError among them
-            yield _dumps({"wrong": str(error)}) + "\n"
-
-
-def _fit(studio: Studio, name: str, data: bytes, progress: Callable[[int, int], None]) -> tuple[int, float]:
-    player = studio.player
-    song = with_beats(midi_reader.parse(data, MAX_SECONDS))
-    # Only the path's name is used; nothing is read from it.
-    entry, _ = dataset.make_entry(song, Path(f"{name}.mid"), hashlib.sha256(data).hexdigest(), player.config)
-    rows = finetune.fit_song(player.params, song, entry, player.config, seed=0, progress=progress)
-    fitted = latent_song(entry, song, rows, player.config)
-    note_f1 = playback.note_f1(player.params, fitted, song, player.config)
-    player.songs.append(fitted)
-    studio.keys.append(entry.key)
-    return len(player.songs) - 1, note_f1
-
-
-def in_thread(function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
-    """Runs long work on a daemon thread, which does not keep the program alive."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(result)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = function(*arguments)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, daemon=True, name=LONG).start()
-    return future
+async def keep(request: Request) -> Response:
+    """Adds a guest to the run in the background."""
+    studio: Studio = request.app.state.studio
+    number = request.query_params.get("guest", "")
+    if not number.isdecimal() or len(number) > 4 or int(number) >= len(studio.guests):
+        return Response("no such song", 404)
+    guest = studio.guests[int(number)]
+    if guest.work or guest.kept or guest.index is None:
+        return Response(f"{guest.entry.name}: cannot be kept now", 409)
+    studio.keep(guest)
+    return JSONResponse({"guest": guest.number})
 
 
 def _page_routes() -> list[Route]:
@@ -334,7 +280,7 @@ def _page_routes() -> list[Route]:
         where = "/" if path.name == "index.html" else f"/{path.name}"
         return Route(where, lambda request: Response(body, media_type=kind))
 
-    return [route(path) for path in sorted(PAGE.iterdir()) if path.suffix in KINDS]
+    return [route(path) for path in sorted(PAGE.iterdir()) if path.suffix in KINDS and path.stem != "share"]
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
@@ -346,9 +292,9 @@ def app(studio: Studio, port: int) -> Guard:
     routes = [
         *_page_routes(),
         Route("/songs", songs),
-        Route("/bring", add_song, methods=["POST"]),
-        Route("/piece.mid", download, methods=["POST"]),
-        Route("/piece.wav", download, methods=["POST"]),
+        Route("/bring", bring, methods=["POST"]),
+        Route("/keep", keep, methods=["POST"]),
+        *(Route(f"/piece.{ending}", download, methods=["POST"]) for ending in ("mid", "wav", "html")),
         WebSocketRoute("/play", play),
     ]
     inner = Starlette(routes=routes, exception_handlers={ClientDisconnect: _disconnected})

@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import shlex
 import signal
 import socket
 import threading
@@ -12,31 +11,14 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-import jax
 import uvicorn
 
 from nemui_jax.errors import StudioError
-from nemui_jax.runs import checkpoint
-from nemui_jax.runs.run import Run, read_run
-from nemui_jax.sampling.decode import latent_songs
 from nemui_jax.studio.guard import Http
-from nemui_jax.studio.piece import Player
-from nemui_jax.studio.routes import LONG, MESSAGE_BYTES, Studio, app
+from nemui_jax.studio.routes import MESSAGE_BYTES, app
+from nemui_jax.studio.state import LONG, Studio
 
 HOST = "127.0.0.1"
-
-
-def load(path: Path) -> Studio:
-    """The studio of a trained run. RunError or StudioError if there is no run or no checkpoint."""
-    run: Run = read_run(path)
-    step, _ = checkpoint.whole_step(run)
-    if step is None:
-        raise StudioError(f"{path}: has no checkpoint yet; train it first")
-    params, table = checkpoint.restore_model(run, step)
-    songs = latent_songs(run.corpus(), table, run.config)
-    player = Player(jax.device_put(params), songs, run.config)
-    keys = [entry.key for entry in run.entries]
-    return Studio(player, path.name, shlex.quote(str(path)), run.fingerprint(step), keys)
 
 
 class Server(uvicorn.Server):
@@ -80,12 +62,12 @@ def server(studio: Studio, port: int) -> tuple[Server, socket.socket]:
 
 def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     """Serves the studio of a run on the loopback interface until interrupted (KeyboardInterrupt)."""
-    studio = load(run)
+    studio = Studio(run)
     ready, listening = server(studio, port)
     began = time.monotonic()
     studio.warm()
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
-    count = len(studio.player.songs)
+    count = len(studio.entries)
     print(f"{count} songs, ready in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
         threading.Thread(target=functools.partial(webbrowser.open, url), daemon=True).start()

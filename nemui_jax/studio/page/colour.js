@@ -1,28 +1,41 @@
-// Every song has a hue; what lies between songs has the colour that lies between theirs.
+// Every song has the colour of its place on the pad; what lies between songs has the colour that lies between theirs.
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-export const isDark = () => dark.matches;
-export const onTheme = (call) => dark.addEventListener("change", call);
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+export const isDark = () => scheme.matches;
+export const onTheme = (call) => scheme.addEventListener("change", call);
 
-const GOLDEN = 137.508;
+const GOLDEN = 137.508; // degrees between the hues of parts
+const LEAST = 0.5; // of a colour's strength that mixtures and the middle of the pad keep
+const TURN = -2.2; // radians by which the hues are turned on the pad
+const directions = new Map(); // song -> OKLab a and b, of length 1 at the edge of the pad
 
-/** The OKLab a and b of a song, of chroma 1. */
-function direction(song) {
-  const angle = ((28 + song * GOLDEN) * Math.PI) / 180;
-  return [Math.cos(angle), Math.sin(angle)];
+/** The direction of a place in the plane of hues. */
+function direction({ x, y }) {
+  const [across, down] = [2 * x - 1, 2 * y - 1];
+  const angle = Math.atan2(down, across) + TURN, length = Math.min(1, LEAST + 0.7 * Math.hypot(across, down));
+  return [length * Math.cos(angle), length * Math.sin(angle)];
 }
+
+/** Gives a song the colour of a place on the pad. */
+export const setPlace = (song, place) => directions.set(song, direction(place));
 
 /** The colour [r, g, b] (0 to 255) between songs, given as [song, weight] pairs with a sum of 1. */
 export function blend(pairs, lightness, chroma) {
-  let a = 0, b = 0, most = 0;
+  let a = 0, b = 0;
   for (const [song, weight] of pairs) {
-    const [da, db] = direction(song);
+    const [da, db] = directions.get(song) ?? [1, 0];
     a += da * weight;
     b += db * weight;
-    most = Math.max(most, weight);
   }
+  return shade([a, b], lightness, chroma);
+}
+
+/** The colour of a place on the pad. */
+export const placeColour = (place, lightness, chroma) => shade(direction(place), lightness, chroma);
+
+function shade([a, b], lightness, chroma) {
   const length = Math.hypot(a, b) || 1;
-  const strength = chroma * Math.max(length, 0.55) / length; // mixtures do not turn grey
+  const strength = (chroma * Math.max(length, LEAST)) / length; // mixtures do not turn grey
   return rgb(lightness, a * strength, b * strength);
 }
 
@@ -33,10 +46,10 @@ export const ink = (song, alpha = 1) => css(blend([[song, 1]], isDark() ? 0.78 :
 
 /** The colour of a part, by its place among the parts, and drums in grey; `force` 0 to 1 is how loud, 2 sounding. */
 export function partColour(part, force = 0.7, alpha = 1) {
-  const dark = isDark();
+  const dark = isDark(), angle = ((78 + part.number * GOLDEN) * Math.PI) / 180;
   const lift = part.number % 2 ? 0.05 : -0.02; // neighbours differ in lightness too
   const lightness = force > 1 ? (dark ? 0.97 : 0.36) : lift + (dark ? 0.45 + 0.38 * force : 0.8 - 0.3 * force);
-  return css(blend([[part.number + 0.37, 1]], lightness, part.drums ? 0.012 : 0.08 + 0.09 * Math.min(force, 1)), alpha);
+  return css(shade([Math.cos(angle), Math.sin(angle)], lightness, part.drums ? 0.012 : 0.08 + 0.09 * Math.min(force, 1)), alpha);
 }
 
 function rgb(lightness, a, b) {

@@ -1,60 +1,92 @@
 // Connects the modules: one state, changed by pointer, keys and links; the server turns it into music.
 
-import { ink, onTheme } from "./colour.js";
-import { fromFragment, moments, normal, toCommand, toFragment, toRecipe, weightsAt } from "./link.js";
-import { MidiOut } from "./midi_out.js";
+import { onTheme, setPlace } from "./colour.js";
+import { toCommand } from "./command.js";
+import { Factors } from "./factors.js";
+import { Guests } from "./guests.js";
+import { fromFragment, toFragment } from "./link.js";
+import { askForDevice } from "./midi_out.js";
+import { describe, fileName, plain } from "./names.js";
 import { Pad } from "./pad.js";
 import { PartList } from "./parts.js";
 import { Music, Player } from "./player.js";
 import { clock, Roll } from "./roll.js";
+import { Sliders } from "./sliders.js";
+import { SongList } from "./songs.js";
+import { Undo } from "./undo.js";
 import { Voice } from "./voice.js";
-import { bring, download, getJson, Wire } from "./wire.js";
+import { along, moments, normal, toRecipe, weightsAt } from "./weights.js";
+import { download, getJson, Wire } from "./wire.js";
 
+const MOST_ON_PAD = 300;
+const HINT = "Drag the point. Click a song to hear it alone.";
+const TONICS = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
 const $ = (id) => document.getElementById(id);
-const voice = new Voice();
+const voice = new Voice("sounds.js");
 const info = await getJson("/songs");
-info.short = (song) => shorten(info.songs[song].name);
+const short = (song) => plain(info.songs[song].name);
+Object.assign(info, { short, onPad: firstOnPad() });
+for (const { index, place: [x, y] } of info.songs) setPlace(index, { x, y });
 const music = new Music(info.block);
 const player = new Player(music, voice);
 const stats = { changes: [], first: null };
+const fresh = () => ({
+  pad: info.onPad.map((song) => home(song)),
+  at: middleOf(info.first.map(home)),
+  weights: normal(info.first.map((song) => [song, 1])),
+  path: null, random: false, drawn: null, noise: 0, seed: 0, seconds: info.seconds, key: "", factors: {},
+});
+const state = fresh();
 
-const state = {
-  pad: circle(info.first),
-  at: { x: 0.5, y: 0.5 },
-  weights: null, path: null, random: false, drawn: null,
-  noise: 0, seed: 0, seconds: info.seconds, key: "",
-};
-restore();
-
-const TONICS = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
 for (const tonic of TONICS) $("key").append(new Option(tonic, tonic));
-$("key").value = state.key = TONICS.includes(state.key) ? state.key : "";
 const shift = () => (state.key ? ((6 - TONICS.indexOf(state.key) + 12) % 12) - 6 : null);
+const recipe = () => toRecipe(state, shift(), info.limits.songs);
+
+/** The songs of the run that stand on the pad from the beginning: all, or of very many some, evenly chosen. */
+function firstOnPad() {
+  const songs = info.songs.filter(({ in_run }) => in_run !== null).map(({ index }) => index);
+  if (songs.length <= MOST_ON_PAD) return songs;
+  const chosen = Array.from({ length: MOST_ON_PAD }, (_, i) => songs[Math.floor((i * songs.length) / MOST_ON_PAD)]);
+  return [...new Set([...info.first, ...chosen])];
+}
+
+function home(song) {
+  const [x, y] = info.songs[song].place;
+  return { song, x, y };
+}
+
+function middleOf(places) {
+  const sum = places.reduce((total, { x, y }) => ({ x: total.x + x, y: total.y + y }), { x: 0, y: 0 });
+  return { x: sum.x / places.length, y: sum.y / places.length };
+}
 
 // Changes
 
 let rows = moments(state); // weights at moments of the piece
+let last = null; // the weights that are shown
 const weightsNow = (seconds) => rows[Math.min(rows.length - 1, Math.max(0, Math.round((seconds / music.seconds) * (rows.length - 1))))];
 
 /** The state changed: everything follows. `began` is when the hand moved. */
 function change(began = performance.now()) {
   rows = moments(state);
-  wire.ask(toRecipe(state, shift()), Math.floor((player.position + (player.playing ? 0.2 : 0)) / music.block), began);
+  wire.ask(recipe(), Math.floor((player.position + (player.playing ? 0.2 : 0)) / music.block), began);
   show();
+  undo.note();
   clearTimeout(change.later);
-  change.later = setTimeout(() => history.replaceState(null, "", toFragment(state)), 250);
+  change.later = setTimeout(() => history.replaceState(null, "", toFragment(state, info)), 250);
 }
 
 function show() {
-  $("plain").hidden = !(state.path || state.random || state.noise || state.weights);
   $("noise").value = state.noise;
   $("noise").disabled = state.random;
   $("noise-out").textContent = state.random ? "" : state.noise ? `${Math.round(state.noise * 100)} %` : "none";
   $("seconds").value = state.seconds;
-  $("command").textContent = toCommand(state, info);
+  $("key").value = state.key;
+  $("command").textContent = toCommand(state, info, shift());
+  $("heard").textContent = [...(state.random ? [`Random song ${state.drawn?.seed ?? ""}`] : []), ...describe(state, rows, short)].join("   ·   ");
   pad.point.classList.toggle("led", !!state.path || state.random);
-  if (!pad.drawing && (state.path || state.random)) $("hint").classList.add("gone");
-  showSliders();
+  sliders.show(state, rows);
+  factors.show([...new Set(rows.flatMap((row) => [...row.keys()]))]);
   follow(true);
   roll.dirty = true;
 }
@@ -62,148 +94,60 @@ function show() {
 /** What follows the playhead where weights move. */
 function follow(always = false) {
   const weights = weightsNow(player.position);
-  if (weights === follow.weights && !always) return;
-  follow.weights = weights;
-  pad.draw(weights, state.path || state.random || state.weights ? centreOrPath(weights) : state.at);
-  for (const [song, { input, output, item }] of sliders) {
-    const weight = weights.get(song) ?? 0;
-    if (document.activeElement !== input || !sliding) input.value = weight;
-    input.setAttribute("aria-valuetext", `${Math.round(weight * 100)} %`);
-    output.textContent = `${(weight * 100).toFixed(weight && weight < 0.0995 ? 1 : 0)} %`;
-    item.classList.toggle("off", !weight);
-  }
-  const heard = [...weights].sort((a, b) => b[1] - a[1]).map(([song, weight]) => `${Math.round(weight * 100)} % ${info.short(song)}`);
-  $("heard").textContent = (state.random ? `Random song ${state.seed}:  ` : "") + heard.join("   ·   ");
+  if (weights === last && !always) return;
+  last = weights;
+  pad.draw(weights, pointNow(weights));
+  sliders.set(weights);
 }
 
-function centreOrPath(weights) {
-  if (!state.path) return centre(weights);
-  const share = Math.min(1, player.position / music.seconds);
-  const lengths = state.path.map((place, i) => (i ? Math.hypot(place.x - state.path[i - 1].x, place.y - state.path[i - 1].y) : 0));
-  let left = share * lengths.reduce((a, b) => a + b, 0);
-  for (let i = 1; i < lengths.length; i++) {
-    if (left <= lengths[i] || i === lengths.length - 1) {
-      const [from, to, part] = [state.path[i - 1], state.path[i], Math.min(1, left / (lengths[i] || 1))];
-      return { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part };
-    }
-    left -= lengths[i];
+/** Where the point is: on its path, or between the songs that are heard. */
+function pointNow(weights) {
+  if (state.path) {
+    const places = along(state.path, 257);
+    return places[Math.round(256 * Math.min(1, player.position / music.seconds))];
   }
-  return state.path[0];
+  if (!state.weights && !state.random) return state.at;
+  const heard = state.pad.filter(({ song }) => weights.get(song)).map(({ song, x, y }) => ({ x: x * weights.get(song), y: y * weights.get(song), weight: weights.get(song) }));
+  const sum = heard.reduce((total, { weight }) => total + weight, 0);
+  return sum ? { x: heard.reduce((total, { x }) => total + x, 0) / sum, y: heard.reduce((total, { y }) => total + y, 0) / sum } : state.at;
 }
 
-function centre(weights) {
-  let [x, y, sum] = [0, 0, 0];
-  for (const { song, x: px, y: py } of state.pad) {
-    const weight = weights.get(song) ?? 0;
-    x += weight * px;
-    y += weight * py;
-    sum += weight;
-  }
-  return sum ? { x: x / sum, y: y / sum } : { x: 0.5, y: 0.5 };
-}
-
+/** Leaves a path, a random song and weights set by hand; the point stays where it is. */
 function still() {
   if (state.path || state.random || state.weights) state.at = pad.at ?? state.at;
   Object.assign(state, { path: null, random: false, drawn: null, weights: null });
 }
 
-const solo = (song) => {
-  const anchor = state.pad.find((one) => one.song === song);
+function solo(song) {
+  undo.commit();
+  addToPad(song);
+  const { x, y } = state.pad.find((one) => one.song === song);
   still();
-  state.at = { x: anchor.x, y: anchor.y };
+  state.at = { x, y };
+  state.weights = new Map([[song, 1]]);
   change();
-};
+}
 
-function addSong(song) {
-  if (!state.pad.some((one) => one.song === song)) {
-    state.pad.push({ song, ...freePlace() });
-    pad.refresh();
-    listSongs();
-  }
+function addToPad(song) {
+  if (state.pad.some((one) => one.song === song)) return;
+  state.pad.push(home(song));
+  pad.refresh();
+}
+
+/** Gives a song as large a share as the others have. */
+function addToMix(song) {
+  addToPad(song);
+  setWeight(song, 1 / (weightsNow(player.position).size + 1));
 }
 
 function removeSong(song) {
   if (state.pad.length < 2) return;
   state.pad = state.pad.filter((one) => one.song !== song);
-  if (state.weights) {
-    state.weights.delete(song);
-    state.weights = state.weights.size ? normal([...state.weights]) : null;
-  }
+  for (const [factor, chosen] of Object.entries(state.factors)) if (chosen === song) delete state.factors[factor];
+  if (state.weights?.delete(song)) state.weights = state.weights.size ? normal([...state.weights]) : null;
   if (state.random) still();
   pad.refresh();
-  listSongs();
   change();
-}
-
-/** The emptiest place of the pad. */
-function freePlace() {
-  let best = { x: 0.5, y: 0.5 }, most = -1;
-  for (let i = 0; i < 200; i++) {
-    const place = { x: 0.08 + 0.84 * ((i * 0.618034) % 1), y: 0.1 + 0.8 * ((i * 0.754878) % 1) };
-    const room = Math.min(...state.pad.map(({ x, y }) => Math.hypot(x - place.x, y - place.y)), Math.hypot(state.at.x - place.x, state.at.y - place.y) * 1.4);
-    if (room > most) [best, most] = [place, room];
-  }
-  return best;
-}
-
-function circle(songs) {
-  const turn = songs.length > 2 ? -1.309 : Math.PI;
-  return songs.map((song, i) => {
-    const angle = turn + (2 * Math.PI * i) / songs.length;
-    return songs.length === 1 ? { song, x: 0.5, y: 0.5 } : { song, x: 0.47 + 0.36 * Math.cos(angle), y: 0.5 + 0.36 * Math.sin(angle) };
-  });
-}
-
-function restore() {
-  const found = fromFragment(location.hash, info);
-  if (found.weights && !found.pad) {
-    const missing = [...found.weights.keys()].filter((song) => !state.pad.some((one) => one.song === song));
-    found.pad = circle([...info.first, ...missing].slice(-24));
-  }
-  Object.assign(state, { path: null, random: false, drawn: null }, found);
-}
-
-function shorten(name) {
-  const parts = name.split(/__+/).map((part) => part.replaceAll("_", " ").trim()).filter(Boolean);
-  if (parts.length > 3) parts.pop();
-  return parts.join(" · ");
-}
-
-function say(text, bad = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("bad", bad);
-  clearTimeout(say.later);
-  if (text) say.later = setTimeout(() => say(""), bad ? 9000 : 4000);
-}
-
-// Sliders and the list of songs
-
-const sliders = new Map();
-let sliding = false;
-let waypoints = [];
-
-function showSliders() {
-  const songs = state.pad.map(({ song }) => song);
-  if ([...sliders.keys()].join() === songs.join()) return;
-  sliders.clear();
-  $("sliders").replaceChildren(...songs.map((song) => {
-    const item = document.createElement("li");
-    item.style.setProperty("--ink", ink(song));
-    const label = Object.assign(document.createElement("label"), { textContent: info.short(song), htmlFor: `weight-${song}`, title: info.songs[song].name });
-    const input = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 1, step: 0.01, id: `weight-${song}` });
-    const output = document.createElement("output");
-    const off = Object.assign(document.createElement("button"), { textContent: "×", title: "Remove it from the pad" });
-    off.setAttribute("aria-label", `Take ${info.songs[song].name} off the pad`);
-    off.onclick = () => removeSong(song);
-    input.oninput = (event) => {
-      sliding = true;
-      setWeight(song, +input.value, event.timeStamp);
-    };
-    input.onchange = () => (sliding = false);
-    item.append(document.createElement("i"), label, input, output, off);
-    sliders.set(song, { input, output, item });
-    return item;
-  }));
 }
 
 /** Gives a song a weight; the others share the rest as before. */
@@ -221,32 +165,51 @@ function setWeight(song, weight, began) {
   change(began);
 }
 
-function listSongs() {
-  const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const on = new Set(state.pad.map(({ song }) => song));
-  const found = info.songs.filter(({ index, name }) => !on.has(index) && words.every((word) => name.toLowerCase().includes(word)));
-  $("list").replaceChildren(...found.slice(0, 100).map((song) => {
-    const button = document.createElement("button");
-    button.style.setProperty("--ink", ink(song.index));
-    const name = Object.assign(document.createElement("span"), { textContent: info.short(song.index), title: song.name });
-    const length = Object.assign(document.createElement("small"), { textContent: `${song.key}  ${clock(song.seconds)}` });
-    button.append(document.createElement("i"), name, length);
-    button.onclick = () => {
-      addSong(song.index);
-      change();
-    };
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  }));
-  $("more").hidden = on.size >= info.songs.length;
+/** The state of the link that the page was opened with. */
+function restore() {
+  const { state: found, remark } = fromFragment(location.hash, info);
+  Object.assign(state, fresh(), found);
+  if (found.at && !found.weights) state.weights = null;
+  if (!TONICS.includes(state.key)) state.key = "";
+  if (remark) say(remark, true);
+}
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").title = text;
+  $("status").classList.toggle("bad", bad);
+  clearTimeout(say.later);
+  if (text) say.later = setTimeout(() => say(""), bad ? 9000 : 5000);
 }
 
 // Parts
 
+if (location.hash) restore();
+let waypoints = [];
+
+const guests = new Guests($("guests"), info, {
+  arrived(song, mine) {
+    setPlace(song, { x: info.songs[song].place[0], y: info.songs[song].place[1] });
+    if (mine) solo(song);
+    songs.show();
+  },
+  changed(song) {
+    if (rows.some((row) => row.has(song)) || Object.values(state.factors).includes(song)) change();
+  },
+  async kept({ name }) {
+    const { songs: newer, fingerprint } = await getJson("/songs");
+    for (const song of newer) info.songs[song.index] = song;
+    info.fingerprint = fingerprint;
+    say(`${name}: kept in the run`);
+    change();
+  },
+  solo,
+  say,
+});
+
 const pad = new Pad($("pad"), state, info, {
   change(began) {
-    $("hint").classList.add("gone");
+    $("hint").textContent = "";
     change(began);
   },
   anchor: () => change(),
@@ -259,29 +222,33 @@ const pad = new Pad($("pad"), state, info, {
   },
   solo,
   remove: removeSong,
+  note: (song) => (guests.isRough(song) ? "rough" : ""),
   waypoint() {
     const at = { ...pad.at };
     waypoints = [...waypoints, at];
     say(`Place ${waypoints.length} of the path`);
     if (waypoints.length > 1) Object.assign(state, { path: waypoints, weights: null, random: false });
-    const keep = { ...state, path: null };
     change();
-    if (keep.at) state.at = at;
+    state.at = at;
   },
 });
-
-const roll = new Roll($("roll"), player, {
-  seek,
-  loop: setLoop,
-  weights: weightsNow,
-});
-roll.pitches = [Math.max(0, info.low - 5), Math.min(127, info.high + 6)];
-
+const sliders = new Sliders($("sliders"), info, { weigh: setWeight, remove: (song) => setWeight(song, 0) });
+const factors = new Factors($("factors"), state, info, () => change());
+const songs = new SongList($("list"), $("find"), info, { solo, add: addToMix });
+const roll = new Roll($("roll"), player, { seek, loop: setLoop, weights: weightsNow });
 const parts = new PartList($("parts"), music, () => {
   player.sink.hear();
   roll.refresh();
 });
-
+const undo = new Undo(
+  () => ({ ...state, drawn: null }),
+  (before) => {
+    Object.assign(state, before);
+    waypoints = [];
+    pad.refresh();
+    change();
+  },
+);
 const wire = new Wire({
   head(list) {
     music.head(list);
@@ -299,18 +266,22 @@ const wire = new Wire({
     });
     if (stats.first === null) stats.first = performance.now();
   },
-  drawn({ songs, weights }) {
+  drawn(drawn) {
     if (!state.random) return;
-    state.drawn = weights.map((row) => new Map(row.map((weight, i) => [songs[i], weight])));
-    for (const song of songs) addSong(song);
+    state.drawn = drawn;
+    drawn.songs.forEach(addToPad);
     rows = moments(state);
     show();
     roll.refresh();
   },
+  guests: (list) => {
+    guests.take(list);
+    pad.draw();
+  },
   wrong: (reason) => say(reason, true),
   state: (open) => {
     if (!open) say("The studio's server does not answer: start it again in the terminal", true);
-    else if ($("status").classList.contains("bad")) say("");
+    else if ($("status").textContent.startsWith("The studio's server")) say("");
   },
 });
 
@@ -343,11 +314,11 @@ function toggleLoop() {
 function setDrawing(on) {
   pad.drawing = on;
   $("draw").setAttribute("aria-pressed", String(on));
-  $("hint").textContent = on ? "Draw a path: the music follows it." : "Drag the point. Click a song to hear it alone.";
-  $("hint").classList.toggle("gone", !on);
+  $("hint").textContent = on ? "Draw a path: the music follows it." : "";
 }
 
 function vary() {
+  undo.commit();
   if (state.random) still();
   state.seed += 1;
   state.noise ||= 0.25;
@@ -355,28 +326,29 @@ function vary() {
 }
 
 function random() {
-  if (info.songs.length < 2) return say("A new song is drawn from two songs or more; add another", true);
+  if (info.songs.filter(({ in_run }) => in_run !== null).length < 2) return say("A new song is drawn from two songs or more; keep another", true);
+  undo.commit();
   still();
   Object.assign(state, { random: true, seed: 1 + Math.floor(Math.random() * 9999), drawn: null });
   player.seek(0);
   change();
 }
 
-function plain() {
+/** Back to the point: no path, no variation, no factors. */
+function clear() {
+  undo.commit();
   still();
   waypoints = [];
-  state.noise = 0;
+  Object.assign(state, { noise: 0, factors: {} });
   setDrawing(false);
   change();
 }
 
 async function toggle() {
-  if (player.playing) player.pause();
-  else {
-    if (!voice.isReady) say("Preparing the instruments");
-    await player.play();
-    roll.follow = true;
-  }
+  if (player.playing) return player.pause();
+  if (!voice.isReady) say("Preparing the instruments");
+  await player.play();
+  roll.follow = true;
 }
 
 async function attempt(task, done) {
@@ -388,32 +360,24 @@ async function attempt(task, done) {
   }
 }
 
-async function bringIn(file) {
-  const most = info.limits.bytes / 2 ** 20;
-  if (file.size > info.limits.bytes) return say(`${file.name} is larger than ${most} MiB, the most that the studio takes`, true);
-  const veil = $("veil");
-  veil.hidden = false;
-  veil.querySelector("p").textContent = `Learning ${file.name}`;
-  const bar = veil.querySelector("progress");
-  bar.removeAttribute("value");
-  await attempt(async () => {
-    const { song, note_f1: f1 } = await bring(file, (share) => (bar.value = share));
-    info.songs[song.index] = song;
-    addSong(song.index);
-    solo(song.index);
-    say(`${song.name}: learned, ${Math.round(f1 * 100)} % of its notes come back`);
-  });
-  veil.hidden = true;
+/** Saves the piece as a file; a page is given what is said of it. */
+function save(ending) {
+  const name = fileName(state, rows, short);
+  const settings = [state.key && `in ${state.key}`, state.noise && !state.random && `variation ${state.seed}, ${Math.round(state.noise * 100)} %`];
+  const fixed = Object.entries(state.factors).map(([factor, song]) => `${factor} of ${short(song)}`);
+  const lines = [...describe(state, rows, short), ...settings, ...fixed].filter(Boolean);
+  return download({ ...recipe(), about: { title: name, lines, command: toCommand(state, info, shift()) } }, ending, name);
 }
 
 // Hands and keys
 
+$("hint").textContent = HINT;
 $("play").onclick = toggle;
 $("repeat").onclick = toggleLoop;
 $("draw").onclick = () => setDrawing(!pad.drawing);
 $("vary").onclick = vary;
 $("random").onclick = random;
-$("plain").onclick = plain;
+$("undo").onclick = () => undo.back() || say("Nothing to undo");
 $("in").onclick = () => roll.zoom(0.7, 0.28);
 $("out").onclick = () => roll.zoom(1.43, 0.28);
 $("volume").oninput = () => (voice.gain = +$("volume").value);
@@ -430,80 +394,70 @@ $("key").onchange = () => {
   state.key = $("key").value;
   change();
 };
-$("find").oninput = listSongs;
 $("bring").onclick = () => $("file").click();
 $("file").onchange = () => {
-  if ($("file").files[0]) bringIn($("file").files[0]);
+  guests.drop([...$("file").files]);
   $("file").value = "";
 };
-const fileName = () => (state.random ? `random-${state.seed}` : (state.path ? "morph" : [...rows[0]].map(([song, weight]) => `${song}@${Math.round(weight * 100)}`).join("+")) + (state.noise ? `-v${state.seed}` : ""));
-$("take-mid").onclick = () => attempt(() => download(toRecipe(state, shift()), "mid", fileName()));
+$("take-mid").onclick = () => attempt(() => save("mid"));
+$("take-html").onclick = () => attempt(() => save("html"), "Saved as a page that plays by itself");
 $("take-wav").onclick = () => {
   say("Rendering");
-  attempt(() => download(toRecipe(state, shift()), "wav", fileName()), "Rendered");
+  attempt(() => save("wav"), "Rendered");
 };
-$("copy-command").onclick = () => attempt(() => navigator.clipboard.writeText(toCommand(state, info)), "Command copied");
-$("copy-link").onclick = () => attempt(() => navigator.clipboard.writeText(location.href.split("#")[0] + toFragment(state)), "Link copied");
+$("copy-command").onclick = () => attempt(() => navigator.clipboard.writeText(toCommand(state, info, shift())), "Command copied");
+$("copy-link").onclick = () => attempt(() => navigator.clipboard.writeText(location.href.split("#")[0] + toFragment(state, info)), "Link copied");
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const tag = event.target.tagName;
+  const tag = event.target.tagName, key = event.key.toLowerCase();
   if (event.target.matches("input:not([type=range]), select, summary")) return;
-  if (event.key === " " && tag === "BUTTON") return;
-  const acts = { " ": toggle, v: vary, r: random, d: () => setDrawing(!pad.drawing), l: toggleLoop, escape: plain };
-  const act = acts[event.key.toLowerCase()];
-  if (!act || event.repeat) return;
+  if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) {
+    event.preventDefault();
+    return key === "y" || event.shiftKey ? undo.forward() : undo.back();
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (key === " " && tag === "BUTTON") return;
+  const acts = { " ": toggle, v: vary, r: random, d: () => setDrawing(!pad.drawing), l: toggleLoop, escape: clear };
+  if (!acts[key] || event.repeat) return;
   event.preventDefault();
-  act();
+  acts[key]();
 });
-addEventListener("dragover", (event) => event.preventDefault());
+const dropping = (on) => document.body.classList.toggle("dropping", on);
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  dropping(true);
+});
+addEventListener("dragleave", (event) => event.relatedTarget ?? dropping(false));
 addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files[0]) bringIn(event.dataTransfer.files[0]);
+  dropping(false);
+  guests.drop([...event.dataTransfer.files]);
 });
 addEventListener("hashchange", () => {
   restore();
   pad.refresh();
-  listSongs();
   change();
 });
 onTheme(() => {
-  sliders.clear();
+  sliders.show(state, rows, true);
   show();
-  listSongs();
+  songs.show();
   parts.show(true);
   roll.refresh();
 });
-
-if (navigator.requestMIDIAccess) {
-  $("sink").hidden = false;
-  $("sink").append(new Option("MIDI device…", "ask"));
-  let access = null;
-  $("sink").onchange = () => attempt(async () => {
-    if ($("sink").value === "ask") {
-      access = await navigator.requestMIDIAccess();
-      const ports = [...access.outputs.values()];
-      $("sink").replaceChildren(new Option("This page", ""), ...ports.map((port) => new Option(port.name, port.id)));
-      if (!ports.length) throw new Error("No MIDI device is connected");
-      $("sink").value = ports[0].id;
-    }
-    const port = access?.outputs.get($("sink").value);
-    player.sink.silence();
-    player.sink = port ? new MidiOut(port, voice) : voice;
-  });
-}
+askForDevice($("sink"), player, voice, attempt);
 
 // Every frame
 
-let last = "";
+let shown = "";
 function frame() {
   roll.frame();
   if (rows.length > 1) follow();
-  if (state.path && player.playing) pad.draw(follow.weights, centreOrPath(follow.weights));
+  if (state.path && player.playing) pad.draw(last, pointNow(last));
   document.body.classList.toggle("playing", player.playing);
   const text = `${clock(player.position)} / ${clock(music.seconds)}`;
-  if (text !== last) {
-    last = text;
+  if (text !== shown) {
+    shown = text;
     $("time").textContent = text;
     const canvas = roll.canvas;
     canvas.setAttribute("aria-valuemax", Math.round(music.seconds));
@@ -514,7 +468,6 @@ function frame() {
   requestAnimationFrame(frame);
 }
 
-listSongs();
 change();
 requestAnimationFrame(frame);
-globalThis.studio = { state, info, music, player, voice, stats, wire, pad, roll, weightsAt }; // for tests, and the curious
+globalThis.studio = { state, info, music, player, voice, stats, wire, pad, roll, undo, guests, weightsAt }; // for tests, and the curious

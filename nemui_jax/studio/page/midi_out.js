@@ -53,3 +53,23 @@ export class MidiOut {
     for (const channel of this.channels.values()) for (const controller of [64, 123]) this.port.send([0xb0 | channel, controller, 0]);
   }
 }
+
+/** Lets a select choose between the page's voice and a MIDI device, where the browser knows of these. */
+export function askForDevice(select, player, voice, attempt) {
+  if (!navigator.requestMIDIAccess) return;
+  select.hidden = false;
+  select.append(new Option("MIDI device…", "ask"));
+  let access = null;
+  select.onchange = () => attempt(async () => {
+    if (select.value === "ask") {
+      access = await navigator.requestMIDIAccess();
+      const ports = [...access.outputs.values()];
+      select.replaceChildren(new Option("This page", ""), ...ports.map((port) => new Option(port.name, port.id)));
+      if (!ports.length) throw new Error("No MIDI device is connected");
+      select.value = ports[0].id;
+    }
+    const port = access?.outputs.get(select.value);
+    player.sink.silence();
+    player.sink = port ? new MidiOut(port, voice) : voice;
+  });
+}

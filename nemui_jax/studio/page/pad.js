@@ -1,18 +1,29 @@
 // The pad: songs as anchors on a field of their colours, a point among them, and the path that it draws.
 
-import { blend, css, ink, isDark, onTheme } from "./colour.js";
-import { along, weightsAt } from "./link.js";
+import { blend, css, ink, isDark, onTheme, placeColour, setPlace } from "./colour.js";
+import { around, placeLabels } from "./labels.js";
+import { middle } from "./names.js";
+import { along, weightsAt } from "./weights.js";
 
-const FINE = 0.01, COARSE = 0.05; // a press of an arrow key
+const FINE = 0.02, COARSE = 0.05; // a press of an arrow key
+const FEW = 12; // songs that are all named, and reached with the tab key
+const MANY = 40; // songs from which they are small, and stay where they are
+const NAMED = 5; // songs near the point that are named, of more than a few
+const LETTERS = 24, NARROW_LETTERS = 17; // of a name; the pad is narrow below NARROW pixels
+const NARROW = 500;
+const POINT_ROOM = 24, LABEL_PADDING = 18; // pixels
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const clamp = (x) => Math.min(1, Math.max(0, x));
 
 export class Pad {
-  /** `calls`: change(began), anchor(), drawn(path), solo(song), remove(song), waypoint(). */
+  /** `calls`: change(began), anchor(), drawn(path), solo(song), remove(song), waypoint(), note(song) -> text. */
   constructor(element, state, info, calls) {
-    Object.assign(this, { element, state, info, calls, drawing: false, anchors: new Map() });
+    Object.assign(this, { element, state, info, calls, drawing: false, anchors: new Map(), names: new Map() });
     this.field = element.querySelector(".field");
     this.lines = element.querySelector(".lines");
+    this.labels = element.querySelector(".labels");
     this.point = element.querySelector(".point");
+    this.ruler = document.createElement("canvas").getContext("2d");
     this.grab(this.point, (place, began) => this.move(place, began));
     this.point.addEventListener("keydown", (event) => this.pointKey(event));
     this.lines.addEventListener("pointerdown", (event) => this.press(event));
@@ -76,28 +87,31 @@ export class Pad {
   }
 
   pointKey(event) {
-    const step = event.shiftKey ? COARSE : FINE * 2;
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (moves[event.key]) {
+    const step = event.shiftKey ? COARSE : FINE;
+    if (ARROWS[event.key]) {
       event.preventDefault();
-      const [dx, dy] = moves[event.key];
+      const [dx, dy] = ARROWS[event.key];
       this.move({ x: clamp(this.state.at.x + dx * step), y: clamp(this.state.at.y + dy * step) }, event.timeStamp);
     } else if (event.key.toLowerCase() === "p") this.calls.waypoint();
   }
 
   anchorKey(event, anchor) {
-    const step = event.shiftKey ? COARSE : FINE * 2;
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (moves[event.key]) {
+    const step = event.shiftKey ? COARSE : FINE;
+    if (ARROWS[event.key]) {
       event.preventDefault();
-      const [dx, dy] = moves[event.key];
+      const [dx, dy] = ARROWS[event.key];
       Object.assign(anchor, { x: clamp(anchor.x + dx * step), y: clamp(anchor.y + dy * step) });
       this.placed();
-    } else if (event.key === "Delete" || event.key === "Backspace") this.calls.remove(anchor.song);
+    } else if (event.key === "Delete" || event.key === "Backspace") {
+      const away = (other) => Math.hypot(other.x - anchor.x, other.y - anchor.y);
+      const [next] = this.state.pad.filter((other) => other !== anchor).sort((a, b) => away(a) - away(b));
+      this.calls.remove(anchor.song);
+      (this.anchors.get(next?.song) ?? this.point).focus();
+    }
   }
 
   placed() {
-    this.paintField();
+    this.settle();
     this.calls.anchor();
   }
 
@@ -110,19 +124,32 @@ export class Pad {
       this.anchors.delete(song);
     }
     for (const { song } of this.state.pad) if (!this.anchors.has(song)) this.anchors.set(song, this.makeAnchor(song));
-    for (const [song, button] of this.anchors) button.style.setProperty("--ink", ink(song));
-    this.paintField();
+    this.element.classList.toggle("many", songs.size > MANY);
+    this.settle();
     this.draw();
+  }
+
+  /** Puts anchors in their places, in the colours of these. */
+  settle() {
+    for (const anchor of this.state.pad) {
+      setPlace(anchor.song, anchor);
+      const { style } = this.anchors.get(anchor.song);
+      style.left = `${anchor.x * 100}%`;
+      style.top = `${anchor.y * 100}%`;
+      style.setProperty("--ink", ink(anchor.song));
+    }
+    this.paintField();
   }
 
   makeAnchor(song) {
     const button = document.createElement("button");
     button.className = "anchor";
-    button.append(Object.assign(document.createElement("i")), Object.assign(document.createElement("span"), { textContent: this.info.short(song) }));
-    button.title = `${this.info.songs[song].name}: drag to place it, click to hear it alone, Delete takes it off`;
+    button.append(document.createElement("i"));
+    button.title = `${this.info.songs[song].name}: click to hear it alone, drag to place it, Delete takes it off`;
     const anchor = () => this.state.pad.find((one) => one.song === song);
     let dragged = false;
-    this.grab(button, (place) => {
+    this.grab(button, (place, began) => {
+      if (this.state.pad.length > MANY) return this.move(place, began);
       Object.assign(anchor(), place);
       this.placed();
     }, (moved) => (dragged = moved));
@@ -131,56 +158,50 @@ export class Pad {
       dragged = false;
     });
     button.addEventListener("keydown", (event) => this.anchorKey(event, anchor()));
+    for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => this.lookAt(song));
+    for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => this.lookAt(null));
     this.element.insertBefore(button, this.point);
     return button;
   }
 
+  /** Names a song that is pointed at. */
+  lookAt(song) {
+    this.looked = song;
+    this.drawLabels();
+  }
+
   /** The colours between the songs: a small picture, drawn large. */
   paintField() {
-    const [width, height] = [44, 36];
+    const [width, height] = [44, 36], dark = isDark();
     Object.assign(this.field, { width, height });
     const pen = this.field.getContext("2d");
     const image = pen.createImageData(width, height);
     for (let i = 0; i < width * height; i++) {
       const place = { x: ((i % width) + 0.5) / width, y: (Math.floor(i / width) + 0.5) / height };
       const near = Math.min(1, ...this.state.pad.map(({ x, y }) => Math.hypot(x - place.x, y - place.y)));
-      const glow = Math.exp(-near * 5.5);
-      const colour = isDark() ? [0.23 + 0.23 * glow, 0.05 + 0.08 * glow] : [0.945 - 0.1 * glow, 0.025 + 0.07 * glow];
-      image.data.set([...blend([...weightsAt(place, this.state.pad)], ...colour), 255], 4 * i);
+      const glow = Math.exp(-near * 7);
+      const colour = dark ? [0.2 + 0.2 * glow, 0.045 + 0.06 * glow] : [0.955 - 0.09 * glow, 0.02 + 0.06 * glow];
+      image.data.set([...placeColour(place, ...colour), 255], 4 * i);
     }
     pen.putImageData(image, 0, 0);
   }
 
-  /** Places everything; `weights` are those of the moment, `at` where the point is then. */
+  /** Draws what is heard; `weights` are those of the moment, `at` where the point is then. */
   draw(weights = this.weights ?? new Map(), at = this.at ?? this.state.at) {
-    Object.assign(this, { weights, at });
     const box = { width: this.element.clientWidth, height: this.element.clientHeight };
     if (!box.width) return;
-    const scale = devicePixelRatio || 1;
-    if (this.lines.width !== Math.round(box.width * scale) || this.lines.height !== Math.round(box.height * scale))
-      Object.assign(this.lines, { width: Math.round(box.width * scale), height: Math.round(box.height * scale) });
-    const pen = this.lines.getContext("2d");
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
-    pen.clearRect(0, 0, box.width, box.height);
-    const to = ({ x, y }) => [x * box.width, y * box.height];
+    const changed = new Set([...(this.weights?.keys() ?? []), ...weights.keys()]);
+    Object.assign(this, { weights, at, box });
+    const pen = this.pen(box), to = ({ x, y }) => [x * box.width, y * box.height];
+    const few = this.state.pad.length <= FEW;
     for (const anchor of this.state.pad) {
-      const weight = weights.get(anchor.song) ?? 0;
-      const button = this.anchors.get(anchor.song);
-      button.style.left = `${anchor.x * 100}%`;
-      button.style.top = `${anchor.y * 100}%`;
-      button.style.setProperty("--weight", weight.toFixed(3));
-      button.classList.toggle("left", anchor.x > 0.6);
-      const share = `${Math.round(weight * 100)} %`;
-      button.setAttribute("aria-label", `${this.info.songs[anchor.song].name}, weight ${share}`);
-      button.dataset.share = weight ? share : "";
-      if (!weight) continue;
-      pen.strokeStyle = ink(anchor.song, 0.25 + 0.7 * weight);
-      pen.lineWidth = 1 + 5 * weight;
-      pen.lineCap = "round";
-      pen.beginPath();
-      pen.moveTo(...to(anchor));
-      pen.lineTo(...to(at));
-      pen.stroke();
+      const weight = weights.get(anchor.song) ?? 0, button = this.anchors.get(anchor.song);
+      button.tabIndex = few || weight || button === document.activeElement ? 0 : -1;
+      if (changed.has(anchor.song) || !button.hasAttribute("aria-label")) {
+        button.style.setProperty("--weight", weight.toFixed(3));
+        button.setAttribute("aria-label", `${this.info.songs[anchor.song].name}, weight ${Math.round(weight * 100)} %`);
+      }
+      if (weight) this.drawLine(pen, to(anchor), to(at), anchor.song, weight);
     }
     const path = this.sketch ?? this.state.path;
     if (path?.length > 1) this.drawPath(pen, path, to);
@@ -190,6 +211,71 @@ export class Pad {
     const heard = [...weights].sort((a, b) => b[1] - a[1]).map(([song, weight]) => `${Math.round(weight * 100)} % ${this.info.songs[song].name}`);
     this.point.setAttribute("aria-valuetext", heard.join(", ") || "no song");
     this.point.setAttribute("aria-valuenow", Math.round(at.x * 100));
+    this.drawLabels();
+  }
+
+  /** A clean sheet for lines, as large as the pad. */
+  pen(box) {
+    const scale = devicePixelRatio || 1, size = { width: Math.round(box.width * scale), height: Math.round(box.height * scale) };
+    if (this.lines.width !== size.width || this.lines.height !== size.height) Object.assign(this.lines, size);
+    const pen = this.lines.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, box.width, box.height);
+    return pen;
+  }
+
+  drawLine(pen, from, to, song, weight) {
+    pen.strokeStyle = ink(song, 0.25 + 0.7 * weight);
+    pen.lineWidth = 1 + 5 * weight;
+    pen.lineCap = "round";
+    pen.beginPath();
+    pen.moveTo(...from);
+    pen.lineTo(...to);
+    pen.stroke();
+  }
+
+  /** Names the songs that are heard, the one that is pointed at, and some that are near the point. */
+  drawLabels() {
+    const { box, weights, at, state } = this;
+    if (!box) return;
+    const away = ({ x, y }) => Math.hypot((x - at.x) * box.width, (y - at.y) * box.height);
+    const rank = (anchor) => (anchor.song === this.looked ? -2 : weights.has(anchor.song) ? -1 - weights.get(anchor.song) / 2 : away(anchor));
+    const sorted = [...state.pad].sort((a, b) => rank(a) - rank(b));
+    const named = sorted.slice(0, state.pad.length <= FEW ? FEW : Math.max(NAMED, sorted.filter((anchor) => rank(anchor) < 0).length));
+    const letters = box.width < NARROW ? NARROW_LETTERS : LETTERS;
+    this.ruler.font = getComputedStyle(this.labels).font;
+    const items = named.map((anchor) => {
+      const text = this.labelOf(anchor.song, letters);
+      return { anchor, text, x: anchor.x * box.width, y: anchor.y * box.height, radius: this.radius(anchor.song), width: this.measure(text), must: rank(anchor) < 0 };
+    });
+    const obstacles = [around(at.x * box.width, at.y * box.height, POINT_ROOM), ...sorted.slice(0, MANY).map(({ song, x, y }) => around(x * box.width, y * box.height, this.radius(song)))];
+    const boxes = placeLabels(items, obstacles, box);
+    const labels = items.map(({ anchor, text }, i) => {
+      if (!boxes[i]) return null;
+      const label = this.names.get(anchor.song) ?? document.createElement("span");
+      if (label.textContent !== text) label.textContent = text;
+      label.classList.toggle("heard", weights.has(anchor.song));
+      label.style.transform = `translate(${Math.round(boxes[i].left)}px, ${Math.round(boxes[i].top)}px)`;
+      return [anchor.song, label];
+    }).filter(Boolean);
+    this.names = new Map(labels);
+    this.labels.replaceChildren(...this.names.values());
+  }
+
+  labelOf(song, letters) {
+    const weight = this.weights.get(song), note = this.calls.note(song);
+    return [middle(this.info.short(song), letters), note, weight ? `${Math.round(weight * 100)} %` : ""].filter(Boolean).join("  ");
+  }
+
+  /** The radius in pixels in which an anchor is seen. */
+  radius(song) {
+    const [small, large] = this.state.pad.length > MANY ? [5, 5] : [8, 7];
+    return small + large * (this.weights.get(song) ?? 0);
+  }
+
+  /** How wide a name is, in pixels. */
+  measure(text) {
+    return Math.ceil(this.ruler.measureText(text).width) + LABEL_PADDING;
   }
 
   drawPath(pen, path, to) {

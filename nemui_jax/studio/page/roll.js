@@ -9,7 +9,8 @@ const DRUM_HEIGHT = 11, LANE_SHARE = 0.32; // pixels of a row of drums; the most
 const LABEL_WIDTH = 66; // pixels of the names of its rows
 const DRUMS = { Percussion: [], Cymbals: [49, 51, 52, 53, 55, 57, 59], Hats: [42, 44, 46], Toms: [41, 43, 45, 47, 48, 50], Snare: [37, 38, 39, 40], Kick: [35, 36] };
 const rowOf = (pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(pitch)) ?? "Percussion";
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+const LEAST_PITCHES = 30, MARGIN = 2; // semitones that the roll shows at least, and beyond the highest and lowest note
+export const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 export class Roll {
   /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map. */
@@ -43,6 +44,20 @@ export class Roll {
     this.count = this.music.count;
     this.fresh.push([from, to]);
     this.findDrums();
+    this.fitPitches();
+  }
+
+  /** Fits the pitches that are shown to those of the piece; while some of it is missing they only grow. */
+  fitPitches() {
+    let [low, high] = [127, 0];
+    for (const block of this.music.blocks) for (const { part, pitch } of block?.notes ?? []) if (!part.drums) [low, high] = [Math.min(low, pitch), Math.max(high, pitch)];
+    if (low > high) return;
+    const missing = Math.max(0, LEAST_PITCHES - (high - low) - 2 * MARGIN) / 2;
+    let fitted = [Math.max(0, Math.floor(low - MARGIN - missing)), Math.min(127, Math.ceil(high + MARGIN + missing))];
+    const whole = this.music.blocks.length === this.music.count && !this.music.blocks.includes(undefined);
+    if (this.pitches && !whole) fitted = [Math.min(fitted[0], this.pitches[0]), Math.max(fitted[1], this.pitches[1])];
+    if (this.pitches?.join() !== fitted.join()) this.stale = true;
+    this.pitches = fitted;
   }
 
   /** The kinds of drums that are played anywhere in the piece, from above: a row of the lane for each. */
@@ -323,5 +338,3 @@ function noteColour(pairs, level, dark) {
   const force = (level + 0.5) / 8;
   return css(blend(pairs, dark ? 0.42 + 0.46 * force : 0.82 - 0.4 * force, 0.06 + 0.14 * force));
 }
-
-export { clock };

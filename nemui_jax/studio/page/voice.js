@@ -17,13 +17,14 @@ const FAMILIES = { // pitches: of the sounds that are made, the first ones befor
 };
 
 export class Voice {
-  constructor() {
+  /** `sounds` is the address of the worker that makes them. */
+  constructor(sounds) {
     this.sounds = {}; // family -> pitch -> buffer
     this.ready = {}; // family -> promise of its first sounds
     this.strips = new Map();
     this.notes = new Set();
     this.stats = { notes: 0, late: 0, latest: 0, stolen: 0 };
-    this.worker = new Worker("sounds.js");
+    this.worker = new Worker(sounds);
     this.worker.onmessage = ({ data: { family, pitch, rate, sound } }) => {
       const buffer = new AudioBuffer({ length: sound.length, sampleRate: rate });
       buffer.copyToChannel(sound, 0);

@@ -3,8 +3,9 @@
 const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
 
 export class Wire {
-  constructor({ head, stretch, drawn, wrong, state }) {
-    this.calls = { head, stretch, drawn, wrong, state };
+  /** `calls`: head(parts), stretch(stretch, began), drawn(drawn), guests(guests), wrong(reason), state(open). */
+  constructor(calls) {
+    this.calls = calls;
     this.number = 0; // of the newest ask
     this.heard = 0; // the newest ask that was answered
     this.delays = [];
@@ -49,6 +50,7 @@ export class Wire {
   }
 
   take(message) {
+    if (message.kind === "guests") return this.calls.guests(message.guests);
     if (message.ask < this.heard) return; // of an older ask
     const first = message.ask > this.heard;
     if (message.kind === "head") this.calls.head(message.parts);
@@ -88,20 +90,12 @@ export async function download(recipe, ending, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** Sends a .mid to be learned; `progress` hears shares from 0 to 1. Returns { song, note_f1 }. */
-export async function bring(file, progress) {
-  const answer = await request(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read().catch(() => ({ done: true }));
-    if (done) throw new Error("The studio's server stopped before the song was learned: start it again, then try again");
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines.filter(Boolean).map((text) => JSON.parse(text))) {
-      if (line.wrong) throw new Error(line.wrong);
-      if (line.song) return line;
-      progress(line.done / line.of);
-    }
-  }
+/** Sends a .mid to be learned. Returns { guest }, its number there, { index } of a song that is there already, or { wrong }. */
+export async function bring(file) {
+  return (await request(`/bring?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file })).json();
+}
+
+/** Has a guest added to the run. */
+export async function keep(guest) {
+  await request(`/keep?guest=${guest}`, { method: "POST" });
 }
