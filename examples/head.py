@@ -17,7 +17,7 @@ from nemui_jax.sampling.decode import decode_heads
 from nemui_jax.training.batches import load_data
 
 HEADS["silent"] = Head(
-    cross_entropy, lambda music: 1 - read_bits(music, channel=1).max(-1), jax.nn.sigmoid, per_pitch=False
+    cross_entropy, lambda music: 1 - read_bits(music, channel=1).max(-1), jax.nn.sigmoid, per="step"
 )
 
 

@@ -45,6 +45,7 @@ class ModelConfig:
     latent_size: int = 128
     latent_scale: float = 0.01  # standard deviation of rows before training
     hidden_size: int = 320
+    chord_size: int = 8  # notes of a step with velocities and timings of their own; those above share the last one's
     hidden_layers: int = 1
     rejoin: tuple[int, ...] = ()  # hidden layers that see the input again, appended to theirs
     fourier_features: int = 0  # random Fourier frequencies; 0: harmonics of the cell

@@ -87,9 +87,10 @@ def make_targets(
     note = first[:, None] + jnp.arange(max_notes_per_block)[None]
     steps, curves = start[:, None] + jnp.arange(block)[None], cells.curve_names(config.model)
     music = Excerpt(rolls, steps, note, count_pitches(config), curves)
+    step = rolls.note_step[note]
     return losses.Target(
         values={name: head.read(music) for name, head in heads_of(config).items()},
-        note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),
-        note_column=rolls.note_column[note].astype(jnp.int32),
+        note_step=jnp.clip(step - start[:, None], 0, block - 1),
+        note_place=jnp.clip(note - rolls.note_start[step], 0, config.model.chord_size - 1),
         note_mask=(note < last[:, None]).astype(jnp.float32),
     )
