@@ -282,7 +282,6 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
         curves=np.concatenate(levels),
         note_start=note_start,
         note_step=grid["step"],
-        note_column=(grid["pitch"] - config.roll.low).astype(np.uint8),
         note_velocity=grid["velocity"],
         note_timing=grid["timing"],
     )

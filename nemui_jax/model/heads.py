@@ -89,7 +89,7 @@ HEADS: dict[str, Head] = {
         squared_error,
         lambda music: music.rolls.note_velocity[music.note] / VELOCITY_LEVELS,
         per="note",
-        weight=10.0,
+        weight=40.0,
         default=0.5,
     ),
     "timing": Head(  # steps from the onset's step
@@ -122,4 +122,6 @@ def count_pitches(config: Config) -> int:
 def head_shape(head: Head, config: Config) -> tuple[int, ...]:
     """[step pitch], [step note] or [step] of a block."""
     steps = config.model.block_steps
-    return {"pitch": (steps, count_pitches(config)), "note": (steps, config.model.chord_size), "step": (steps,)}[head.per]
+    return {"pitch": (steps, count_pitches(config)), "note": (steps, config.model.chord_size), "step": (steps,)}[
+        head.per
+    ]

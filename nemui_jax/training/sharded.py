@@ -54,7 +54,7 @@ def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
     notes = sum(entry.notes for entry in corpus.entries)
     step_bytes = 2 * -(-(config.roll.high - config.roll.low + 1) // 8) + 2 * len(curve_names(config.model)) + 4
     table = 3 * 4 * layout.count_rows(corpus.entries) * config.model.latent_size
-    return steps * step_bytes + notes * 10 + table + 12 * steps // config.model.block_steps
+    return steps * step_bytes + notes * 9 + table + 12 * steps // config.model.block_steps
 
 
 def device_memory() -> float:
@@ -105,7 +105,7 @@ def load_shard(shards: Shards, number: int) -> batches.Data:
     rolls, queries = shards.music[number]
     steps = shards.max_length(lambda rolls, _: rolls.bits)
     notes = shards.max_length(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
-    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes, notes)
+    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes)
     padded = Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
     padded.note_start[len(rolls.note_start) :] = rolls.note_start[-1]
     again = np.arange(shards.max_length(lambda _, queries: queries.step)) % len(queries.step)
