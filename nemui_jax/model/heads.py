@@ -121,7 +121,5 @@ def count_pitches(config: Config) -> int:
 
 def head_shape(head: Head, config: Config) -> tuple[int, ...]:
     """[step pitch], [step note] or [step] of a block."""
-    steps = config.model.block_steps
-    return {"pitch": (steps, count_pitches(config)), "note": (steps, config.model.chord_size), "step": (steps,)}[
-        head.per
-    ]
+    outputs = {"pitch": (count_pitches(config),), "note": (config.model.chord_size,), "step": ()}
+    return (config.model.block_steps, *outputs[head.per])

@@ -17,9 +17,7 @@ from nemui_jax.model.heads import HEADS, heads_of
 from nemui_jax.music.song import Song
 
 QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: few sizes, so that few programs are compiled
-Heads = dict[
-    str, Float[np.ndarray, "row_step ..."]
-]  # probabilities and values, [step pitch], [step note] or [step]; see `heads`
+Heads = dict[str, Float[np.ndarray, "row_step ..."]]  # probabilities and values of all steps; see `heads`
 
 
 @dataclass(frozen=True)
