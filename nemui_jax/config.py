@@ -63,7 +63,7 @@ class TrainConfig:
     loss: str = "likelihood"  # "likelihood": each head its own; "squared": plain squared error on frames
     batch_windows: int = 512  # stretches of music in a batch
     window_blocks: int = 1  # consecutive blocks in each
-    row_rate: float = 0.4  # peak learning rate of latent rows
+    row_rate: float = 0.2  # peak learning rate of latent rows
     weight_rate: float = 0.01  # peak learning rate of weights
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum

@@ -21,6 +21,7 @@ from jaxtyping import Array, Key
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.data import dataset, layout
 from nemui_jax.data.cells import Rolls, curve_names
+from nemui_jax.errors import UsageError
 from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
@@ -61,6 +62,24 @@ def device_memory() -> float:
     """The memory limit in bytes of the device with the least; infinite if it has none, such as a CPU."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", float("inf")) for device in jax.local_devices()]
     return min(limits)
+
+
+def refuse_little_memory(needed: int, path: Path = Path("/proc/meminfo")) -> None:
+    """UsageError where this machine has fewer than `needed` bytes of memory free, as far as the system says."""
+    free = _free_memory(path)
+    if needed > free:
+        raise UsageError(
+            f"the music and its rows need {needed / 2**30:.2f} GiB of memory, and {free / 2**30:.2f} GiB are free; "
+            f"free some, learn fewer songs, or train on shards of it: --device-memory {free / 2**31:.2f}"
+        )
+
+
+def _free_memory(path: Path) -> float:
+    try:
+        line = next(line for line in path.read_text().splitlines() if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
 
 
 def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[range]:
