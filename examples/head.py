@@ -16,7 +16,7 @@ from nemui_jax.model.heads import HEADS, Head, cross_entropy
 from nemui_jax.sampling.decode import decode_heads
 from nemui_jax.training.batches import load_data
 
-HEADS["silent"] = Head(cross_entropy, lambda music: 1 - music.frame.max(-1), jax.nn.sigmoid, per_pitch=False)
+HEADS["silent"] = Head(cross_entropy, lambda music: 1 - music.frame.max(-1), jax.nn.sigmoid, per="step")
 
 
 def main(folder: str, updates: int = 200) -> np.ndarray:

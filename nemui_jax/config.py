@@ -45,6 +45,7 @@ class ModelConfig:
     latent_size: int = 128
     latent_scale: float = 0.01  # standard deviation of rows before training
     hidden_size: int = 320
+    chord_size: int = 8  # notes of a step with velocities and timings of their own; those above share the last one's
     hidden_layers: int = 1
     rejoin: tuple[int, ...] = ()  # hidden layers that see the input again, appended to theirs
     fourier_features: int = 0  # random Fourier frequencies; 0: harmonics of the cell
@@ -62,7 +63,7 @@ class TrainConfig:
     loss: str = "likelihood"  # "likelihood": each head its own; "squared": plain squared error on frames
     batch_windows: int = 512  # stretches of music in a batch
     window_blocks: int = 1  # consecutive blocks in each
-    row_rate: float = 0.4  # peak learning rate of latent rows
+    row_rate: float = 0.2  # peak learning rate of latent rows
     weight_rate: float = 0.01  # peak learning rate of weights
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum

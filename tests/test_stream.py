@@ -9,6 +9,7 @@ import pytest
 from conftest import TINY, call
 
 from nemui_jax.data import cache, dataset, layout
+from nemui_jax.errors import UsageError
 from nemui_jax.runs.run import read_log, read_run, read_scores
 from nemui_jax.training import batches, sharded
 from nemui_jax.training.step import init_state
@@ -61,6 +62,15 @@ def test_what_is_needed_is_what_arrays_take(corpus, settings):
     table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt[0].mu, state.latents_opt[0].nu))
     real = table + sum(leaf.nbytes for leaf in jax.tree.leaves((data.rolls, data.queries)))
     assert sharded.bytes_needed(corpus, settings) == pytest.approx(real, rel=0.15)
+
+
+def test_too_little_memory_is_refused_before_it_is_needed(tmp_path):
+    stated = tmp_path / "meminfo"
+    stated.write_text("MemTotal:       8000 kB\nMemAvailable:    1048576 kB\n")
+    sharded.refuse_little_memory(2**30, stated)
+    with pytest.raises(UsageError, match=r"need 2\.00 GiB of memory, and 1\.00 GiB are free; .*--device-memory 0\.50"):
+        sharded.refuse_little_memory(2**31, stated)
+    sharded.refuse_little_memory(2**60, tmp_path / "none")  # where the system does not say
 
 
 def test_shards_hold_the_music_of_the_corpus(corpus, settings, shards):

@@ -160,8 +160,10 @@ def test_targets_are_the_music(corpus, small, loaded):
     lowest, highest = np.concatenate(velocities).repeat(small.model.knot_steps // block, 0).T
     for query in range(len(roll)):
         there = target.note_mask[query] == 1
-        step, column = target.note_step[query][there], target.note_column[query][there]
-        assert roll[query, step, pianoroll.ONSET, column].all()
+        step, column = np.nonzero(roll[query, :, pianoroll.ONSET])
+        np.testing.assert_array_equal(target.note_step[query][there], step)
+        place = np.concatenate([np.arange(np.count_nonzero(step == each)) for each in range(block)])
+        np.testing.assert_array_equal(target.note_place[query][there], place.clip(max=small.model.chord_size - 1))
         velocity = lowest[query] + target.values["velocity"][query][there] * (highest[query] - lowest[query])
         np.testing.assert_allclose(velocity, 127 * roll[query, step, pianoroll.VELOCITY, column], atol=0.5)
         np.testing.assert_allclose(
@@ -185,7 +187,9 @@ def test_loss_by_hand(small, loaded):
     target = music_of(loaded, small, 7)
     rng = np.random.default_rng(0)
     shape = target.values["frame"].shape
-    block = {name: rng.normal(size=shape).astype(np.float32) for name in ("onset", "frame", "velocity", "timing")}
+    block = {name: rng.normal(size=shape).astype(np.float32) for name in ("onset", "frame")}
+    for name in ("velocity", "timing"):
+        block[name] = rng.normal(size=(*shape[:2], small.model.chord_size)).astype(np.float32)
     block["pedal"] = rng.normal(size=shape[:2]).astype(np.float32)
     expected = sum(bernoulli_nats(block[name], target.values[name]).sum() for name in ("onset", "frame", "pedal"))
     shares = target.values["pedal"]
@@ -193,8 +197,8 @@ def test_loss_by_hand(small, loaded):
     assert target.note_mask.sum() > 3
     for query in range(7):
         for note in np.flatnonzero(target.note_mask[query] == 1):
-            cell = query, target.note_step[query, note], target.note_column[query, note]
-            for name, weight in (("velocity", 10.0), ("timing", 1.5)):
+            cell = query, target.note_step[query, note], target.note_place[query, note]
+            for name, weight in (("velocity", 40.0), ("timing", 1.5)):
                 expected += weight * (block[name][cell] - target.values[name][query, note]) ** 2
     found = losses.loss(jax.device_put(block), jax.device_put(target), small)
     assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
@@ -251,7 +255,7 @@ def test_decode_by_hand():
     flat = hidden @ np.asarray(params["params"]["heads"]["kernel"]) + np.asarray(params["params"]["heads"]["bias"])
     block = decoder.decode(params, jnp.asarray(latent), jnp.float32(time), settings)
     assert list(block) == ["onset", "frame", "velocity", "timing", "pedal"]
-    assert [head.shape for head in block.values()] == [(2, 3)] * 4 + [(2,)]
+    assert [head.shape for head in block.values()] == [(2, 3)] * 2 + [(2, settings.model.chord_size)] * 2 + [(2,)]
     np.testing.assert_allclose(np.concatenate([np.ravel(head) for head in block.values()]), flat, rtol=1e-4, atol=1e-4)
 
 
@@ -535,7 +539,7 @@ def test_what_is_not_updated_stays(loaded, small):
 
 
 def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):
-    silent = heads.Head(heads.cross_entropy, lambda music: 1 - music.frame.max(-1), per_pitch=False)
+    silent = heads.Head(heads.cross_entropy, lambda music: 1 - music.frame.max(-1), per="step")
     monkeypatch.setitem(heads.HEADS, "silent", silent)
     names = (*small.model.heads[:2], "silent", *small.model.heads[2:])
     settings = dataclasses.replace(small, model=dataclasses.replace(small.model, heads=names))
@@ -548,7 +552,7 @@ def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):
     before = decoder.decode(state.params, *query, settings)
     after = decoder.decode(decoder.widen(state.params, settings, wide), *query, wide)
     for name, head in heads.heads_of(settings).items():
-        found = after[name][:, :-3] if head.per_pitch else after[name]
+        found = after[name][:, :-3] if head.per == "pitch" else after[name]
         np.testing.assert_allclose(found, before[name], rtol=1e-6)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -21,6 +22,8 @@ from nemui_jax import shell
 from nemui_jax.cli.parser import DEFAULT_RUN
 from nemui_jax.data import cache, dataset
 from nemui_jax.files import escape
+
+SHORTEST_COLUMN = 12  # to which a column of words is cut
 
 
 class _Output(NamedTuple):
@@ -134,6 +137,29 @@ def _show_warning(show: Callable[..., None], message: Warning | str, *others: An
 def console() -> Console:
     """A console that prints tables as wide as the terminal, and names without interpreting brackets and colons."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
+
+
+def print_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str]) -> None:
+    """Prints a table of any length at once, aligned to the `left` or right; left columns are cut if there is no room.
+
+    Rich's own tables take a second for every thousand rows.
+    """
+    lines = [list(heads), *map(list, rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    excess = sum(widths) + 2 * len(widths) - console().width
+    for place in sorted((heads.index(name) for name in left if name in heads), key=lambda place: -widths[place]):
+        cut = min(max(excess, 0), max(widths[place] - SHORTEST_COLUMN, 0))
+        widths[place], excess = widths[place] - cut, excess - cut
+    for line in lines:
+        cells = (_aligned(*each) for each in zip(line, widths, (head in left for head in heads), strict=True))
+        print(f" {'  '.join(cells)}".rstrip())
+
+
+def _aligned(text: str, width: int, left: bool) -> str:
+    """Text as wide as a column: padded, or cut."""
+    if (over := cell_len(text) - width) > 0:
+        return set_cell_size(text, width - 1) + "…"
+    return text + " " * -over if left else " " * -over + text
 
 
 def one_line(name: str) -> Text:

@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 from collections import Counter
 
-from rich.table import Table
-
 from nemui_jax import api
 from nemui_jax.cli import console
 
@@ -18,40 +16,26 @@ def songs(args: argparse.Namespace) -> None:
     if args.json:
         console.print_json([dataclasses.asdict(song) for song in found])
         return
-    table = Table(box=None)
     bands = any(len(song.parts) > 1 for song in found) and console.console().width >= WIDE
     limited = any(song.possible_note_f1 < 1 for song in found)
-    for head in (
-        "song",
-        "name",
-        "length",
-        "notes",
-        "key",
-        "tempo",
-        *["instruments"] * bands,
-        "note F1",
-        *["possible"] * limited,
-    ):
-        table.add_column(
-            head,
-            justify="left" if head in ("name", "key", "instruments") else "right",
-            no_wrap=head != "name",
-        )
-    for song in found:
-        note_f1 = "-" if song.note_f1 is None else f"{song.note_f1:.4f}"
-        tempo = song.clock if song.tempo is None else f"{song.tempo:.0f} bpm{', tracked' * (song.clock == 'tracked')}"
-        table.add_row(
-            str(song.index),
-            console.one_line(song.name),
-            console.duration(song.seconds),
-            f"{song.notes:,}",
-            song.key,
-            tempo,
-            *[_instruments(song)] * bands,
-            note_f1,
-            *[f"{song.possible_note_f1:.4f}"] * limited,
-        )
-    console.console().print(table)
+    heads = ["song", "name", "length", "notes", "key", "tempo", *["instruments"] * bands, "note F1"]
+    rows = [_row(song, bands, limited) for song in found]
+    console.print_columns([*heads, *["possible"] * limited], rows, left=("name", "key", "instruments"))
+
+
+def _row(song: api.SongInfo, bands: bool, limited: bool) -> list[str]:
+    """A song's line of the table: with its instruments if there are `bands`, with what is possible if `limited`."""
+    return [
+        str(song.index),
+        song.name,
+        console.duration(song.seconds),
+        f"{song.notes:,}",
+        song.key,
+        song.clock if song.tempo is None else f"{song.tempo:.0f} bpm{', tracked' * (song.clock == 'tracked')}",
+        *[_instruments(song)] * bands,
+        "-" if song.note_f1 is None else f"{song.note_f1:.4f}",
+        *[f"{song.possible_note_f1:.4f}"] * limited,
+    ]
 
 
 def _instruments(song: api.SongInfo) -> str:

@@ -24,7 +24,6 @@ class Rolls(NamedTuple):
     curves: UInt16[Any, "step curve"]  # 0 to 1 as 0 to CURVE_LEVELS, in the order of `curve_names`
     note_start: Int32[Any, " step_and_one"]
     note_step: Int32[Any, " note"]
-    note_column: UInt8[Any, " note"]
     note_velocity: UInt8[Any, " note"]  # from the part's lowest to its highest, as 0 to VELOCITY_LEVELS
     note_timing: Float32[Any, " note"]  # steps from the step to the onset, -0.5 to 0.5
 

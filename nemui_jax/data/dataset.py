@@ -28,6 +28,7 @@ from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
+LARGE_PASSES = 40.0  # over such a library
 
 
 @dataclass(frozen=True)
@@ -259,14 +260,13 @@ def fit_size(config: Config, corpus: Corpus) -> Config:
     """The configuration for this amount of music; the original preset stays as it is.
 
     From LARGE_ROWS on rows are longer, because the one decoder holds less of each song, and learning rates are
-    lower, because training takes many more updates: see benchmarks/README.
+    lower, because training takes many more updates; for the same reason fewer passes are enough: see benchmarks/README.
     """
     if config.preset != "default" or layout.count_rows(corpus.entries) < LARGE_ROWS:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
-    train = config.train
-    rates = {"row_rate": 0.4 * train.row_rate, "weight_rate": 0.6 * train.weight_rate}
-    train = dataclasses.replace(train, passes=1.4 * train.passes, **rates)
+    rates = {"row_rate": 0.8 * config.train.row_rate, "weight_rate": 0.6 * config.train.weight_rate}
+    train = dataclasses.replace(config.train, passes=LARGE_PASSES, **rates)
     return dataclasses.replace(config, model=model, train=train)
 
 
@@ -287,7 +287,6 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
         curves=np.concatenate(levels),
         note_start=note_start,
         note_step=grid["step"],
-        note_column=(grid["pitch"] - config.roll.low).astype(np.uint8),
         note_velocity=grid["velocity"],
         note_timing=grid["timing"],
     )

@@ -19,7 +19,7 @@ from nemui_jax.errors import UsageError
 from nemui_jax.model.heads import head_shape, heads_of
 
 Params = dict[str, Any]
-Block = dict[str, Float[Any, "..."]]  # outputs by head, [step pitch] or [step]; see `heads`
+Block = dict[str, Float[Any, "..."]]  # outputs by head, [step pitch], [step note] or [step]; see `heads`
 DecoderClass = Callable[[Config], nn.Module]
 
 
@@ -101,7 +101,7 @@ def widen(params: Params, old: Config, new: Config) -> Params:
         for name, head in heads.items():
             shape, first = (*weights.shape[:-1], *head_shape(head, old)), head.first_bias if is_bias else 0.0
             part = had[name].reshape(shape) if name in had else jnp.full(shape, first)
-            if head.per_pitch:
+            if head.per == "pitch":
                 part = jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [pad], constant_values=first)
             found.append(part.reshape(*weights.shape[:-1], -1))
         return jnp.concatenate(found, axis=-1)

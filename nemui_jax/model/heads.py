@@ -1,13 +1,13 @@
 """The heads of the decoder: one table with the loss, weight, first bias and target of each.
 
 To add a head, add its entry to HEADS and its name to `ModelConfig.heads`; add what its target needs to Excerpt, where
-that lacks it. A head's loss is summed over all steps and pitches, or over notes where `at_onsets` is set.
+that lacks it. A head's loss is summed over all of its outputs, or over notes.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,17 @@ class Excerpt(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """One output of the decoder for each step, and each pitch if `per_pitch`."""
+    """One output of the decoder: for each step and pitch, for each step and note, or for each step.
+
+    The notes of a step are counted from the lowest on: see `ModelConfig.chord_size`. Outputs for notes are trained and
+    used only where notes begin. They are few, so that each serves many notes: outputs for pitches are a hundred times
+    as many, and take longer to compute and to learn.
+    """
 
     loss: Callable[[Array, Array], Array]  # of outputs and targets, element by element
-    read: Callable[[Excerpt], Array]  # the targets: [query step pitch], [query step], or [query note] if `at_onsets`
+    read: Callable[[Excerpt], Array]  # the targets: [query step pitch], [query note] or [query step]
     activation: Callable[[Array], Array] = lambda output: output
-    per_pitch: bool = True
-    at_onsets: bool = False  # trained and used only where a note begins
+    per: Literal["pitch", "note", "step"] = "pitch"
     weight: float = 1.0  # of its loss; chosen so that all heads are learned at about the same rate
     first_bias: float = 0.0  # before training
     default: float = 0.0  # value where the decoder does not have this head
@@ -62,15 +66,15 @@ def squared_error(values: Float[Array, "..."], target: Float[Array, "..."]) -> F
 def curve_head(name: str) -> Head:
     """The head of a controller; all but the sustain pedal are rare."""
     weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 16.0
-    return Head(divergence, lambda music: music.curves[name], jax.nn.sigmoid, per_pitch=False, weight=weight)
+    return Head(divergence, lambda music: music.curves[name], jax.nn.sigmoid, per="step", weight=weight)
 
 
 HEADS: dict[str, Head] = {
     # Onsets and frames are rare: with these biases training does not begin with half of them predicted.
     "onset": Head(cross_entropy, lambda music: music.onset, jax.nn.sigmoid, first_bias=-5.0),
     "frame": Head(cross_entropy, lambda music: music.frame, jax.nn.sigmoid, first_bias=-3.5),
-    "velocity": Head(squared_error, lambda music: music.velocity, at_onsets=True, weight=10.0, default=0.5),
-    "timing": Head(squared_error, lambda music: music.timing, at_onsets=True, weight=1.5),
+    "velocity": Head(squared_error, lambda music: music.velocity, per="note", weight=40.0, default=0.5),
+    "timing": Head(squared_error, lambda music: music.timing, per="note", weight=1.5),
     **{name: curve_head(name) for name in NAMES[4:]},
 }
 
@@ -85,7 +89,7 @@ def heads_of(config: Config) -> dict[str, Head]:
         return heads
     plain: dict[str, Any] = {"loss": squared_error, "activation": lambda output: output, "first_bias": 0.0}
     return {
-        name: dataclasses.replace(head, **plain, weight=1 / count_pitches(config) if head.per_pitch else 1.0)
+        name: dataclasses.replace(head, **plain, weight=1 / count_pitches(config) if head.per == "pitch" else 1.0)
         for name, head in heads.items()
     }
 
@@ -96,6 +100,6 @@ def count_pitches(config: Config) -> int:
 
 
 def head_shape(head: Head, config: Config) -> tuple[int, ...]:
-    """[step pitch] or [step] of a block."""
-    steps = config.model.block_steps
-    return (steps, count_pitches(config)) if head.per_pitch else (steps,)
+    """[step pitch], [step note] or [step] of a block."""
+    outputs = {"pitch": (count_pitches(config),), "note": (config.model.chord_size,), "step": ()}
+    return (config.model.block_steps, *outputs[head.per])

@@ -13,9 +13,9 @@ from nemui_jax.model.heads import heads_of
 class Target(NamedTuple):
     """The music of a batch of blocks; notes are padded to the same number for every block."""
 
-    values: dict[str, Float[Array, "query ..."]]  # by head: [query step pitch], [query step] or [query note]
+    values: dict[str, Float[Array, "query ..."]]  # by head: [query step pitch], [query note] or [query step]
     note_step: Int[Array, "query note"]  # within the block
-    note_column: Int[Array, "query note"]
+    note_place: Int[Array, "query note"]  # among the notes of the step, from the lowest on, below `chord_size`
     note_mask: Float[Array, "query note"]  # 0 where padded
 
 
@@ -24,7 +24,7 @@ def loss(blocks: Block, target: Target, config: Config) -> Float[Array, ""]:
     queries, total = len(target.note_mask), jnp.zeros(())
     for name, head in heads_of(config).items():
         output, mask = blocks[name], 1.0
-        if head.at_onsets:
-            output, mask = output[jnp.arange(queries)[:, None], target.note_step, target.note_column], target.note_mask
+        if head.per == "note":
+            output, mask = output[jnp.arange(queries)[:, None], target.note_step, target.note_place], target.note_mask
         total += head.weight * jnp.sum(head.loss(output, target.values[name]) * mask)
     return total / (queries * config.model.block_steps)

@@ -17,7 +17,7 @@ from nemui_jax.model.heads import HEADS, heads_of
 from nemui_jax.music.song import Song
 
 QUERY_BATCHES = (32, 128, 512)  # queries decoded by one call: few sizes, so that few programs are compiled
-Heads = dict[str, Float[np.ndarray, "row_step ..."]]  # probabilities and values, [step pitch] or [step]; see `heads`
+Heads = dict[str, Float[np.ndarray, "row_step ..."]]  # probabilities and values of all steps; see `heads`
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ def read_notes(heads: Heads, step: Int[np.ndarray, " step"], velocities: tuple[i
     onset = (heads["onset"][step] > 0.5) & heard if "onset" in heads else begins
     roll = np.empty((len(step), len(pianoroll.CHANNELS), frame.shape[1]), np.float32)
     roll[:, pianoroll.ONSET], roll[:, pianoroll.FRAME] = onset, frame
+    place = np.clip(np.cumsum(onset, axis=1) - 1, 0, config.model.chord_size - 1)  # among the onsets of the step
     for channel, name in ((pianoroll.VELOCITY, "velocity"), (pianoroll.TIMING, "timing")):
-        roll[:, channel] = heads[name][step] if name in heads else HEADS[name].default
+        roll[:, channel] = np.take_along_axis(heads[name][step], place, 1) if name in heads else HEADS[name].default
     low, high = velocities
     roll[:, pianoroll.VELOCITY] = (low + (high - low) * roll[:, pianoroll.VELOCITY].clip(0, 1)) / 127
     return pianoroll.from_roll(roll, config.roll.low)

@@ -121,7 +121,8 @@ def _choose(
 def _unlike(first: AnalyzedSong, second: AnalyzedSong) -> float:
     """How unlike two songs are in the length of their bars, tempo, mode, and notes a quarter."""
     density = [
-        sum(len(voice.notes) for voice in song.voices) * song.quarter_seconds / _seconds(song) for song in (first, second)
+        sum(len(voice.notes) for voice in song.voices) * song.quarter_seconds / _seconds(song)
+        for song in (first, second)
     ]
     tempo = abs(np.log(first.quarter_seconds / second.quarter_seconds))
     bars = _bar_quarters(first) != _bar_quarters(second)
@@ -190,7 +191,9 @@ def _look_up(
     rng: np.random.Generator,
 ) -> Chain:
     """Where the bars that are `heard` are found in a song, for what `replaced` voices of the model play in `order`."""
-    cost = place_costs(song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS)
+    cost = place_costs(
+        song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS
+    )
     cost += TEMPERATURE * rng.gumbel(size=cost.shape).astype(np.float32)
     if song.song is model.song:
         cost += FORBIDDEN_COST * (order[:, None] == np.arange(len(song.units)))[:, :, None]

@@ -96,9 +96,10 @@ def make_targets(
         timing=rolls.note_timing[note],
         curves={name: rolls.curves[steps, column] / cells.CURVE_LEVELS for column, name in enumerate(names)},
     )
+    step = rolls.note_step[note]
     return losses.Target(
         values={name: head.read(music) for name, head in heads_of(config).items()},
-        note_step=jnp.clip(rolls.note_step[note] - start[:, None], 0, block - 1),
-        note_column=rolls.note_column[note].astype(jnp.int32),
+        note_step=jnp.clip(step - start[:, None], 0, block - 1),
+        note_place=jnp.clip(note - rolls.note_start[step], 0, config.model.chord_size - 1),
         note_mask=(note < last[:, None]).astype(jnp.float32),
     )

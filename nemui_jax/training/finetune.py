@@ -33,7 +33,7 @@ FIT_ROW_RATE = 0.1
 MIN_FINETUNE_UPDATES = 400
 FITTED_FINETUNE_UPDATES = 200  # for a song that has been fitted: note F1 .996 (cold .995), old songs 1.000 (.987)
 FINETUNE_UPDATES_RATIO = 0.15  # of the default number of updates for all old songs
-FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.3, 0.2  # of the rates in the configuration
+FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
 
 Progress = Callable[[int, int], None]
 

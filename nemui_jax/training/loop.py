@@ -48,9 +48,11 @@ def make_loop(
 
     `memory` is the room for music and latents on all devices, in bytes (by default as these say). Where it is too
     small, songs take turns in shards, which is reported; `should_stop` then ends a visit early. UsageError where that
-    would need more than one device.
+    would need more than one device, or where this machine has less memory free.
     """
-    memory = sharded.device_memory() * jax.device_count() if memory is None else memory
+    if memory is None:
+        sharded.refuse_little_memory(sharded.bytes_needed(corpus, config))
+        memory = sharded.device_memory() * jax.device_count()
     groups, mesh = sharded.split_corpus(corpus, config, memory), distributed.make_mesh()
     if len(groups) == 1:
         return _whole(corpus, config, seed, mesh, decoder, optimizer)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Key
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.data import dataset, layout
 from nemui_jax.data.cells import Rolls, curve_names
+from nemui_jax.errors import UsageError
 from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
@@ -54,13 +55,31 @@ def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
     notes = sum(entry.notes for entry in corpus.entries)
     step_bytes = 2 * -(-(config.roll.high - config.roll.low + 1) // 8) + 2 * len(curve_names(config.model)) + 4
     table = 3 * 4 * layout.count_rows(corpus.entries) * config.model.latent_size
-    return steps * step_bytes + notes * 10 + table + 12 * steps // config.model.block_steps
+    return steps * step_bytes + notes * 9 + table + 12 * steps // config.model.block_steps
 
 
 def device_memory() -> float:
     """The memory limit in bytes of the device with the least; infinite if it has none, such as a CPU."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", float("inf")) for device in jax.local_devices()]
     return min(limits)
+
+
+def refuse_little_memory(needed: int, path: Path = Path("/proc/meminfo")) -> None:
+    """UsageError where this machine has fewer than `needed` bytes of memory free, as far as the system says."""
+    free = _free_memory(path)
+    if needed > free:
+        raise UsageError(
+            f"the music and its rows need {needed / 2**30:.2f} GiB of memory, and {free / 2**30:.2f} GiB are free; "
+            f"free some, learn fewer songs, or train on shards of it: --device-memory {free / 2**31:.2f}"
+        )
+
+
+def _free_memory(path: Path) -> float:
+    try:
+        line = next(line for line in path.read_text().splitlines() if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
 
 
 def split_corpus(corpus: dataset.Corpus, config: Config, memory: float) -> list[range]:
@@ -105,7 +124,7 @@ def load_shard(shards: Shards, number: int) -> batches.Data:
     rolls, queries = shards.music[number]
     steps = shards.max_length(lambda rolls, _: rolls.bits)
     notes = shards.max_length(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
-    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes, notes)
+    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes)
     padded = Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
     padded.note_start[len(rolls.note_start) :] = rolls.note_start[-1]
     again = np.arange(shards.max_length(lambda _, queries: queries.step)) % len(queries.step)
