@@ -231,7 +231,7 @@ def test_a_damaged_song_that_would_have_other_beats_is_named(run):
     entries = (run.entries[0], dataclasses.replace(run.entries[1], steps=run.entries[1].steps + 12), run.entries[2])
     run = dataclasses.replace(run, entries=entries)
     (run.path / "songs" / f"{run.entries[1].sha256}.song").unlink()
-    with pytest.raises(RunError, match="reads other beats or notes.*train again with --fresh"):
+    with pytest.raises(RunError, match=r"reads other beats or notes.*train again with --fresh"):
         run.song(1)
 
 
