@@ -194,7 +194,7 @@ def test_a_run_of_one_band(tmp_path):
     assert "this run has one; perturb it" in answer.err
     answer = call("evaluate", "--run", alone.run.path, "--json", tmp_path / "figures.json")
     assert answer.code == 0, answer
-    assert set(json.loads((tmp_path / "figures.json").read_text())) == {"songs", "playback"}
+    assert set(json.loads((tmp_path / "figures.json").read_text())) == {"songs", "playback", "beats"}
 
 
 def test_a_band_in_a_file_comes_back_with_drums_and_bends(run, tmp_path):

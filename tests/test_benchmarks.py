@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, band
+from test_beats import performed
 
 from nemui_jax.music import midi_writer
+from nemui_jax.music.beat_features import describe
+from nemui_jax.music.beat_inputs import make_inputs
+from nemui_jax.music.beat_network import BINS, load_weights, read_groups, without
+from nemui_jax.music.beats import NO_PEDAL
 
 
 @pytest.fixture
@@ -105,3 +111,49 @@ def test_recall(benchmark, trained, songs_folder, tmp_path):
         (flat / Path(path).name).write_bytes(path.read_bytes())
     out, found = benchmark("recall", "--dir", flat, "--run", trained.path)
     assert "mean" in out and found["mean"]["onset"] > 0.5 and len(found["songs"]) == 3
+
+
+@pytest.fixture
+def performances(tmp_path) -> Path:
+    """Three tunes played with rubato, with their beats in a file beside each."""
+    folder = tmp_path / "performances"
+    folder.mkdir()
+    for name in ("lullaby", "minuet-in-g", "prelude-in-c"):
+        song, quarters = performed(name)
+        midi_writer.write(song, folder / f"{name}.mid")
+        lines = [f"{time}\t{time}\t{'b' if place % 3 else 'db'}" for place, time in enumerate(quarters.tolist())]
+        (folder / f"{name}_annotations.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_beats(benchmark, performances):
+    out, found = benchmark("beats", "--dir", performances)
+    assert [row["name"] for row in found["performances"]] == ["lullaby", "minuet-in-g", "prelude-in-c"]
+    assert found["mean"]["f"] > 0.9 and "minuet-in-g" in out
+    _, left_out = benchmark("beats", "--dir", performances, "--left-out")
+    assert left_out["mean"]["confidence"] != found["mean"]["confidence"]
+
+
+def test_networks_for_beats_are_trained(performances, songs_folder, tmp_path):
+    """And read notes as those that come with the package do."""
+    out, sizes = tmp_path / "network.npz", ("--updates", "2", "--networks", "3")
+    command = [
+        sys.executable,
+        "benchmarks/train_beats.py",
+        "--dir",
+        performances,
+        "--scores",
+        songs_folder,
+        "--out",
+        out,
+    ]
+    done = subprocess.run([*command, *sizes], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as file:
+        weights = {name: file[name].astype(np.float32) for name in file.files}
+    assert set(weights) == set(load_weights())
+    notes = performed("lullaby")[0].notes
+    inputs = make_inputs(describe(notes), notes, NO_PEDAL)
+    reading, alone = read_groups(inputs, weights), read_groups(inputs, without(weights, 1))
+    assert reading.period.shape == (len(inputs), BINS) and np.isfinite(reading.beat).all()
+    assert np.abs(reading.beat - alone.beat).max() > 0

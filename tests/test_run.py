@@ -220,6 +220,21 @@ def test_a_damaged_song_without_its_file_is_named(run, tmp_path, change):
     assert len(run.song(0).notes) == run.entries[0].notes
 
 
+def test_a_run_keeps_the_songs_that_an_older_reader_read(run, monkeypatch):
+    monkeypatch.setattr("nemui_jax.data.cache.READER", cache.READER + 1)
+    monkeypatch.setattr("nemui_jax.data.cache.parse_file", None)
+    assert len(run.song(1).notes) == run.entries[1].notes
+
+
+def test_a_damaged_song_that_would_have_other_beats_is_named(run):
+    """As where beats are tracked in another way than when the run was trained."""
+    entries = (run.entries[0], dataclasses.replace(run.entries[1], steps=run.entries[1].steps + 12), run.entries[2])
+    run = dataclasses.replace(run, entries=entries)
+    (run.path / "songs" / f"{run.entries[1].sha256}.song").unlink()
+    with pytest.raises(RunError, match=r"reads other beats or notes.*train again with --fresh"):
+        run.song(1)
+
+
 # Logs
 
 

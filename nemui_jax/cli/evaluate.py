@@ -24,7 +24,7 @@ def evaluate(args: argparse.Namespace) -> None:
     held_out = _read_held_out(args, run)
     original = None if args.original is None else _original_mixer(api.load(args.original, print), run)
     console.start_jax()
-    from nemui_jax.evaluation import report
+    from nemui_jax.evaluation import beats, report
 
     corpus = run.corpus()
 
@@ -43,6 +43,10 @@ def evaluate(args: argparse.Namespace) -> None:
             original=original,
             progress=show,
         )
+    result["beats"] = [
+        {"name": run.entries[index].name, **beats.score_clock(corpus.songs[index], run.entries[index].clock)}
+        for index in report.choose_songs(len(run.entries))
+    ]
     if held_out is not None:
         result["held_out"] = _score_held_out(held_out, loaded)
     _print_evaluation(result)
@@ -97,6 +101,11 @@ def _original_mixer(other: api.LoadedRun, run: Run) -> Any:
     return _mixer(other, [places[entry.sha256] for entry in run.entries])
 
 
+def _mean_of_beats(rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> list[Any]:
+    known = [[row[field] for row in rows if row.get(field) is not None] for field in fields]
+    return ["mean", "", *(sum(values) / len(values) if values else None for values in known)]
+
+
 def _print_evaluation(result: dict[str, Any]) -> None:
     def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         console.console().print(title)  # above the table, which may be narrower
@@ -123,6 +132,11 @@ def _print_evaluation(result: dict[str, Any]) -> None:
                 for row in result[part]
             ]
             table(title, ("song", *fields, *(f"grid's {field}" for field in fields)), rows)
+    heads = ("song", "clock", "confidence", "F of beats", "at any level", "F of downbeats")
+    fields = ("name", "clock", "confidence", "f", "any_level", "downbeat_f")
+    rows = [[row.get(field) for field in fields] for row in result["beats"]]
+    title = "beats tracked from the notes, against the tempo map of the file where that is the song's clock"
+    table(f"\n{title}", heads, [*rows, _mean_of_beats(result["beats"], fields[2:])])
     if "mixes" not in result:
         return
     heads = list(next(iter(result["mixes"].values())))

@@ -22,7 +22,7 @@ from nemui_jax.music import midi_files, midi_reader
 from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 5  # increased when parsing returns other songs or beats, so that those cached before are parsed again
+READER = 6  # increased when parsing returns other songs or beats, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
 POOL_BYTES = 2**18  # of files, from which starting processes saves time where beats have to be tracked
 
@@ -46,8 +46,11 @@ def save_song(path: Path, song: Song, sha256: str, durable: bool = False) -> Non
     write_bytes(path, content + hashlib.sha256(content).digest(), durable)
 
 
-def load_song(path: Path, sha256: str) -> Song:
-    """The song that `save_song` wrote. ValueError if the file cannot be read, is damaged or holds another song."""
+def load_song(path: Path, sha256: str, any_reader: bool = False) -> Song:
+    """The song that `save_song` wrote. ValueError if the file cannot be read, is damaged or holds another song.
+
+    And if another version wrote it, unless with `any_reader`: a run keeps the songs and beats that it was trained on.
+    """
     try:
         data = path.read_bytes()
         content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
@@ -55,7 +58,7 @@ def load_song(path: Path, sha256: str) -> Song:
             raise ValueError("does not match its checksum")
         line, _, events = content.partition(b"\n")
         head: dict[str, Any] = json.loads(line)
-        if (head["reader"], head["sha256"]) != (READER, sha256):
+        if head["sha256"] != sha256 or (head["reader"] != READER and not any_reader):
             raise ValueError("holds another song, or was written by another version")
         if head["dtypes"] != _dtypes(ARRAYS):
             raise ValueError("holds arrays of other types")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from nemui_jax.music.beat_features import CHANGE_SECONDS, FRAME_HOP, FRAME_LAGS, FRAME_RATE, Groups
+from nemui_jax.music.beat_network import BINS, FASTEST_OCTAVE, OCTAVE_BIN, Reading
 
 SHORTEST, LONGEST = 0.25, 3.0  # seconds a beat may last
 _MULTIPLES = (1, 2, 3)  # beats a segment may hold; more than one only where there are few groups inside
@@ -17,7 +18,8 @@ _LAG_FACTORS = {"1": 1, "2": 2, "3": 3, "4": 4, "1/2": 1 / 2, "1/3": 1 / 3, "3/2
 # Subdivisions: family (binary, ternary) and slots a beat.
 TYPES = (("b", 1), ("b", 2), ("b", 4), ("b", 8), ("t", 1), ("t", 3), ("t", 6))
 PLACE = np.array([0, 1, 0, 1, 2])  # places in a bar of two, then of three
-# Log weights, fitted to the beats of 24 performances and of 16 scores played with made rubato. x_within, x_beyond: the
+# Log weights, fitted to the beats of 24 performances and of 16 scores played with made rubato, without what the network
+# reads. x_within, x_beyond: the
 # span x over the period, up to 1 and from there to 2.5. b4_2_struck: an onset at the half of a beat of four slots.
 _WEIGHTS = {
     "velocity": 0.238, "chord": 0.248, "low": -0.072, "high": -0.085, "held": 0.175, "next": -0.078, "last": 0.053,
@@ -45,6 +47,8 @@ _WEIGHTS = {
     "t3_3_empty": 0.158, "t6": -0.071, "t6_2_struck": 0.411, "t6_2_empty": -0.555, "t6_3_struck": 0.202,
     "t6_3_empty": -0.840, "t6_6_struck": 0.226, "t6_6_empty": -0.207,
 }  # fmt: skip
+# Log weights of what the network reads: of a beat where it says so and of none elsewhere, of the period, of a downbeat.
+_READ_BEAT, _READ_PERIOD, _READ_DOWNBEAT = 0.25, 0.1, 0.2
 TEMPO_EDGES = (0, 0.03, 0.07, 0.12, 0.18, 0.26, 0.36, 0.5, 0.63, 0.8)  # log ratio of successive periods, from
 TEMPO_MOVES = (
     (-1.705, -1.813, -1.875, -2.055, -2.639, -3.330, -4.022, -4.843, -5.946, -6.323),
@@ -67,23 +71,36 @@ class Segments(NamedTuple):
         return Segments(*(column[kept] for column in self))
 
 
-def weigh_segments(groups: Groups) -> tuple[Segments, Float32[np.ndarray, "segment state"]]:
+def weigh_segments(groups: Groups, reading: Reading) -> tuple[Segments, Float32[np.ndarray, "segment state"]]:
     """The likeliest segments from each group, and the log weight of each in each state.
 
     A state is a loose or a steady tempo, a subdivision, and the place of the segment's last beat in the bar.
     """
     segments = _all_segments(groups.times)
     shared = _weigh(_onset_features(groups, segments)) + _weigh(_period_features(groups, segments))
+    shared = shared + _weigh_reading(reading, segments)
     kept = _best(segments.first, shared, _CANDIDATES)
     segments, shared = segments.take(kept), shared[kept]
     columns = _subdivision_scores(groups, segments) + shared[:, None]
     kept = _best(segments.first, columns.max(1), _KEPT)
     segments, columns = segments.take(kept), columns[kept]
     places = np.zeros((len(columns), len(PLACE)))
-    bar = _weigh(_onset_features(groups, segments), "bar_")
+    bar = _weigh(_onset_features(groups, segments), "bar_") + _READ_DOWNBEAT * reading.downbeat[segments.last]
     places[:, 0], places[:, 2] = bar + _WEIGHTS["bar_of_two"], bar + _WEIGHTS["bar_of_three"]
     places[:, 1] = _WEIGHTS["bar_weak"]
     return segments, (columns[:, :, None] + places[:, None]).astype(np.float32).reshape(len(columns), -1)
+
+
+def _weigh_reading(reading: Reading, segments: Segments) -> Float[np.ndarray, " segment"]:
+    """What the network says: a beat at the last group of a segment, none between the first and the last; the period."""
+    first, last = segments.first, segments.last
+    is_none = -np.logaddexp(0, reading.beat)  # log probabilities
+    sums = np.append(0, np.cumsum(is_none))
+    beats = reading.beat[last] + is_none[last] + sums[last] - sums[first + 1]
+    place = np.clip((np.log2(segments.period) - FASTEST_OCTAVE) / OCTAVE_BIN, 0, BINS - 1.001)
+    low, part = place.astype(int), place % 1
+    period = sum(reading.period[at, low] * (1 - part) + reading.period[at, low + 1] * part for at in (first, last)) / 2
+    return _READ_BEAT * beats + _READ_PERIOD * segments.beats * (period + np.log(BINS))
 
 
 def _best(

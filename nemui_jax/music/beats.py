@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from nemui_jax.music.beat_features import describe
+from nemui_jax.music.beat_inputs import make_inputs
+from nemui_jax.music.beat_network import Weights, load_weights, read_groups
 from nemui_jax.music.beat_scores import (
     BAR_BREAK,
     LONGEST,
@@ -28,6 +30,7 @@ from nemui_jax.music.beat_scores import (
     Segments,
     weigh_segments,
 )
+from nemui_jax.music.song import PEDAL
 
 SILENCE_SECONDS = 8.0  # without onsets, which part a song in sections that are tracked apart
 MAX_FILLED_BEATS = 10_000  # in one gap without onsets
@@ -49,17 +52,22 @@ class Beats(NamedTuple):
     confidence: float
 
 
+NO_PEDAL = np.empty(0, PEDAL)
 NO_BEATS = Beats(np.zeros(0), np.zeros(0, bool), 0.0)
 
 
-def track_beats(notes: np.ndarray) -> Beats:
-    """The beats of NOTE notes, sorted by onset; none where there are too few notes."""
+def track_beats(notes: np.ndarray, pedal: np.ndarray = NO_PEDAL, network: Weights | None = None) -> Beats:
+    """The beats of NOTE notes, sorted by onset, and PEDAL; none where there are too few notes.
+
+    `network` is its weights, by default those that come with this package.
+    """
     if len(notes) == 0:
         return NO_BEATS
+    network = load_weights() if network is None else network
     onsets = notes["onset"].astype(float)
     cuts = np.flatnonzero(np.diff(onsets) > SILENCE_SECONDS) + 1
     bounds = [0, *cuts.tolist(), len(notes)]
-    sections = [_track_section(notes[start:end]) for start, end in itertools.pairwise(bounds)]
+    sections = [_track_section(notes[start:end], pedal, network) for start, end in itertools.pairwise(bounds)]
     sections = [section for section in sections if len(section.times) > 1]
     return _joined(sections, onsets[0], onsets[-1]) if sections else NO_BEATS
 
@@ -90,17 +98,19 @@ def _count(gap: float, period: float) -> int:
     return int(min(np.ceil(max(gap, 0) / period), MAX_FILLED_BEATS))
 
 
-def _track_section(notes: np.ndarray) -> Beats:
+def _track_section(notes: np.ndarray, pedal: np.ndarray, network: Weights) -> Beats:
     """The beats of notes without a long silence, from one onset to another."""
     groups = describe(notes)
     times, size = groups.times, len(groups.times)
     if size < 4:
         return NO_BEATS
+    reading = read_groups(make_inputs(groups, notes, pedal), network)
     parts, chances, bars = [], [], []
     for start in range(0, size, _WINDOW):
         low, end = max(start - _MARGIN, 0), min(start + _WINDOW, size)
-        window = groups.cut(low, min(end + _MARGIN, size))
-        segments, weights = weigh_segments(window)
+        high = min(end + _MARGIN, size)
+        window = groups.cut(low, high)
+        segments, weights = weigh_segments(window, reading.cut(low, high))
         chance, bar = _posteriors(window.times, segments, weights)
         own = (segments.first >= start - low) & (segments.first < end - low)
         parts.append(segments.take(own)._replace(first=segments.first[own] + low, last=segments.last[own] + low))

@@ -69,11 +69,11 @@ class Run:
     def song(self, index: int) -> Song:
         """The events of a song, as they were in its file.
 
-        A damaged copy is made again from that file; RunError where it is gone or has changed.
+        A damaged copy is made again from that file; RunError where it is gone or changed, or read otherwise.
         """
         entry = self.entries[index]
         try:
-            return cache.load_song(_song_path(self, entry.sha256), entry.sha256)
+            return cache.load_song(_song_path(self, entry.sha256), entry.sha256, any_reader=True)
         except ValueError as error:
             parsed = cache.parse_file((Path(entry.path), math.inf))
             if isinstance(parsed, str) or parsed.sha256 != entry.sha256:
@@ -81,6 +81,12 @@ class Run:
                 raise RunError(
                     f"{self.path}: its copy of song {index} {entry.name} is damaged or gone, and its file {entry.path} "
                     f"{reason}; put that file back or train again with --fresh"
+                ) from error
+            made, _ = dataset.make_entry(parsed.song, Path(entry.path), entry.sha256, self.config)
+            if (made.clock, made.steps, made.rows) != (entry.clock, entry.steps, entry.rows):
+                raise RunError(
+                    f"{self.path}: its copy of song {index} {entry.name} is damaged, and this version reads other "
+                    f"beats or notes from {entry.path} than it was trained on; train again with --fresh"
                 ) from error
             with contextlib.suppress(OSError):  # a run that may only be read
                 store_song(self, parsed.song, entry.sha256)
