@@ -76,7 +76,7 @@ def _place_song(
     forbidden = None
     if is_copy:
         forbidden = plan.source[song][:, None] == songs[song].units
-    source, shift = look_up(songs[song], used & follows, frame, forbidden, temperature, rng)
+    source, shift = look_up(songs[song], used & follows, frame, plan.source[song], forbidden, temperature, rng)
     plan.source[song] = np.where(follows, source, plan.source[song])
     plan.shift[song] = np.where(follows, shift, 0)
 
