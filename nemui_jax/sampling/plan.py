@@ -39,7 +39,7 @@ def make_plan(
     """
     rng = np.random.default_rng(seed)
     seats = seat_voices(songs, reference)
-    player, leader = cast(seats, songs, timeline, weights, reference, originals)
+    player, leader = cast(seats, songs, timeline, weights, originals)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
