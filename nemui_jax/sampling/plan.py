@@ -84,7 +84,7 @@ def _place_song(
 def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequence[int]) -> Frame:
     """What sounds already in each unit, before `song` is looked up: all of what leads, and the songs that are done."""
     count = len(plan.leader)
-    lengths = -(-np.diff(plan.units) // SLOT_STEPS)
+    lengths = -(-np.minimum(np.diff(plan.units), songs[song].unit_steps) // SLOT_STEPS)
     slots = int(-(-lengths.max() // 4) * 4)
     sounds, whole = np.zeros((2, count, slots, 12), np.float32)
     replaced = np.zeros((count, slots, songs[song].onsets.shape[2]), np.float32)
