@@ -105,3 +105,9 @@ def test_recall(benchmark, trained, songs_folder, tmp_path):
         (flat / Path(path).name).write_bytes(path.read_bytes())
     out, found = benchmark("recall", "--dir", flat, "--run", trained.path)
     assert "mean" in out and found["mean"]["onset"] > 0.5 and len(found["songs"]) == 3
+
+
+def test_mixing(benchmark):
+    out, found = benchmark("mixing", "--pairs", 1)
+    assert "factor" in out and len(found["steps"]) == 10
+    assert set(found["factors"]) == {"harmony", "melody", "rhythm", "dynamics", "tempo", "instruments"}

@@ -168,8 +168,7 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
 
 def _weights_of_factors(weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float) -> Weights:
     """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
-    melody, rhythm = factors.of("melody", weights), factors.of("rhythm", weights)
-    harmony = melody if factors.harmony is None else factors.of("harmony", weights)
+    melody, rhythm, harmony = (factors.of(name, weights) for name in ("melody", "rhythm", "harmony"))
     if noise:
         nothing = np.zeros_like(melody)
         melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
