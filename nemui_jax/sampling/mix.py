@@ -95,20 +95,22 @@ def mix(
     weights = np.asarray(weigh(bars), float)
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weights, seconds)
-        bars = weights.shape[1]
+    count = weights.shape[1]
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
     chosen = _weights_of_factors(weights, factors, noise)
     everyone = [*songs, *songs] if noise else songs  # the copies play from other places
     at = np.tile(places_of_songs(weights), len(everyone) // len(songs))
     plan = make_plan(
-        everyone, heaviest, make_timeline(everyone, heaviest, bars, at), chosen, len(songs), temperature, seed
+        everyone, heaviest, make_timeline(everyone, heaviest, count, at), chosen, len(songs), temperature, seed
     )
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
-    shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(bars, shift)
+    shifts = (
+        np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(count, shift)
+    )
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
-        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, bars - 1)
+        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, count - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
     chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))

@@ -134,7 +134,7 @@ def cast(
         others = shares[np.arange(len(songs)) != lead].mean(0) if len(songs) > 1 else own
         for group in (melody | ~melody,) if together else (melody, ~melody):
             chosen = group & ~drums
-            place[chosen, number] = points(own[chosen], others[chosen], melody[chosen], within[number])
+            place[chosen, number] = points(own[chosen], others[chosen], melody[chosen], float(within[number]))
     player = np.where(
         melody[:, None],
         song_at(place[:, section], weights.melody, first[section]),
