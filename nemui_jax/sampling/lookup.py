@@ -75,9 +75,9 @@ def look_up(
 
 def _nearest(steps: Int[np.ndarray, " unit"], places: Int[np.ndarray, " place"]) -> Int[np.ndarray, " unit"]:
     """The index of the place nearest to each step."""
-    after = np.clip(np.searchsorted(places, steps), 1, max(len(places) - 1, 1))
-    before_is_nearer = steps - places[after - 1] <= places[np.minimum(after, len(places) - 1)] - steps
-    return np.where(before_is_nearer, after - 1, after)
+    after = np.minimum(np.searchsorted(places, steps), len(places) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(steps - places[before] <= places[after] - steps, before, after)
 
 
 def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
