@@ -157,3 +157,9 @@ def test_networks_for_beats_are_trained(performances, songs_folder, tmp_path):
     reading, alone = read_groups(inputs, weights), read_groups(inputs, without(weights, 1))
     assert reading.period.shape == (len(inputs), BINS) and np.isfinite(reading.beat).all()
     assert np.abs(reading.beat - alone.beat).max() > 0
+
+
+def test_mixing(benchmark):
+    out, found = benchmark("mixing", "--pairs", 1)
+    assert "factor" in out and len(found["steps"]) == 10
+    assert set(found["factors"]) == {"harmony", "melody", "rhythm", "dynamics", "tempo", "instruments"}

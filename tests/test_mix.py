@@ -11,8 +11,10 @@ from nemui_jax.music import midi_reader, midi_writer, tunes
 from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap, one_instrument
+from nemui_jax.sampling.analysis import divided
 from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
 from nemui_jax.sampling.prior import draw
+from nemui_jax.sampling.timeline import make_timeline
 
 
 def on_grid(song: Song) -> GridSong:
@@ -103,6 +105,57 @@ def test_held_ends_of_a_morph_are_the_songs():
     alone = mix([first, second], weights(1, 0))
     early = alone.notes[alone.notes["onset"] < 4]
     np.testing.assert_array_equal(found.notes["pitch"][: len(early)], early["pitch"])
+
+
+def beats_of(song: Song, first: float, last: float) -> list[tuple[float, int]]:
+    """Onsets, in beats from the first, and pitches of the notes that begin between two beats."""
+    at = song.tempo_map.beats_at(song.notes["onset"])
+    chosen = (at >= first - 0.01) & (at < last - 0.01)
+    return sorted(zip(np.round(at[chosen] - first, 2).tolist(), song.notes["pitch"][chosen].tolist(), strict=True))
+
+
+def test_morph_begins_and_ends_as_its_songs():
+    """Bars of weight 1 are exact, however few, and the last of a morph is the last of its last song."""
+    first, second = tune("sonata-in-c"), tune("the-entertainer")
+
+    def weigh(bars: int) -> np.ndarray:
+        progress = np.linspace(0, 1, bars)
+        return np.stack([1 - progress, progress])
+
+    for one, other in ((first, second), (second, first)):
+        found, begins, ends = mix([one, other], weigh), mix([one], weights(1)), mix([other], weights(1))
+        bar = one.song.clock.seconds_at(one.song.bars[1] / 12)
+        opening = begins.notes[begins.notes["onset"] < bar - 0.01]
+        np.testing.assert_array_equal(found.notes["pitch"][: len(opening)], opening["pitch"])
+        assert found.notes["onset"][: len(opening)] == pytest.approx(opening["onset"])
+        closing = ends.notes[ends.notes["onset"] > other.song.clock.seconds_at(other.song.bars[-1] / 12) - 0.01]
+        last = found.notes[-len(closing) :]
+        np.testing.assert_array_equal(last["pitch"], closing["pitch"])
+        assert last["onset"] - last["onset"][-1] == pytest.approx(closing["onset"] - closing["onset"][-1], abs=1e-3)
+
+
+def test_song_of_no_weight_gives_only_its_factor():
+    """A song that only gives the harmony plays nothing, not even drums."""
+    songs = [band((33, 0, 73), 0, 60), band((34, 4, 80), 16, 64)]
+    found = mix([analyze(on_grid(song)) for song in songs], weights(1, 0), factors=Factors(harmony=1))
+    assert {part.program for part in found.parts} == {33, 0, 73}
+
+
+def test_songs_gain_voices_with_weight():
+    """From one song to another by tenths, the second song gains notes, at no step a third of them."""
+    songs = [analyze(on_grid(band((33, 0, 73), 0, 60, 64))), analyze(on_grid(band((34, 4, 80), 16, 64, 64)))]
+    path = [mix(songs, weights(1 - w, w)) for w in np.linspace(0, 1, 11)]
+    second = [sum(len(part.notes) for part in song.parts if part.program in (34, 4, 80)) for song in path]
+    steps = np.diff(second) / second[-1]
+    assert steps.min() > -0.05
+    assert steps.max() < 0.35
+
+
+def test_other_bars_go_on_without_a_break():
+    """A waltz's accompaniment in common time goes on where it stopped instead of being cut to parts of its bars."""
+    songs = [tune("sonata-in-c"), tune("blue-danube")]
+    timeline = make_timeline([songs[0], divided(songs[1], songs[0].unit_steps)], 0, 16, np.zeros(2))
+    assert (np.diff(timeline.source[1]) == np.diff(timeline.units)[:-1]).all()
 
 
 def test_same_seed_same_mix():

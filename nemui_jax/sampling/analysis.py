@@ -50,9 +50,8 @@ class AnalyzedSong:
     def count_from(self, starts: Int[np.ndarray, " start"]) -> Int[np.ndarray, "voice start"]:
         """The number of notes of each voice that begin in a window of a unit's usual length at each of these steps."""
         steps = [voice.notes["step"] for voice in self.voices]
-        return np.stack(
-            [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
-        )
+        counts = [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
+        return np.array(counts, np.int64).reshape(len(steps), len(starts))
 
     @property
     def pitched(self) -> Bool[np.ndarray, " voice"]:

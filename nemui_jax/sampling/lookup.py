@@ -22,6 +22,7 @@ class Costs(NamedTuple):
     texture: float = 2.0  # for onsets that are wholly unlike those they replace, in rhythm and register
     density: float = 0.5  # for e times as many notes as wanted, or as few
     jump: float = 2.0  # where a unit does not follow the last one
+    course: float = 2.0  # less for a jump to where the song would be in its own order
     phrase: float = 0.3  # for a jump to another place in the phrase
     shift: float = 0.3  # for each semitone of transposition
     key: float = 0.6  # for a change of transposition
@@ -52,6 +53,7 @@ def look_up(
     song: AnalyzedSong,
     used: Bool[np.ndarray, "voice unit"],
     frame: Frame,
+    course: Int[np.ndarray, " unit"],
     forbidden: Bool[np.ndarray, "unit place"] | None = None,
     temperature: float = 0.0,
     rng: np.random.Generator | None = None,
@@ -59,6 +61,7 @@ def look_up(
 ) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
     """The step of the song and the transposition for each unit of a mix in which the voices `used` are to sound.
 
+    `course` are the steps where the song would be in its own order, to which it comes back where that fits.
     `forbidden` places are taken only where there are no others. With a temperature costs are changed at random.
     """
     cost = place_costs(song, used, frame, costs)
@@ -66,8 +69,15 @@ def look_up(
         cost += 100 * forbidden[:, :, None]
     if temperature and rng is not None:
         cost += temperature * rng.gumbel(size=cost.shape).astype(np.float32)
-    place, shift = _cheapest_path(cost, following(song), song.phase, costs)
+    place, shift = _cheapest_path(cost, following(song), song.phase, _nearest(course, song.units), costs)
     return song.units[place], SHIFTS[shift]
+
+
+def _nearest(steps: Int[np.ndarray, " unit"], places: Int[np.ndarray, " place"]) -> Int[np.ndarray, " unit"]:
+    """The index of the place nearest to each step."""
+    after = np.minimum(np.searchsorted(places, steps), len(places) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(steps - places[before] <= places[after] - steps, before, after)
 
 
 def following(song: AnalyzedSong) -> Int[np.ndarray, " unit"]:
@@ -126,6 +136,7 @@ def _cheapest_path(
     cost: Float[np.ndarray, "unit place shift"],
     after: Int[np.ndarray, " place"],
     phase: Int[np.ndarray, " place"],
+    course: Int[np.ndarray, " unit"],
     costs: Costs,
 ) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
     """Place and index of the shift in each unit, by dynamic programming."""
@@ -142,6 +153,7 @@ def _cheapest_path(
         origin = np.where(lowest <= lowest[overall] + costs.key, np.arange(shifts), overall)
         jump = np.minimum(lowest, lowest[overall] + costs.key) + costs.jump
         jumped = jump[None] + costs.phrase * (phase != unit % PHRASE_UNITS)[:, None] + inside
+        jumped[course[unit]] = jump - costs.course
         back = np.broadcast_to(state[best_place[origin], origin], (places, shifts))
         stayed = np.where(before[:, None] >= 0, total[before], np.inf)
         stays = stayed <= jumped

@@ -71,40 +71,46 @@ def mix(
 ) -> Song:
     """A mix of songs. `weigh(n)` gives their weights in each of n bars; a bar's weights add up to 1.
 
-    The song with the largest total weight gives the meter, the number of bars (unless `bars` or `seconds` is given; it
-    starts again where it ends) and the name. With `seconds` the mix lasts at least so long, and the weights are those
-    at places evenly spread over this time, of which the last holds for what is played after it. Pitches are moved to
-    the key of the heaviest song, or down by `shift` semitones from the common key. `noise` from 0 to 1 is the share of
-    the accompaniment that is taken from other places of the same song; a `temperature` makes the choice of places
-    random, by `seed`. Where one song has all the weight it is played as it is.
+    The song with the largest total weight gives the meter and the name, and unless `bars` or `seconds` is given the
+    number of bars; with weights that change the mix is as long as the songs on average, by weight. A song that is
+    heaviest at the end closes with its own end, and one that ends too early starts again. With `seconds` a mix lasts at
+    least so long if its weights stay the same, else about so long, and the weights are spread over this time. Pitches
+    are moved to the key of the heaviest song, or down by `shift` semitones from the common key. `noise` from 0 to 1 is
+    the share of the accompaniment that is taken from other places of the same song; a `temperature` makes the choice of
+    places random, by `seed`. Bars in which one song has all the weight are played as they are.
     """
     first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
     heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
     whole = len(songs[heaviest].units)
     if seconds is not None:  # with weights that stay the same, a shorter mix is the beginning of the whole one
         bars = max(count_bars(songs, seconds), whole if constant else 0)
-    bars = bars or whole
-    weights = np.asarray(weigh(bars), float)
     plain = not (factors.given or noise or temperature) and shift is None
-    if plain and (weights[heaviest] == 1).all() and bars == whole:
+    if plain and (first[heaviest] == 1).all() and bars in (None, whole):
         return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
     reference = songs[heaviest]
+    if bars is None:
+        steps = np.array([song.song.steps for song in songs])
+        bars = whole if constant else max(round(float(first.mean(1) @ steps) / reference.unit_steps), 2)
+    weights = np.asarray(weigh(bars), float)
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weights, seconds)
+    count = weights.shape[1]
     temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
     chosen = _weights_of_factors(weights, factors, noise)
     everyone = [*songs, *songs] if noise else songs  # the copies play from other places
     at = np.tile(places_of_songs(weights), len(everyone) // len(songs))
     plan = make_plan(
-        everyone, heaviest, make_timeline(everyone, heaviest, bars, at), chosen, len(songs), temperature, seed
+        everyone, heaviest, make_timeline(everyone, heaviest, count, at), chosen, len(songs), temperature, seed
     )
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
-    shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(bars, shift)
+    shifts = (
+        np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(count, shift)
+    )
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
-        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, bars - 1)
+        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, count - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
     chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))
@@ -131,7 +137,7 @@ def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
 def _over_time(
     songs: Sequence[AnalyzedSong], reference: AnalyzedSong, weights: Float[np.ndarray, "song place"], seconds: float
 ) -> Float[np.ndarray, "song place"]:
-    """The weights in each of as many bars as there are places, which are evenly spread over the first `seconds`.
+    """The weights in each of as many bars as last `seconds`, from those at places that are evenly spread over them.
 
     Bars get longer or shorter on the way from one song to another: they are as long as in the songs on average.
     """
@@ -141,6 +147,8 @@ def _over_time(
     bar_seconds = reference.unit_steps * np.exp(np.log(step_seconds) @ weights)
     begun = np.append(0.0, np.cumsum(seconds / bars / bar_seconds))  # the bar at each place's start, and at the end
     place = np.interp(np.arange(bars), begun, np.linspace(0, bars - 1, bars + 1))
+    place = place[: max(np.count_nonzero(place < bars - 1), 2)]
+    place *= (bars - 1) / place[-1]
     return np.stack([np.interp(place, np.arange(bars), row) for row in weights])
 
 
@@ -162,8 +170,7 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
 
 def _weights_of_factors(weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float) -> Weights:
     """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
-    melody, rhythm = factors.of("melody", weights), factors.of("rhythm", weights)
-    harmony = melody if factors.harmony is None else factors.of("harmony", weights)
+    melody, rhythm, harmony = (factors.of(name, weights) for name in ("melody", "rhythm", "harmony"))
     if noise:
         nothing = np.zeros_like(melody)
         melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])

@@ -39,7 +39,7 @@ def make_plan(
     """
     rng = np.random.default_rng(seed)
     seats = seat_voices(songs, reference)
-    player, leader = cast(seats, songs, timeline, weights, reference, originals)
+    player, leader = cast(seats, songs, timeline, weights, originals)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
@@ -76,7 +76,7 @@ def _place_song(
     forbidden = None
     if is_copy:
         forbidden = plan.source[song][:, None] == songs[song].units
-    source, shift = look_up(songs[song], used & follows, frame, forbidden, temperature, rng)
+    source, shift = look_up(songs[song], used & follows, frame, plan.source[song], forbidden, temperature, rng)
     plan.source[song] = np.where(follows, source, plan.source[song])
     plan.shift[song] = np.where(follows, shift, 0)
 
@@ -84,7 +84,7 @@ def _place_song(
 def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequence[int]) -> Frame:
     """What sounds already in each unit, before `song` is looked up: all of what leads, and the songs that are done."""
     count = len(plan.leader)
-    lengths = -(-np.diff(plan.units) // SLOT_STEPS)
+    lengths = -(-np.minimum(np.diff(plan.units), songs[song].unit_steps) // SLOT_STEPS)
     slots = int(-(-lengths.max() // 4) * 4)
     sounds, whole = np.zeros((2, count, slots, 12), np.float32)
     replaced = np.zeros((count, slots, songs[song].onsets.shape[2]), np.float32)

@@ -1,7 +1,6 @@
 """Who plays in a mix: the voices of songs that answer each other, and the song of each of them at each time."""
 
 from collections.abc import Sequence
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,6 @@ from nemui_jax.sampling.timeline import Timeline
 
 UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
 SILENT = -(10**6)  # a song's step where it has nothing to play, and the player of a seat where none has its voice
-MOST_ORDERED = 4  # seats of which every order is tried
-DENSITY_COST = 0.25  # of e times as many notes as in a song, against a song's whole share of the notes
 
 
 class Seat(NamedTuple):
@@ -110,7 +107,6 @@ def cast(
     songs: Sequence[AnalyzedSong],
     timeline: Timeline,
     weights: Weights,
-    reference: int,
     originals: int,
 ) -> tuple[Int[np.ndarray, "seat unit"], Int[np.ndarray, " unit"]]:
     """The song of each seat in each unit, and the song that leads. Songs from number `originals` on only accompany.
@@ -121,7 +117,7 @@ def cast(
     """
     section = timeline.section
     turn = np.arange(section[-1] + 1)
-    first = (reference + turn) % originals
+    first = turn % originals
     within = spread(len(turn) // originals + 2)[1 + turn // originals]
     lead_point = ((1 + within) / (2 * originals))[section]
     of_melody = song_at(lead_point, weights.melody, first[section])
@@ -138,7 +134,7 @@ def cast(
         others = shares[np.arange(len(songs)) != lead].mean(0) if len(songs) > 1 else own
         for group in (melody | ~melody,) if together else (melody, ~melody):
             chosen = group & ~drums
-            place[chosen, number] = points(own[chosen], others[chosen], melody[chosen], within[number], originals)
+            place[chosen, number] = points(own[chosen], others[chosen], melody[chosen], float(within[number]))
     player = np.where(
         melody[:, None],
         song_at(place[:, section], weights.melody, first[section]),
@@ -166,37 +162,23 @@ def points(
     others: Float[np.ndarray, " seat"],
     is_melody: Bool[np.ndarray, " seat"],
     within: float,
-    songs: int,
 ) -> Float[np.ndarray, " seat"]:
     """Where each seat lies between a song, at 0, and the others, at 1: the melody is the song's as long as any is.
 
     `own` are the seats' shares of the song's notes, `others` those of the others'. Where the song has the seats up to
     some one, and the others have the rest, the song plays its shares of those, and the others theirs of the rest: the
     song's part of both is the point between these two seats. `within` is where between two such points a seat lies.
-    The other seats are in the order that divides the notes best, neither song losing what it is known by.
     """
     order = np.argsort(~is_melody, kind="stable")
-    fixed = order[is_melody[order]]
-    free = order[~is_melody[order]]
-    if 1 < len(free) <= MOST_ORDERED:
-        orders = [np.concatenate([fixed, one]).astype(np.int64) for one in permutations(free)]
-        order = min(orders, key=lambda one: _unfairness(own[one], others[one], songs))
-    divided = np.concatenate([[0.0], _divide(own[order], others[order])[0]])
+    divided = np.concatenate([[0.0], _divide(own[order], others[order])])
     place = np.empty(len(own))
     place[order] = divided[:-1] + within * np.diff(divided)
     return place
 
 
-def _divide(own: Float[np.ndarray, " seat"], others: Float[np.ndarray, " seat"]) -> tuple[np.ndarray, np.ndarray]:
-    """A song's part of all notes where it has the seats up to each one, and how many these are, 1 for a song's."""
-    unit = [one / max(one.sum(), 1e-9) for one in (own, others)]
-    has, have = np.cumsum(unit[0]), 1 - np.cumsum(unit[1])
-    part = np.maximum.accumulate(has / np.maximum(has + have, 1e-9))
+def _divide(own: Float[np.ndarray, " seat"], others: Float[np.ndarray, " seat"]) -> Float[np.ndarray, " seat"]:
+    """A song's part of all notes, where it has the seats up to each one."""
+    has, have = (np.cumsum(one / max(one.sum(), 1e-9)) for one in (own, others))
+    part = np.maximum.accumulate(has / np.maximum(1 + has - have, 1e-9))
     part[-1:] = 1.0
-    return part, has + have
-
-
-def _unfairness(own: Float[np.ndarray, " seat"], others: Float[np.ndarray, " seat"], songs: int) -> float:
-    """How far the best division of seats in a row is from giving a song its part, and from a song's density."""
-    part, notes = _divide(own, others)
-    return float((np.abs(part - 1 / songs) + DENSITY_COST * np.abs(np.log(np.maximum(notes, 0.05)))).min())
+    return part

@@ -53,6 +53,8 @@ def make_timeline(
         song.units[order] if other is song else _steps_in_order(other, units, upbeats, float(home))
         for other, home in zip(songs, at, strict=True)
     ]
+    rest = [other.song.steps - steps[-1] for other, steps, home in zip(songs, source, at, strict=True) if home == 1]
+    units[-1] = units[-2] + max(units[-1] - units[-2], *rest, 0)  # the end of a last bar is not cut off
     return Timeline(units, section, np.stack(source))
 
 
