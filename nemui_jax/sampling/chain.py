@@ -15,7 +15,7 @@ from nemui_jax.sampling.lookup import SHIFTS, following, unit_length, windows
 
 CANDIDATES = 120  # of each bar: the places and transpositions of the least cost
 TRIES = 6
-SAME_COST = 4.0  # for a bar that is the same as an earlier one and should not be, added at each try
+SAME_COST = 4.0  # for a bar that is the same as an earlier one, added at each try
 FORBIDDEN_COST = 100.0
 OCTAVE = 12
 
@@ -58,7 +58,7 @@ def find_chain(
         if not again:
             break
         for bar in again:
-            cost[bar, same[chain.place[bar]]] += SAME_COST
+            cost[bar, same[chain.place[:bar]].any(0)] += SAME_COST
         chain = _cheapest(song, voices, cost, longest_run, joins)
     return chain
 
