@@ -148,8 +148,14 @@ def returning(song: Song, quarters: float) -> float:
     first = np.round(starts * STEPS).astype(int)
     bar = np.searchsorted(first, step, side="right") - 1
     inside = (bar >= 0) & (step < quarters * STEPS)
-    cells = [(step[bar == index] - first[index]) * 128 + song.notes["pitch"][bar == index] for index in range(len(first))]
-    heard = [set(found.tolist()) for found, index in zip(cells, range(len(first)), strict=True) if (inside & (bar == index)).any()]
+    cells = [
+        (step[bar == index] - first[index]) * 128 + song.notes["pitch"][bar == index] for index in range(len(first))
+    ]
+    heard = [
+        set(found.tolist())
+        for found, index in zip(cells, range(len(first)), strict=True)
+        if (inside & (bar == index)).any()
+    ]
     alike = [
         any(2 * len(one & other) >= SAME_BAR * (len(one) + len(other)) for other in heard if other is not one)
         for one in heard

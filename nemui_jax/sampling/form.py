@@ -104,4 +104,3 @@ def _cut_cost(
     heard = 2 - harmony[before] @ harmony[order[second - 1]] - harmony[order[first]] @ harmony[after]
     phrase = PHRASE_COST * ((first - second) % PHRASE_UNITS != 0) + MID_PHRASE_COST * (first % PHRASE_UNITS != 0)
     return RETURNS_COST * returns + float(heard) + phrase
-

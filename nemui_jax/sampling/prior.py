@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float32, Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.data.curves import settings
@@ -32,6 +32,7 @@ MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.3  # of what is looked up
 SONGS_READ = 8  # of which three are chosen
 ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
+SHORT_COST = 3.0  # for a song that lasts 1 / e of that
 OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
 RUN_QUARTERS = 8.0
 PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
@@ -127,7 +128,7 @@ def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
     notes = [sum(len(voice.notes) for voice in song.voices) / _seconds(song) for song in (first, second)]
     tempo = float(np.log(first.quarter_seconds / second.quarter_seconds))
     density = float(np.log(notes[0] / notes[1])) + tempo
-    short = max(float(np.log(ROOM * seconds / _seconds(second))), 0.0)
+    short = max(float(np.log(ROOM * seconds / _seconds(second))), 0.0) * SHORT_COST
     bars, mode = _bar_quarters(first) != _bar_quarters(second), _is_minor(first) != _is_minor(second)
     return OTHER_BARS * bars + abs(tempo) + abs(density) + mode + short
 
@@ -204,7 +205,9 @@ def _look_up(
     rng: np.random.Generator,
 ) -> Chain:
     """Where the bars that are `heard` are found in a song, for what `replaced` voices of the model play in `order`."""
-    cost = place_costs(song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS)
+    cost = place_costs(
+        song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS
+    )
     cost += TEMPERATURE * rng.gumbel(size=cost.shape).astype(np.float32)
     if song.song is model.song:
         cost += FORBIDDEN_COST * (order[:, None] == np.arange(len(song.units)))[:, :, None]

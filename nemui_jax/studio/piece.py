@@ -19,6 +19,7 @@ from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
 from nemui_jax.sampling.mix import AnalyzedSong, analyze, mix
+from nemui_jax.sampling.variation import vary
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
@@ -111,9 +112,9 @@ class Player:
     def piece(self, recipe: Recipe) -> Piece:
         """The piece of a recipe."""
         if recipe.random:
-            song, used = prior.draw(len(self.songs), self.analyzed, recipe.seed, recipe.seconds, recipe.shift)
-            used = list(dict.fromkeys(used))
-            weights = np.full((len(used), 1), 1 / len(used))
+            new = prior.draw(range(len(self.songs)), self.analyzed, recipe.seed, recipe.seconds, recipe.shift)
+            song, used = new.song, [source.song for source in new.sources]
+            weights = np.array([[source.share] for source in new.sources])
         else:
             moments = np.array(recipe.weights)
             heard = (moments > 0).any(0)
@@ -130,8 +131,9 @@ class Player:
             return np.stack([np.interp(place, at, row) for row in weights])
 
         analyzed = [self.analyzed(index) for index in songs]
-        given = {"shift": recipe.shift, "noise": recipe.noise, "seed": recipe.seed}
-        return mix(analyzed, weigh, seconds=recipe.seconds, **given)
+        if recipe.noise:
+            analyzed = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed]
+        return mix(analyzed, weigh, seconds=recipe.seconds, shift=recipe.shift, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
