@@ -199,7 +199,7 @@ def _look_up(
     order: Int[np.ndarray, " bar"],
     song: AnalyzedSong,
     voices: Bool[np.ndarray, " voice"],
-    replaced: Bool[np.ndarray, " voice"],
+    replaced: Bool[np.ndarray, " other"],
     heard: Bool[np.ndarray, " bar"],
     sounds: Float32[np.ndarray, "bar slot 12"],
     rng: np.random.Generator,
