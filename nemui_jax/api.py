@@ -287,8 +287,9 @@ class LoadedRun:
     ) -> Piece:
         """A variation of a song: `noise` from 0 to 1 is how much of it changes.
 
-        It is the share of the accompaniment that is taken from other places of the song. With one row a song it is that
-        of Gaussian noise on the row, in units of the variance of all rows.
+        By the seed the melody is kept as long as possible and the accompaniment varied, or the other way round; at 1
+        all bars are other bars of the song that fit its harmony. With one row a song it is the amount of Gaussian noise
+        on the row, in units of the variance of all rows.
         """
         options = Options(
             seconds=seconds, key=key, program=program, temperature=temperature, seed=seed, factors=factors
@@ -346,13 +347,15 @@ class LoadedRun:
 
         shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
         songs = range(len(self.run.entries))
+        counted = [index for index in songs if self.run.entries[index].clock != "steady"]  # others have no bars
+        drawable = counted if len(counted) > 1 else songs
         model = self._loader.load(songs, options.seed)
         sources = [mixing.in_beats(self.run.song(index)) for index in songs]  # a copy at another tempo is one too
         made, compared, copies = [], [], 0
         for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
             seconds = float(options.seconds or RANDOM_SECONDS)
-            song, used = prior.draw(len(songs), model.analyzed, drawn, seconds, shift)
-            song = song if options.program is None else one_instrument(song, options.program)
+            new = prior.draw(drawable, model.analyzed, drawn, seconds, shift)
+            song = new.song if options.program is None else one_instrument(new.song, options.program)
             song = dataclasses.replace(cut_song(song, seconds), name=f"random {drawn}")
             in_beats = mixing.in_beats(song)
             near = novelty.nearest_passage(in_beats, sources)
@@ -360,8 +363,9 @@ class LoadedRun:
             if not near.too_close and song.seconds:
                 provenance = self._provenance({"random": True, **options.recipe()}, drawn, model.step)
                 remark = f"nearest song {near.song} {self.run.entries[near.song].name}, likeness {near.likeness:.2f}"
-                names = tuple(self.run.entries[index].name for index in used)
-                made.append(Piece(song, (), "new", provenance, remark, songs=names))
+                names = tuple(self.run.entries[source.song].name for source in new.sources)
+                gave, shares = (tuple(values) for values in zip(*(source[1:] for source in new.sources), strict=True))
+                made.append(Piece(song, (), "new", provenance, remark, songs=names, weights=shares, gave=gave))
                 compared.append(in_beats)
             if len(made) == count:
                 break
@@ -420,17 +424,21 @@ def _play_plan(
         return arrange.to_song(_interpolate(plan, model, options), shift, options.program)
     if plan.is_recall and not options.temperature and not factors:
         return arrange.to_song(model.played(plan.songs[0]), shift, options.program)
-    from nemui_jax.sampling import mix
+    from nemui_jax.sampling import mix, variation
 
     extra = len(songs) - len(plan.songs)
     analyzed = [model.analyzed(song) for song in songs]
+    if plan.noise:
+        varied = variation.vary(analyzed[0], plan.noise, plan.seed, float(options.temperature))
+        if not extra:
+            return arrange.to_song(varied, shift, options.program)
+        analyzed[0] = mix.analyze(varied)
     mixed = mix.mix(
         analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),
         seconds=float(options.seconds) if options.seconds else None,
         factors=mix.Factors(**factors),
         shift=shift,
-        noise=plan.noise,
         temperature=float(options.temperature),
         seed=plan.seed,
     )

@@ -137,7 +137,8 @@ class Piece:
     provenance: str  # how to make it again, as the .mid says too
     remark: str = ""  # for a new song the one of the run that it is most like
     songs: tuple[str, ...] = ()  # names of what it is made of
-    weights: tuple[float, ...] = ()  # of these songs, where they stay the same throughout
+    weights: tuple[float, ...] = ()  # of these songs, where they stay the same; of a new song their shares of its notes
+    gave: tuple[str, ...] = ()  # of a new song what each of these gave: "form and harmony", "accompaniment", "melody"
     stops: tuple[float, ...] = ()  # seconds at which a morph is at each of its parents; none where weights were given
 
     def __repr__(self) -> str:

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 from conftest import make_song
 
-from nemui_jax.data.grid import grid_song
-from nemui_jax.evaluation import novelty
+from nemui_jax.data.grid import GridSong, grid_song
+from nemui_jax.evaluation import mixing, novelty
+from nemui_jax.music import tunes
 from nemui_jax.music.clock import choose_clock
-from nemui_jax.music.song import NOTE
-from nemui_jax.sampling import prior
+from nemui_jax.music.key import estimate_key, shift_to_common
+from nemui_jax.music.song import DRUM_CHANNEL, METER, NOTE, Part, Song
+from nemui_jax.sampling import form, prior
+from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.chain import find_chain
 from nemui_jax.sampling.mix import analyze
+from nemui_jax.sampling.variation import vary
 
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 
@@ -39,29 +44,165 @@ def analyzed():
 
 
 def test_a_new_song_is_drawn_by_its_seed_alone(analyzed):
-    drawn, used = prior.draw(5, analyzed.__getitem__, 4, 15.0)
-    again, _ = prior.draw(5, analyzed.__getitem__, 4, 15.0)
-    other, _ = prior.draw(5, analyzed.__getitem__, 5, 15.0)
+    drawn, sources = prior.draw(range(5), analyzed.__getitem__, 4, 15.0)
+    again, _ = prior.draw(range(5), analyzed.__getitem__, 4, 15.0)
+    other, _ = prior.draw(range(5), analyzed.__getitem__, 5, 15.0)
     assert drawn.notes.tolist() == again.notes.tolist() != other.notes.tolist()
-    assert len(used) == 3 and set(used) <= set(range(5))
-    assert drawn.seconds > 14
+    assert len({source.song for source in sources}) == 3
+    assert 12 < drawn.seconds <= 15
 
 
-def test_only_the_songs_that_are_drawn_are_read(analyzed):
-    read = []
-    _, used = prior.draw(3000, lambda index: read.append(index) or analyzed[index % 5], 1, 10.0)
-    assert read == used and len(set(used)) == 3
+def test_few_songs_of_many_are_read():
+    read = set()
+    songs = [_tune(name) for name in ("ode-to-joy", "minuet-in-g", "silent-night")]
+    new = prior.draw(range(3000), lambda index: read.add(index) or songs[index % 3], 1, 10.0)
+    assert {source.song for source in new.sources} <= read
+    assert len(read) <= prior.SONGS_READ
 
 
 def test_two_songs_are_enough_and_one_is_too_few(analyzed):
-    drawn, used = prior.draw(2, analyzed.__getitem__, 0, 10.0)
-    assert len(drawn.notes) > 10 and set(used) == {0, 1}
+    new = prior.draw(range(2), analyzed.__getitem__, 0, 10.0)
+    assert len(new.song.notes) > 10 and {source.song for source in new.sources} == {0, 1}
     with pytest.raises(ValueError, match="perturb"):
-        prior.draw(1, analyzed.__getitem__, 0, 10.0)
+        prior.draw(range(1), analyzed.__getitem__, 0, 10.0)
     with pytest.raises(ValueError, match="there are 1"):
         novelty.rank(SONGS, SONGS[:1])
     with pytest.raises(ValueError, match="one at least"):
         novelty.nearest_passage(SONGS[0], [])
+
+
+def _tune(name: str) -> AnalyzedSong:
+    song = tunes.song(next(one for one in tunes.TUNES if one.name == name))
+    return analyze(grid_song(song, choose_clock(song, "beats"), shift_to_common(estimate_key(song.notes)), name))
+
+
+def _song_with_form(bars: list[tuple[int, ...]], program: int, seed: int) -> AnalyzedSong:
+    """A melody and chords on channels of their own, and drums: one bar of 4/4 for each chord."""
+    rng = np.random.default_rng(seed)
+    tunes_of = {chord: rng.choice(chord, 4) + 12 for chord in sorted(set(bars))}
+    lead, chords, drums = [], [], []
+    for bar, chord in enumerate(bars):
+        at = bar * 2.0
+        lead += [(at + 0.5 * beat, at + 0.5 * beat + 0.4, int(pitch), 90) for beat, pitch in enumerate(tunes_of[chord])]
+        chords += [(at + 1.0 * half, at + 1.0 * half + 0.9, tone - 12, 60) for half in (0, 1) for tone in chord]
+        drums += [(at + 0.5 * beat, at + 0.5 * beat + 0.1, 36 + 2 * (beat % 2), 100) for beat in range(4)]
+    parts = (
+        Part(np.array(sorted(lead), NOTE), program, 0),
+        Part(np.array(sorted(chords), NOTE), 48, 1),
+        Part(np.array(sorted(drums), NOTE), 0, DRUM_CHANNEL),
+    )
+    song = Song(parts, meters=np.array([(0.0, 4, 4)], METER))
+    return analyze(grid_song(song, choose_clock(song, "beats"), 0, f"band {seed}"))
+
+
+C, D, E, F, G, A = (tuple(root + step for step in (0, 4, 7)) for root in (60, 62, 64, 65, 67, 69))
+D_MINOR, E_MINOR, A_MINOR = (tuple(root + step for step in (0, 3, 7)) for root in (62, 64, 57))
+THEME, BRIDGE = [C, F, D_MINOR, G], [A_MINOR, E_MINOR, F, G]
+
+
+@pytest.fixture(scope="module")
+def bands():
+    forms = [THEME + BRIDGE + THEME + [A, D, E, C], BRIDGE + THEME + BRIDGE + [C, E, A, C]] * 2
+    return [_song_with_form(bars, 73 + seed, seed) for seed, bars in enumerate(forms)]
+
+
+def test_bars_that_return_are_found(bands):
+    alike = form.likeness(form.onset_rolls(bands[0], np.ones(len(bands[0].voices), bool)))
+    first = form.first_occurrences(alike)
+    assert first[:8].tolist() == list(range(8)) and first[8:12].tolist() == [0, 1, 2, 3]
+    assert form.share_returning(alike) == pytest.approx(9 / 16, abs=0.07)
+
+
+@pytest.mark.parametrize("bars", [2, 7, 12, 16, 24, 60])
+def test_a_form_begins_and_ends_as_its_song(bands, bars):
+    order = form.whole_form(bands[0], bars, np.random.default_rng(0))
+    assert abs(len(order) - bars) <= form.BARS_NEAR
+    assert order[0] == 0 and order[-1] == 15
+    assert (np.diff(order) != 1).sum() <= max(1, bars // 8)
+
+
+def test_a_new_song_has_the_form_and_the_band(bands):
+    new = prior.draw(range(4), bands.__getitem__, 3, 32.0)
+    gave = {source.gave: source for source in new.sources}
+    assert set(gave) == {"form and harmony", "accompaniment", "melody"}
+    assert gave["form and harmony"].share == 0
+    assert sum(source.share for source in new.sources) == pytest.approx(1)
+    programs = {part.program for part in new.song.parts if not part.is_drums}
+    assert programs == {73 + gave["melody"].song, 48}
+    assert sum(part.is_drums for part in new.song.parts) == 1
+    assert new.song.seconds == pytest.approx(32, abs=1)
+    model = bands[gave["form and harmony"].song].song.source
+    assert mixing.returning(new.song, 64.0) == pytest.approx(mixing.returning(model, 64.0), abs=0.25)
+    last = max(part.notes["onset"].max() for part in new.song.parts)
+    ending = bands[gave["accompaniment"].song].song.parts[1].notes
+    found = next(part.notes for part in new.song.parts if part.program == 48 and not part.is_drums)
+    own = found["pitch"][found["onset"] > last - 1.9].astype(int)
+    expected = ending["pitch"][ending["step"] >= 15 * 48].astype(int)
+    assert len({*(own - own.min()).tolist()} ^ {*(expected - expected.min()).tolist()}) == 0
+
+
+def test_no_song_is_heard_in_its_own_order_for_long(bands):
+    song = bands[0]
+    voices = np.ones(len(song.voices), bool)
+    cost = np.ones((16, 16, 12), np.float32)
+    cost[np.arange(16), np.arange(16)] = 0  # all would stand where they are
+    chain = find_chain(song, voices, cost, 2)
+    follows = (np.diff(chain.place) == 1) & (np.diff(chain.shift) == 0)
+    assert not (follows[1:] & follows[:-1]).any()
+    assert follows.any()
+
+
+@pytest.mark.parametrize("name", ["minuet-in-g", "the-entertainer"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_variations_rise_evenly(name, seed):
+    song = _tune(name)
+    source = _onsets(song.song)
+    distance = np.array([_distance(source, _onsets(vary(song, noise, seed))) for noise in np.linspace(0, 1, 11)])
+    assert distance[0] == 0
+    assert distance[1] > 0
+    assert distance[-1] > 0.4
+    assert np.abs(distance - np.linspace(0, distance[-1], 11)).max() < 0.1
+
+
+def test_a_small_variation_keeps_the_melody_or_all_else(bands):
+    kept = set()
+    for seed in range(8):
+        varied = vary(bands[0], 0.2, seed)
+        same = [
+            np.array_equal(one.notes, other.notes) for one, other in zip(varied.parts, bands[0].song.parts, strict=True)
+        ]
+        assert same[0] != (same[1] and same[2])
+        kept.add(same[0])
+    assert kept == {True, False}
+
+
+def test_variations_differ_by_seed_and_hold_the_smaller_ones():
+    song = _tune("the-entertainer")
+    assert _onsets(vary(song, 0.0, 1)) == _onsets(song.song)
+    assert _onsets(vary(song, 0.2, 1)) == _onsets(vary(song, 0.2, 1)) != _onsets(vary(song, 0.2, 2))
+    source, small, large = (_onsets(vary(song, noise, 1)) for noise in (0.0, 0.2, 0.4))
+    assert len((small - source) - large) <= 0.1 * len(small - source)
+
+
+def _onsets(song: GridSong) -> set[tuple[int, int, int]]:
+    return {(index, int(n["step"]), int(n["pitch"])) for index, part in enumerate(song.parts) for n in part.notes}
+
+
+def _distance(first: set, second: set) -> float:
+    return 1 - 2 * len(first & second) / (len(first) + len(second))
+
+
+def test_bars_that_return_are_counted_in_quarters():
+    bar = [(0.0, 0.4, 60), (0.5, 0.9, 64), (1.0, 1.4, 67)]
+    other = [(0.0, 0.4, 62), (1.0, 1.4, 65), (1.5, 1.9, 69)]
+    rows = [
+        (at * 2 + on, at * 2 + end, pitch, 80)
+        for at, bar_of in enumerate([bar, other, bar, bar[:1]])
+        for on, end, pitch in bar_of
+    ]
+    song = make_song(rows)
+    assert mixing.returning(song, 16.0) == 0.5
+    assert mixing.returning(song, 8.0) == 0.0
 
 
 def test_a_song_ranks_above_its_ruins():

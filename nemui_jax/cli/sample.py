@@ -67,7 +67,10 @@ def _write(args: argparse.Namespace, path: Path, piece: api.Piece) -> dict[str, 
         "path": str(path),
         "title": piece.song.name,
         "kind": piece.kind,
-        "songs": [{"name": name, "weight": weight} for name, weight in zip(piece.songs, weights, strict=True)],
+        "songs": [
+            {"name": name, "weight": weight} | ({"gave": piece.gave[index]} if piece.gave else {})
+            for index, (name, weight) in enumerate(zip(piece.songs, weights, strict=True))
+        ],
         "seconds": round(piece.seconds, 3),
         "notes": len(piece.notes),
         "key": piece.key,
@@ -82,9 +85,11 @@ def _write(args: argparse.Namespace, path: Path, piece: api.Piece) -> dict[str, 
 def _in_words(piece: api.Piece) -> str:
     """The songs, key, tempo, length and instruments of a piece, in one line."""
     names = [escape(name) for name in piece.songs]
-    if len(piece.weights) > 1:
+    if piece.gave:
+        names = [f"{gave} of {name}" for name, gave in zip(names, piece.gave, strict=True)]
+    elif len(piece.weights) > 1:
         names = [f"{name} {weight:.2f}" for name, weight in zip(names, piece.weights, strict=True)]
-    made_of = {"recall": "", "morph": "morph of ", "new": "new, drawn from "}.get(piece.kind, "mix of ")
+    made_of = {"recall": "", "morph": "morph of ", "new": "new: "}.get(piece.kind, "mix of ")
     made_of = "variation of " if piece.kind == "mix" and len(names) == 1 else made_of
     instruments = ", ".join(piece.instruments[:3]) + (", ..." if piece.instruments[3:] else "")
     figures = f"{piece.key}, {piece.tempo:.0f} bpm, {console.duration(piece.seconds)}, {len(piece.notes):,} notes"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from nemui_jax.evaluation.language_model import LanguageModel
+from nemui_jax.music.clock import Clock, bar_lines
 from nemui_jax.music.key import in_common_key
 from nemui_jax.music.song import Song, TempoMap, cut_notes, retime
 
@@ -19,6 +20,7 @@ STEPS = 12  # a quarter, of the rolls that windows are compared on
 HEARD_QUARTERS, WOVEN_QUARTERS = 16, 4  # lengths of windows
 NEAR_PITCHES = 3  # semitones that two onsets on one step may be apart to be alike
 LIKENESS_RATIO = 1.1  # a song is heard in a window that is so many times as like it as other songs
+SAME_BAR = 0.8  # F1 of onsets from which a bar is the return of another
 COPY_LIKENESS = 0.9  # F1 of onsets from which a window is a passage of a song
 ON_BEAT = (0, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1)  # of a quarter: sixteenths and triplet eighths
 ON_BEAT_DISTANCE = 1 / 24
@@ -133,6 +135,32 @@ def copied(mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int) -> float
             moved = np.roll(rolls, shift, 2).reshape(there.shape)
             best = np.maximum(best, (2 * (here @ moved.T) / total).max(1, initial=0))
     return float((best > COPY_LIKENESS).mean())
+
+
+def returning(song: Song, quarters: float) -> float:
+    """The share of the bars in the first `quarters` of a song that return: SAME_BAR is their F1 with another bar.
+
+    Bars are those of the song's meters; onsets are compared on steps and pitches, as they are, without drums. Bars
+    without onsets do not count. 0 for a song of one bar.
+    """
+    starts = bar_lines(song, Clock("file", 1.0), quarters)
+    step = np.round(song.tempo_map.beats_at(song.notes["onset"]) * STEPS).astype(int)
+    first = np.round(starts * STEPS).astype(int)
+    bar = np.searchsorted(first, step, side="right") - 1
+    inside = (bar >= 0) & (step < quarters * STEPS)
+    cells = [
+        (step[bar == index] - first[index]) * 128 + song.notes["pitch"][bar == index] for index in range(len(first))
+    ]
+    heard = [
+        set(found.tolist())
+        for found, index in zip(cells, range(len(first)), strict=True)
+        if (inside & (bar == index)).any()
+    ]
+    alike = [
+        any(2 * len(one & other) >= SAME_BAR * (len(one) + len(other)) for other in heard if other is not one)
+        for one in heard
+    ]
+    return float(np.mean(alike)) if len(heard) > 1 else 0.0
 
 
 def cross_fade(songs: Sequence[np.ndarray], weights: Sequence[float], seed: int = 0) -> np.ndarray:

@@ -71,7 +71,9 @@ def evaluate(
     result["mixes"] = {name: mixing.mean(rows) for name, rows in sets.items()}
     result["path"] = {name: float(np.mean([path[name] for path in paths])) for name in paths[0]}
     if compose is not None and (new := compose(NEW_SONGS, 60.0)):
-        result["new"] = judge.new_songs([mixing.in_beats(written(song)) for song in new])
+        read = [written(song) for song in new]
+        returning = _returning_ratio(read, [songs[index] for index in chosen])
+        result["new"] = judge.new_songs([mixing.in_beats(song) for song in read]) | {"returning": returning}
     return result
 
 
@@ -80,6 +82,12 @@ class _Judge:
 
     def __init__(self, songs: Sequence[np.ndarray]):
         self.songs, self.bits = songs, LanguageModel.fit(songs)
+
+    @property
+    def density(self) -> float:
+        """The mean number of notes a quarter of the songs."""
+        old = [mixing.cut_quarters(song, QUARTERS) for song in self.songs]
+        return max(float(np.mean([len(song) / mixing.count_quarters(song) for song in old])), 1e-9)
 
     def quarters(self, pair: Sequence[int]) -> int:
         ends = [self.songs[number]["onset"].max(initial=0) / mixing.QUARTER_SECONDS for number in pair]
@@ -92,7 +100,7 @@ class _Judge:
         return mixing.compare(mix, own, (1 - weight, weight), unrelated, quarters, self.bits, pair)
 
     def new_songs(self, new: Sequence[np.ndarray]) -> dict[str, float]:
-        """New songs against all songs: bits as a ratio, clash and on_beat as differences, and what is copied."""
+        """New songs against all songs: bits and density as ratios, clash and on_beat as differences, what is copied."""
         old = [mixing.cut_quarters(song, QUARTERS) for song in self.songs]
         costs = [self.bits.cost(song, without=number) for number, song in enumerate(old)]
         rows = [
@@ -100,11 +108,20 @@ class _Judge:
                 "bits": self.bits.cost(song) / float(np.mean(costs)),
                 "clash": mixing.clash(song) - float(np.mean([mixing.clash(other) for other in old])),
                 "on_beat": mixing.on_beat(song) - float(np.mean([mixing.on_beat(other) for other in old])),
+                "density": len(song) / mixing.count_quarters(song) / self.density,
                 "copied": mixing.copied(song, self.songs, mixing.count_quarters(song)),
             }
             for song in new
         ]
         return mixing.mean(rows)
+
+
+def _returning_ratio(new: Sequence[Song], songs: Sequence[Song]) -> float | None:
+    """The share of bars of new songs that return, over that in as many quarters of the songs; None where none do."""
+    quarters = [float(song.tempo_map.beats_at(song.seconds)) for song in new]
+    own = np.mean([mixing.returning(song, length) for song, length in zip(new, quarters, strict=True)])
+    usual = np.mean([mixing.returning(song, length) for song in songs for length in quarters])
+    return float(own / usual) if usual else None
 
 
 def _path(songs: Sequence[Song], indices: Sequence[int], mix: Mixer) -> dict[str, float]:

@@ -15,7 +15,7 @@ from nemui_jax.sampling.lookup import SHIFTS, following, unit_length, windows
 
 CANDIDATES = 120  # of each bar: the places and transpositions of the least cost
 TRIES = 6
-SAME_COST = 4.0  # for a bar that is the same as an earlier one and should not be, added at each try
+SAME_COST = 4.0  # for a bar that is the same as an earlier one, added at each try
 FORBIDDEN_COST = 100.0
 OCTAVE = 12
 
@@ -30,6 +30,9 @@ class JoinCosts(NamedTuple):
     key: float = 0.6  # for a change of transposition
 
 
+JOIN_COSTS = JoinCosts()
+
+
 class Chain(NamedTuple):
     """Bars of a song in a new order."""
 
@@ -42,7 +45,7 @@ def find_chain(
     voices: Bool[np.ndarray, " voice"],
     cost: Float[np.ndarray, "bar place shift"],
     longest_run: int,
-    joins: JoinCosts = JoinCosts(),
+    joins: JoinCosts = JOIN_COSTS,
     tries: int = TRIES,
 ) -> Chain:
     """The bars of the least cost with that of their joins.
@@ -58,7 +61,7 @@ def find_chain(
         if not again:
             break
         for bar in again:
-            cost[bar, same[chain.place[bar]]] += SAME_COST
+            cost[bar, same[chain.place[:bar]].any(0)] += SAME_COST
         chain = _cheapest(song, voices, cost, longest_run, joins)
     return chain
 
@@ -84,7 +87,7 @@ def _cheapest(
         same_shift = before[1][:, None] == here[1]
         follows = same_shift & (after[before[0]][:, None] == here[0])
         leap = np.abs(tops[here[0]] + here[1] - (expected[before[0]] + before[1])[:, None])
-        jump = joins.jump + joins.texture * unlike[np.ix_(*(before[0], here[0]))] + joins.key * ~same_shift
+        jump = joins.jump + joins.texture * unlike[np.ix_(before[0], here[0])] + joins.key * ~same_shift
         jump += joins.line * np.minimum(np.nan_to_num(leap, nan=OCTAVE / 2), OCTAVE) / OCTAVE
         jump += joins.phrase * (song.phase[here[0]] != bar % PHRASE_UNITS)
         jump[follows] = np.inf

@@ -17,6 +17,8 @@ RETURNS_COST = 3.0  # for a form in which all bars return, and none did in as ma
 PHRASE_COST = 0.5  # for a cut from one place in a phrase to another
 MID_PHRASE_COST = 0.3  # for a cut within a phrase
 BAR_COST = 0.1  # for each bar more or less than was asked for
+KEY_COST = 3.0  # for a cut between stretches that have no pitch class in common
+KEY_BARS = 8  # before and after a cut, of which the pitch classes are compared
 CHANCE = 0.3  # random costs, up to this
 
 
@@ -62,22 +64,22 @@ def share_returning(alike: Float[np.ndarray, "bar bar"]) -> float:
 
 
 def whole_form(song: AnalyzedSong, bars: int, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
-    """About so many bars of a song, in order, from its first whole one to its last.
+    """About so many bars of a song, in order, from its first whole one to the last in which notes begin.
 
     Some in the middle are left out, or come twice: of all places the one where the cut is heard least, and after which
     as many bars return as in as long a stretch of the song from its beginning.
     """
-    order = np.arange(song.upbeats, len(song.units))
+    order = np.arange(song.upbeats, int(np.flatnonzero(song.counts.any(0)).max(initial=0)) + 1)
     if len(order) < 3:
-        return np.resize(order, bars)
+        return np.resize(order, bars) if len(order) else np.zeros(bars, np.int64)
     alike = likeness(onset_rolls(song, np.ones(len(song.voices), bool)))
     slots = -(-song.unit_steps // SLOT_STEPS)
     sounds = windows(song.sounds[song.pitched].sum(0), song.units, slots)
-    harmony = unit_length(sounds.reshape(len(sounds), -1))
+    harmony, classes = unit_length(sounds.reshape(len(sounds), -1)), sounds.sum(1)
     while bars > 2 * len(order) - 1 - BARS_NEAR:
         order = np.concatenate([order[:-1], order[1:]])
     cuts = [
-        (_cut_cost(order, first, second, alike, harmony) + BAR_COST * abs(count - bars), first, second)
+        (_cut_cost(order, first, second, alike, harmony, classes) + BAR_COST * abs(count - bars), first, second)
         for count in range(max(bars - BARS_NEAR, 2), bars + BARS_NEAR + 1)
         for first in range(1, min(count, len(order)))
         if 1 <= (second := len(order) - count + first) < len(order)
@@ -93,6 +95,7 @@ def _cut_cost(
     second: int,
     alike: Float[np.ndarray, "place place"],
     harmony: Float[np.ndarray, "place sound"],
+    classes: Float[np.ndarray, "place 12"],
 ) -> float:
     """What it costs to go on with bar `second` of an order after the first `first` bars."""
     made = np.concatenate([order[:first], order[second:]])
@@ -100,7 +103,11 @@ def _cut_cost(
     returns = abs(share_returning(alike[np.ix_(made, made)]) - share_returning(alike[np.ix_(usual, usual)]))
     if first == second:
         return RETURNS_COST * returns
-    before, after = order[first - 1], order[second]
-    heard = 2 - harmony[before] @ harmony[order[second - 1]] - harmony[order[first]] @ harmony[after]
+    left, right = harmony[order[[first - 1, second - 1]]], harmony[order[[first, second]]]
+    heard = 2 - left[0] @ left[1] - right[0] @ right[1]
+    before, after = (
+        unit_length(classes[bars].sum(0)) for bars in (order[:first][-KEY_BARS:], order[second:][:KEY_BARS])
+    )
+    key = KEY_COST * (1 - float(before @ after))
     phrase = PHRASE_COST * ((first - second) % PHRASE_UNITS != 0) + MID_PHRASE_COST * (first % PHRASE_UNITS != 0)
-    return RETURNS_COST * returns + float(heard) + phrase
+    return RETURNS_COST * returns + float(heard) + key + phrase

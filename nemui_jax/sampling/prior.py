@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float32, Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.data.curves import settings
@@ -30,7 +30,10 @@ from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
 MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.3  # of what is looked up
-SONGS_READ = 8  # of which those are chosen that have bars as long as the first
+SONGS_READ = 8  # of which three are chosen
+ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
+SHORT_COST = 3.0  # for a song that lasts 1 / e of that
+OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
 RUN_QUARTERS = 8.0
 PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
 MOST_NOTES, LEAST_NOTES = 2.0, 0.3  # that are asked of a bar, over the mean of a song
@@ -75,7 +78,7 @@ def draw(
     if len(songs) < 2:
         raise ValueError(f"new songs are made of two songs or more, and there are {len(songs)}; vary one with perturb")
     rng = np.random.default_rng(seed)
-    chosen, found = _choose(songs, analyzed, rng)
+    chosen, found = _choose(songs, analyzed, seconds, rng)
     model, band, singer = _in_common_beats(found)
     quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
     bar_seconds = model.unit_steps / STEPS_PER_BEAT / model.beats_per_quarter * quarter_seconds
@@ -105,28 +108,29 @@ def draw(
 
 
 def _choose(
-    songs: Sequence[int], analyzed: Callable[[int], AnalyzedSong], rng: np.random.Generator
+    songs: Sequence[int], analyzed: Callable[[int], AnalyzedSong], seconds: float, rng: np.random.Generator
 ) -> tuple[list[int], list[AnalyzedSong]]:
     """The song that gives the form, the one that accompanies, and the one with the melody.
 
-    Of the songs that are read the two are taken that are most like the first.
+    Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it.
     """
     drawn = [songs[index] for index in rng.permutation(len(songs))[:SONGS_READ].tolist()]
     read = {index: analyzed(index) for index in drawn}
-    others = sorted(drawn[1:], key=lambda index: _unlike(read[drawn[0]], read[index]))[:2]
-    chosen = [drawn[0], *rng.permutation(others).tolist(), drawn[0]][:3]
+    model = max(drawn, key=lambda index: min(_seconds(read[index]), seconds))
+    others = [index for index in drawn if index != model]
+    nearest = sorted(others, key=lambda index: _unlike(read[model], read[index], seconds))[:2]
+    chosen = [model, *rng.permutation(nearest).tolist(), model][:3]
     return chosen, [read[index] for index in chosen]
 
 
-def _unlike(first: AnalyzedSong, second: AnalyzedSong) -> float:
-    """How unlike two songs are in the length of their bars, tempo, mode, and notes a quarter."""
-    density = [
-        sum(len(voice.notes) for voice in song.voices) * song.quarter_seconds / _seconds(song)
-        for song in (first, second)
-    ]
-    tempo = abs(np.log(first.quarter_seconds / second.quarter_seconds))
-    bars = _bar_quarters(first) != _bar_quarters(second)
-    return 10 * bars + tempo + abs(np.log(density[0] / density[1])) + (_is_minor(first) != _is_minor(second))
+def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
+    """How little a song suits another for so many seconds: by its bars, tempo, mode, notes a quarter and length."""
+    notes = [sum(len(voice.notes) for voice in song.voices) / _seconds(song) for song in (first, second)]
+    tempo = float(np.log(first.quarter_seconds / second.quarter_seconds))
+    density = float(np.log(notes[0] / notes[1])) + tempo
+    short = max(float(np.log(ROOM * seconds / _seconds(second))), 0.0) * SHORT_COST
+    bars, mode = _bar_quarters(first) != _bar_quarters(second), _is_minor(first) != _is_minor(second)
+    return OTHER_BARS * bars + abs(tempo) + abs(density) + mode + short
 
 
 def _seconds(song: AnalyzedSong) -> float:
@@ -159,11 +163,14 @@ def _players(
 
     A song without accompaniment, or without a melody, plays all that it has in both.
     """
-    melody, others = melody_of(model), ~melody_of(model)
+    melody, everything = melody_of(model), np.ones(len(model.voices), bool)
+    wanted = [(band, ~own_melody(band), ~melody), (singer, own_melody(singer), melody)]
+    if not own_melody(band).any():
+        wanted = [(band, ~own_melody(band), everything)]
     slots = -(-model.unit_steps // (4 * SLOT_STEPS)) * 4
     sounds = np.zeros((len(order), slots, 12), np.float32)
     found = []
-    for song, voices, replaced in ((band, ~melody_of(band), others), (singer, melody_of(singer), melody)):
+    for song, voices, replaced in wanted:
         if not voices.any() or not replaced.any():
             continue
         heard = model.counts[replaced].sum(0)[order] > 0
@@ -180,12 +187,19 @@ def melody_of(song: AnalyzedSong) -> Bool[np.ndarray, " voice"]:
     return np.array([voice.role is Role.MELODY for voice in song.voices], bool)
 
 
+def own_melody(song: AnalyzedSong) -> Bool[np.ndarray, " voice"]:
+    """The melody, if it is a part of its own: hands at one piano are not taken apart."""
+    melody = melody_of(song)
+    beside = {voice.part for voice, is_melody in zip(song.voices, melody, strict=True) if not is_melody}
+    return melody & np.array([voice.part not in beside for voice in song.voices], bool) & bool(beside)
+
+
 def _look_up(
     model: AnalyzedSong,
     order: Int[np.ndarray, " bar"],
     song: AnalyzedSong,
     voices: Bool[np.ndarray, " voice"],
-    replaced: Bool[np.ndarray, " voice"],
+    replaced: Bool[np.ndarray, " other"],
     heard: Bool[np.ndarray, " bar"],
     sounds: Float32[np.ndarray, "bar slot 12"],
     rng: np.random.Generator,
@@ -199,7 +213,9 @@ def _look_up(
         cost += FORBIDDEN_COST * (order[:, None] == np.arange(len(song.units)))[:, :, None]
     bars = np.flatnonzero(heard)
     sounding = np.flatnonzero(song.counts[voices].sum(0))
-    first = form.first_occurrences(form.likeness(form.onset_rolls(model, replaced)[order]))
+    everything = np.ones(len(model.voices), bool)
+    alike = [form.likeness(form.onset_rolls(model, some)[order]) for some in (everything, replaced)]
+    first = form.first_occurrences(np.maximum(*alike))
     first[bars[-1]] = bars[-1]
     for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
         cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST

@@ -21,6 +21,7 @@ from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
 from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
+from nemui_jax.sampling.variation import vary
 
 MAX_SONGS = 8  # in one piece
 MAX_MOMENTS = 256  # at which weights are given
@@ -169,16 +170,10 @@ class Player:
             raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
         sources = [self._in_beats(self.sources[index]) for index in self.in_run]
         for seed in range(recipe.seed, recipe.seed + RANDOM_TRIES):
-            song, used = prior.draw(
-                len(self.in_run),
-                lambda number: self.analyzed(self.in_run[number]),
-                seed,
-                recipe.seconds,
-                recipe.shift,
-            )
-            song = cut_song(song, recipe.seconds)
+            new = prior.draw(self.in_run, self.analyzed, seed, recipe.seconds, recipe.shift)
+            song = cut_song(new.song, recipe.seconds)
             if song.seconds and not novelty.nearest_passage(mixing.in_beats(song), sources).too_close:
-                return Piece(song, [self.in_run[number] for number in used], seed, song.seconds)
+                return Piece(song, [source.song for source in new.sources], seed, song.seconds)
         raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")
 
     def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:
@@ -191,15 +186,11 @@ class Player:
             place, at = np.linspace(0, 1, places), np.linspace(0, 1, weights.shape[1])
             return np.stack([np.interp(place, at, row) for row in weights])
 
-        return mix(
-            [self.analyzed(index) for index in everyone],
-            weigh,
-            seconds=recipe.seconds,
-            factors=Factors(**{name: everyone.index(song) for name, song in recipe.factors}),
-            shift=recipe.shift,
-            noise=recipe.noise,
-            seed=recipe.seed,
-        )
+        analyzed = [self.analyzed(index) for index in everyone]
+        if recipe.noise:
+            analyzed = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed]
+        factors = Factors(**{name: everyone.index(song) for name, song in recipe.factors})
+        return mix(analyzed, weigh, seconds=recipe.seconds, factors=factors, shift=recipe.shift, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
