@@ -222,7 +222,7 @@ const pad = new Pad($("pad"), state, info, {
   },
   solo,
   remove: removeSong,
-  note: (song) => (guests.isRough(song) ? "rough" : ""),
+  note: (song) => (guests.isRough(song) ? "(rough)" : ""),
   waypoint() {
     const at = { ...pad.at };
     waypoints = [...waypoints, at];
