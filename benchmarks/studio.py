@@ -1,13 +1,16 @@
-"""The studio in a real browser: time to the first sound, time from a drag to the new roll, and late notes.
+"""The studio in a real browser: first sound, a drag's new roll, late notes, and a dropped song until it is learned.
 
-    python benchmarks/studio.py --run runs/default [--length 300] [--drag 30] [--json FILE]
+    python benchmarks/studio.py --run runs/default [--drop FILE] [--picture FILE]
 
 Chromium opens the page of a real server and presses play at once. The first sound is timed from the opening of the page
-until an AnalyserNode detects it. Then the point is dragged for `--drag` seconds while the music plays; each change is
-timed from the pointer's move until the new roll is first drawn. A note is late if it was passed to the sound card after
-its time. Needs the extra studio, playwright and Debian's chromium (or CHROMIUM).
+until an AnalyserNode detects it. Then the point is dragged for `--drag` seconds about the two songs that the page
+starts with, bands where the run has two, while the music plays; each change is timed from the pointer's move until the
+new roll is first drawn. A note is late if it was passed to the sound card after its time. With `--drop` a file is
+dropped on the page of a copy of the run while it plays. `--picture` takes pictures of the page. Needs the extra studio,
+playwright and Debian's chromium (or CHROMIUM).
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -41,6 +44,12 @@ LISTEN = f"""() => {{
 SOUND = "() => globalThis.firstSound / 1000"
 SIZE = """() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
   .filter((one) => !one.name.includes("/songs")).reduce((sum, one) => sum + one.encodedBodySize, 0)"""
+DROP = """([name, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+GUEST = "[...studio.guests.known.values()][0]"
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --autoplay-policy=no-user-gesture-required"
 WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...studio.music.blocks].every(Boolean)"
 
@@ -53,9 +62,11 @@ def main() -> None:
     parser.add_argument("--length", type=float, default=300.0, help="seconds of the mix (default: 300)")
     parser.add_argument("--drag", type=float, default=30.0, help="seconds of dragging (default: 30)")
     parser.add_argument("--opens", type=int, default=5, help="times that the page is opened (default: 5)")
+    parser.add_argument("--drop", type=Path, metavar="FILE", help="a .mid file that the run does not have")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a .png; two are written, -dark and -light")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = args.run or train(Path(folder))
+        run = shutil.copytree(args.run, Path(folder) / args.run.name) if args.run else train(Path(folder))
         command = [sys.executable, "run.py", "studio", "--run", str(run), "--port", "0", "--no-browser"]
         server = subprocess.Popen(command, cwd=report.ROOT, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
@@ -63,7 +74,7 @@ def main() -> None:
         address = re.search(r"http://\S+", line)
         assert address, line
         try:
-            found = measure(address[0], args.length, args.drag, args.opens)
+            found = measure(address[0], args)
         finally:
             began = time.monotonic()
             server.send_signal(signal.SIGINT)
@@ -81,7 +92,7 @@ def train(folder: Path) -> Path:
     return folder / "run"
 
 
-def measure(address: str, length: float, seconds: float, opens: int) -> dict[str, Any]:
+def measure(address: str, args: argparse.Namespace) -> dict[str, Any]:
     """Figures of the page at an address."""
     from playwright.sync_api import sync_playwright
 
@@ -94,42 +105,48 @@ def measure(address: str, length: float, seconds: float, opens: int) -> dict[str
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.on("request", lambda request: requests.append(request.url) and None)
             page.add_init_script(f"({LISTEN})()")
-            page.goto(f"{address}#seconds={length:g}")
+            page.goto(f"{address}#seconds={args.length:g}")
             page.wait_for_function("() => globalThis.firstSound", timeout=20_000)
             return page
 
         sounds = []
-        for _ in range(opens - 1):
+        for _ in range(args.opens - 1):
             page = open_page()
             sounds.append(page.evaluate(SOUND))
             page.close()
         page = open_page()
         sounds.append(page.evaluate(SOUND))
         page.wait_for_function(WHOLE, timeout=60_000)
-        dragged, size = drag(page, seconds), page.evaluate(SIZE)
+        found = drag(page, args.drag) | {"page, kB": page.evaluate(SIZE) / 1000}
+        if args.drop:
+            found |= drop(page, args.drop)
+        page.close()
+        if args.picture:
+            take_pictures(browser, address, args.picture)
         browser.close()
     return {
         "first sound, s (median)": float(np.median(sounds)),
         "first sound, s (each opening)": " ".join(f"{sound:.2f}" for sound in sounds),
-        **dragged,
-        "page, kB": size / 1000,
+        **found,
         "requests elsewhere": sum(not url.startswith((address, "blob:")) for url in requests),
     }
 
 
 def drag(page: Any, seconds: float) -> dict[str, Any]:
-    """Drags the point for so many seconds; returns the times to a changed roll and the numbers of notes."""
+    """Drags the point about where it stands: times from a move to a changed roll, and numbers of notes and parts."""
     page.evaluate("() => { studio.stats.changes.length = 0; }")
     before = page.evaluate("() => ({...studio.voice.stats})")
     pad, point = page.locator("#pad").bounding_box(), page.locator(".point").bounding_box()
-    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    centre = (point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    page.mouse.move(*centre)
     page.mouse.down()
-    until, angle = time.monotonic() + seconds, 0.0
+    until, angle, parts = time.monotonic() + seconds, 0.0, []
     while time.monotonic() < until:
         angle += 0.11
-        x, y = 0.5 + 0.3 * np.cos(angle) * np.cos(angle / 7), 0.5 + 0.3 * np.sin(angle)
-        page.mouse.move(pad["x"] + x * pad["width"], pad["y"] + y * pad["height"])
+        x, y = 0.12 * np.cos(angle) * np.cos(angle / 7), 0.12 * np.sin(angle)
+        page.mouse.move(centre[0] + x * pad["width"], centre[1] + y * pad["height"])
         page.wait_for_timeout(30)
+        parts.append(page.evaluate("() => studio.music.parts.length"))
     page.mouse.up()
     changes = np.array(page.evaluate("() => studio.stats.changes"))
     after = page.evaluate("() => ({...studio.voice.stats})")
@@ -137,9 +154,39 @@ def drag(page: Any, seconds: float) -> dict[str, Any]:
         "drag to changed roll, ms (median)": float(np.median(changes)),
         "drag to changed roll, ms (95th percentile)": float(np.quantile(changes, 0.95)),
         "changes while dragging": len(changes),
+        "parts while dragging (median)": float(np.median(parts)),
         "notes played while dragging": after["notes"] - before["notes"],
         "late notes": after["late"] - before["late"],
     }
+
+
+def drop(page: Any, path: Path) -> dict[str, Any]:
+    """Drops a file while the page plays; seconds until it is heard, and until it is learned."""
+    late, began = page.evaluate("() => studio.voice.stats.late"), time.monotonic()
+    page.evaluate(DROP, [path.name, list(path.read_bytes())])
+    page.wait_for_function(f"() => ({GUEST})?.song", timeout=120_000)
+    rough = time.monotonic() - began, page.evaluate(f"() => ({GUEST}).note_f1")
+    page.wait_for_function(f"() => !({GUEST}).work", timeout=300_000)
+    return {
+        "dropped song heard, s": rough[0],
+        "its note F1 then": rough[1],
+        "dropped song learned, s": time.monotonic() - began,
+        "its note F1": page.evaluate(f"() => ({GUEST}).note_f1"),
+        "late notes meanwhile": page.evaluate("() => studio.voice.stats.late") - late,
+        "still playing": page.evaluate("() => studio.player.playing"),
+    }
+
+
+def take_pictures(browser: Any, address: str, path: Path) -> None:
+    """Pictures of the page as it opens, half a minute into the music."""
+    for scheme in ("dark", "light"):
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+        page.goto(address)
+        page.wait_for_function(WHOLE, timeout=60_000)
+        page.evaluate("() => studio.player.seek(32)")
+        page.wait_for_timeout(500)
+        page.screenshot(path=path.with_stem(f"{path.stem}-{scheme}"))
+        page.close()
 
 
 if __name__ == "__main__":

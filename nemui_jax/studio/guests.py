@@ -2,12 +2,11 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from nemui_jax import adding
 from nemui_jax.config import Config
@@ -21,7 +20,6 @@ from nemui_jax.sampling.decode import latent_song
 from nemui_jax.studio.piece import MAX_SECONDS, Source
 from nemui_jax.training import finetune
 
-REHEARSED = 12  # songs of the run, at most, that a decoder is not to forget while it is taught a guest
 Progress = Callable[[int, int], None]
 
 
@@ -61,17 +59,15 @@ def fit(guest: Guest, base: Source, progress: Progress) -> Source:
     return Source(base.params, latent_song(guest.entry, guest.file, rows, base.config), base.config, guest.file)
 
 
-def teach(guest: Guest, fitted: Source, run: Sequence[tuple[dataset.SongEntry, Source]], progress: Progress) -> Source:
+def teach(guest: Guest, fitted: Source, progress: Progress) -> Source:
     """A guest's rows from where they were fitted, with a decoder of its own that is trained together with them.
 
-    `run` are songs of the run, with their entries; some of them are trained on too.
+    That decoder plays no other song, so it need not remember any: half the work, and the run's songs stay as they are.
     """
-    known = [run[index] for index in np.unique(np.linspace(0, len(run) - 1, REHEARSED).astype(int))]
-    corpus = dataset.Corpus(tuple(entry for entry, _ in known), tuple(source.file for _, source in known))
-    table: Float[np.ndarray, "row latent"] = np.concatenate([source.song.rows for _, source in known])
-    model = finetune.TrainedModel(fitted.params, table, corpus, fitted.config)
+    nothing = np.zeros((0, fitted.song.rows.shape[1]), np.float32)
+    model = finetune.TrainedModel(fitted.params, nothing, dataset.Corpus((), ()), fitted.config)
     taught = finetune.add_song(model, guest.entry, guest.file, progress=progress, rows=fitted.song.rows)
-    song = latent_song(guest.entry, guest.file, taught.table[len(table) :], taught.config)
+    song = latent_song(guest.entry, guest.file, taught.table, taught.config)
     return Source(taught.params, song, taught.config, guest.file)
 
 

@@ -55,7 +55,9 @@ class Studio:
     """The state that all connections share. Songs are numbered as they came: the run's first, then others."""
 
     def __init__(self, path: Path):
-        self.path, self.run_argument = path, shlex.quote(str(path))
+        here = Path.cwd()
+        self.path = path
+        self.run_argument = shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
         self.run, sources, self.fingerprint = read_trained(path)
         self.player, self.entries = Player(sources), list(self.run.entries)
         grids = [source.song.grid for source in sources]
@@ -144,8 +146,7 @@ class Studio:
         return fitted
 
     def _teach(self, guest: Guest, fitted: Source, progress: guests.Progress) -> Source | None:
-        run = [(self.entries[index], self.player.sources[index]) for index in self.player.in_run]
-        taught = guests.teach(guest, fitted, run, progress)
+        taught = guests.teach(guest, fitted, progress)
         note_f1 = guests.note_f1(taught)
         if note_f1 <= guest.note_f1:
             return None

@@ -31,7 +31,7 @@ BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
 MIN_FINETUNE_UPDATES = 400
-FITTED_FINETUNE_UPDATES = 200  # for a song that has been fitted: note F1 .996 (cold .995), old songs 1.000 (.987)
+FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for a song that has been fitted: these, or more if long
 FINETUNE_UPDATES_RATIO = 0.15  # of the default number of updates for all old songs
 FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
 
@@ -98,9 +98,10 @@ def add_song(
 ) -> TrainedModel:
     """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
 
-    Half of each batch is of old songs, so that the decoder does not forget them. If the song has pitches outside the
-    grid or controllers without a head, the decoder is widened. `progress(done, total)` is called with the number of
-    updates: fewer of them where the song's rows begin as `rows`, which `fit_song` has fitted, and not as zeros.
+    Half of each batch is of old songs, where the model has any, so that the decoder does not forget them. If the song
+    has pitches outside the grid or controllers without a head, the decoder is widened. `progress(done, total)` is
+    called with the number of updates: fewer of them where the song's rows begin as `rows`, which `fit_song` has fitted,
+    and not as zeros.
     """
     old, alone = model.config, dataset.Corpus((entry,), (song,))
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
@@ -111,7 +112,7 @@ def add_song(
     new_blocks = layout.count_blocks([entry], config.model)
     data = data._replace(
         queries=layout.Queries(*(column[-new_blocks:] for column in data.queries)),
-        replay=layout.Queries(*(column[:-new_blocks] for column in data.queries)),
+        replay=layout.Queries(*(column[:-new_blocks] for column in data.queries)) if model.corpus.entries else None,
     )
     settings = _with_batch(
         config,
@@ -123,7 +124,7 @@ def add_song(
     new_rows = np.zeros((entry.rows, model.table.shape[1]), np.float32) if rows is None else np.asarray(rows)
     table = np.concatenate([np.asarray(model.table), new_rows])
     params = jax.tree.map(jnp.array, widen(model.params, old, config))  # a copy, as training donates its state
-    total = finetune_steps(model) if rows is None else FITTED_FINETUNE_UPDATES
+    total = finetune_steps(model) if rows is None else _fitted_steps(entry.rows)
     state = start_state(params, jnp.asarray(table), settings, optimizer)
     loop = train_loop(
         state,
@@ -138,6 +139,12 @@ def add_song(
     )
     state = _finish(state, loop, total, progress)
     return TrainedModel(state.params, np.asarray(state.latents[: len(table)]), corpus, config)
+
+
+def _fitted_steps(rows: int) -> int:
+    """Updates for adding a song that has been fitted, in whole calls."""
+    updates = max(FITTED_FINETUNE_UPDATES, round(FITTED_UPDATES_PER_ROW * rows))
+    return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
 def _with_batch(config: Config, blocks: int, **rates: float) -> Config:

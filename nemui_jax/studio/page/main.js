@@ -4,6 +4,7 @@ import { onTheme, setPlace } from "./colour.js";
 import { toCommand } from "./command.js";
 import { Factors } from "./factors.js";
 import { Guests } from "./guests.js";
+import { listenToDrops, listenToKeys } from "./keys.js";
 import { fromFragment, toFragment } from "./link.js";
 import { askForDevice } from "./midi_out.js";
 import { describe, fileName, plain } from "./names.js";
@@ -15,7 +16,7 @@ import { Sliders } from "./sliders.js";
 import { SongList } from "./songs.js";
 import { Undo } from "./undo.js";
 import { Voice } from "./voice.js";
-import { along, moments, normal, toRecipe, weightsAt } from "./weights.js";
+import { centre, moments, normal, pointOf, toRecipe, weightsAt } from "./weights.js";
 import { download, getJson, Wire } from "./wire.js";
 
 const MOST_ON_PAD = 300;
@@ -32,7 +33,7 @@ const player = new Player(music, voice);
 const stats = { changes: [], first: null };
 const fresh = () => ({
   pad: info.onPad.map((song) => home(song)),
-  at: middleOf(info.first.map(home)),
+  at: centre(info.first.map((song) => ({ ...home(song), weight: 1 }))),
   weights: normal(info.first.map((song) => [song, 1])),
   path: null, random: false, drawn: null, noise: 0, seed: 0, seconds: info.seconds, key: "", factors: {},
 });
@@ -53,11 +54,6 @@ function firstOnPad() {
 function home(song) {
   const [x, y] = info.songs[song].place;
   return { song, x, y };
-}
-
-function middleOf(places) {
-  const sum = places.reduce((total, { x, y }) => ({ x: total.x + x, y: total.y + y }), { x: 0, y: 0 });
-  return { x: sum.x / places.length, y: sum.y / places.length };
 }
 
 // Changes
@@ -96,20 +92,8 @@ function follow(always = false) {
   const weights = weightsNow(player.position);
   if (weights === last && !always) return;
   last = weights;
-  pad.draw(weights, pointNow(weights));
+  pad.draw(weights, pointOf(state, weights, player.position / music.seconds));
   sliders.set(weights);
-}
-
-/** Where the point is: on its path, or between the songs that are heard. */
-function pointNow(weights) {
-  if (state.path) {
-    const places = along(state.path, 257);
-    return places[Math.round(256 * Math.min(1, player.position / music.seconds))];
-  }
-  if (!state.weights && !state.random) return state.at;
-  const heard = state.pad.filter(({ song }) => weights.get(song)).map(({ song, x, y }) => ({ x: x * weights.get(song), y: y * weights.get(song), weight: weights.get(song) }));
-  const sum = heard.reduce((total, { weight }) => total + weight, 0);
-  return sum ? { x: heard.reduce((total, { x }) => total + x, 0) / sum, y: heard.reduce((total, { y }) => total + y, 0) / sum } : state.at;
 }
 
 /** Leaves a path, a random song and weights set by hand; the point stays where it is. */
@@ -222,7 +206,7 @@ const pad = new Pad($("pad"), state, info, {
   },
   solo,
   remove: removeSong,
-  note: (song) => (guests.isRough(song) ? "rough" : ""),
+  note: (song) => (guests.isRough(song) ? "(rough)" : ""),
   waypoint() {
     const at = { ...pad.at };
     waypoints = [...waypoints, at];
@@ -408,31 +392,8 @@ $("take-wav").onclick = () => {
 $("copy-command").onclick = () => attempt(() => navigator.clipboard.writeText(toCommand(state, info, shift())), "Command copied");
 $("copy-link").onclick = () => attempt(() => navigator.clipboard.writeText(location.href.split("#")[0] + toFragment(state, info)), "Link copied");
 
-addEventListener("keydown", (event) => {
-  const tag = event.target.tagName, key = event.key.toLowerCase();
-  if (event.target.matches("input:not([type=range]), select, summary")) return;
-  if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) {
-    event.preventDefault();
-    return key === "y" || event.shiftKey ? undo.forward() : undo.back();
-  }
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (key === " " && tag === "BUTTON") return;
-  const acts = { " ": toggle, v: vary, r: random, d: () => setDrawing(!pad.drawing), l: toggleLoop, escape: clear };
-  if (!acts[key] || event.repeat) return;
-  event.preventDefault();
-  acts[key]();
-});
-const dropping = (on) => document.body.classList.toggle("dropping", on);
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  dropping(true);
-});
-addEventListener("dragleave", (event) => event.relatedTarget ?? dropping(false));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  dropping(false);
-  guests.drop([...event.dataTransfer.files]);
-});
+listenToKeys({ " ": toggle, v: vary, r: random, d: () => setDrawing(!pad.drawing), l: toggleLoop, escape: clear }, undo);
+listenToDrops((files) => guests.drop(files));
 addEventListener("hashchange", () => {
   restore();
   pad.refresh();
@@ -453,7 +414,7 @@ let shown = "";
 function frame() {
   roll.frame();
   if (rows.length > 1) follow();
-  if (state.path && player.playing) pad.draw(last, pointNow(last));
+  if (state.path && player.playing) pad.draw(last, pointOf(state, last, player.position / music.seconds));
   document.body.classList.toggle("playing", player.playing);
   const text = `${clock(player.position)} / ${clock(music.seconds)}`;
   if (text !== shown) {

@@ -3,7 +3,7 @@
 /** A name without the parts that file names repeat: `Composer__Piece__2004_take.mid` and the like. */
 export function plain(name) {
   const parts = name.split(/__+/).map((part) => part.replaceAll("_", " ").trim()).filter(Boolean);
-  if (parts.length > 3) parts.pop();
+  if (parts.length > 3 || (parts.length > 1 && /^\d{4}\b/.test(parts.at(-1)))) parts.pop(); // a year, or a number
   return parts.join(" · ");
 }
 

@@ -9,7 +9,7 @@ const FINE = 0.02, COARSE = 0.05; // a press of an arrow key
 const FEW = 12; // songs that are all named, and reached with the tab key
 const MANY = 40; // songs from which they are small, and stay where they are
 const NAMED = 5; // songs near the point that are named, of more than a few
-const LETTERS = 24, NARROW_LETTERS = 17; // of a name; the pad is narrow below NARROW pixels
+const LETTERS = 28, NARROW_LETTERS = 17; // of a name; the pad is narrow below NARROW pixels
 const NARROW = 500;
 const POINT_ROOM = 24, LABEL_PADDING = 18; // pixels
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -248,7 +248,8 @@ export class Pad {
       const text = this.labelOf(anchor.song, letters);
       return { anchor, text, x: anchor.x * box.width, y: anchor.y * box.height, radius: this.radius(anchor.song), width: this.measure(text), must: rank(anchor) < 0 };
     });
-    const obstacles = [around(at.x * box.width, at.y * box.height, POINT_ROOM), ...sorted.slice(0, MANY).map(({ song, x, y }) => around(x * box.width, y * box.height, this.radius(song)))];
+    const uncovered = sorted.length > MANY ? named : sorted; // where songs are many, names may cover some
+    const obstacles = [around(at.x * box.width, at.y * box.height, POINT_ROOM), ...uncovered.map(({ song, x, y }) => around(x * box.width, y * box.height, this.radius(song)))];
     const boxes = placeLabels(items, obstacles, box);
     const labels = items.map(({ anchor, text }, i) => {
       if (!boxes[i]) return null;

@@ -14,11 +14,15 @@ export class SongList {
     search.onkeydown = (event) => {
       if (event.key === "Enter") this.element.querySelector("button")?.click();
     };
-    search.closest("details").ontoggle = () => this.show();
+    this.details = search.closest("details");
+    this.details.ontoggle = () => {
+      this.show();
+      if (this.details.open) this.details.scrollIntoView({ block: "nearest" });
+    };
   }
 
   show() {
-    if (!this.search.closest("details").open) return;
+    if (!this.details.open) return;
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.info.songs.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
     this.element.replaceChildren(...found.slice(0, MOST_ROWS).map((song) => this.row(song)));

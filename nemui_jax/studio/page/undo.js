@@ -7,13 +7,15 @@ const text = (state) => JSON.stringify(state, (_, value) => (value instanceof Ma
 export class Undo {
   /** `read()` gives the state, without what follows from it; `restore(state)` makes it the state again. */
   constructor(read, restore) {
-    Object.assign(this, { read, restore, past: [structuredClone(read())], future: [] });
+    Object.assign(this, { read, restore, past: [structuredClone(read())], future: [], pressed: false });
+    addEventListener("pointerdown", () => (this.pressed = true), true);
+    for (const type of ["pointerup", "pointercancel"]) addEventListener(type, () => (this.pressed = false), true);
   }
 
-  /** The state has changed. */
+  /** The state has changed; all that changes while a pointer is pressed is one step. */
   note() {
     clearTimeout(this.later);
-    this.later = setTimeout(() => this.commit(), QUIET);
+    this.later = setTimeout(() => (this.pressed ? this.note() : this.commit()), QUIET);
   }
 
   /** Makes what has changed so far a step. */

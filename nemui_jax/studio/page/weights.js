@@ -7,6 +7,7 @@
 const NEAREST = 3; // songs that a place on the pad is made of, at most
 const TOUCH = 0.012; // nearer than this to a song is the song itself
 const MOMENTS = 33; // at which the weights of a path are given
+const STEPS = 256; // of a path that the point goes along
 const FAINTEST = 0.01;
 
 /** Weights at a place by distance (Franke and Little's): smooth as songs come into reach and go. A Map, sum 1. */
@@ -52,6 +53,20 @@ export function moments(state) {
   if (state.random) return [normal((state.drawn?.songs ?? []).slice(1).map((song) => [song, 1]))];
   if (state.path) return along(state.path, MOMENTS).map((place) => weightsAt(place, state.pad));
   return [state.weights ?? weightsAt(state.at, state.pad)];
+}
+
+/** The middle of places { x, y, weight }. */
+export function centre(places) {
+  const sum = places.reduce((total, { weight }) => total + weight, 0);
+  const mean = (name) => places.reduce((total, place) => total + place[name] * place.weight, 0) / sum;
+  return { x: mean("x"), y: mean("y") };
+}
+
+/** Where the point is, at a share of the piece: on its path, where it was put, or between the songs that are heard. */
+export function pointOf(state, weights, share) {
+  if (state.path) return along(state.path, STEPS + 1)[Math.round(STEPS * Math.min(1, share))];
+  const heard = state.pad.map((place) => ({ ...place, weight: weights.get(place.song) ?? 0 })).filter(({ weight }) => weight);
+  return (state.weights || state.random) && heard.length ? centre(heard) : state.at;
 }
 
 /** The recipe that the server understands. `shift`: semitones to the common key, or null. */
