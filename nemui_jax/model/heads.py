@@ -89,7 +89,7 @@ HEADS: dict[str, Head] = {
         squared_error,
         lambda music: music.rolls.note_velocity[music.note] / VELOCITY_LEVELS,
         per="note",
-        weight=40.0,
+        weight=50.0,
         default=0.5,
     ),
     "timing": Head(  # steps from the onset's step
