@@ -12,7 +12,7 @@ made again in a warm process. What there is no time left for is left out and nam
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ HIDDEN = {"cpu": (320, 640), "other": (320, 640, 1280, 2560)}
 NEARLY = 0.95  # of the best speed
 
 
-def for_device(choices: dict[str, Any]) -> Any:
-    """What is to be tried on this device."""
+def for_device(choices: dict[str, Sequence[int]]) -> Sequence[int]:
+    """What is tried on this device where nothing else is asked for."""
     return choices.get(jax.default_backend(), choices["other"])
 
 
@@ -56,12 +56,12 @@ def fastest(call: Callable[[], Any], repeats: int = 5) -> float:
     return min(seconds)
 
 
-def peaks() -> dict[str, float]:
+def peaks(sides: Sequence[int]) -> dict[str, float]:
     """FLOP/s of square products by precision, and bytes/s of a copy: each the best of a few sizes."""
     found = {}
     for precision in PRECISIONS:
         speeds = []
-        for side in for_device(SQUARES):
+        for side in sides:
             square = jnp.ones((side, side), precision)
             product = jax.jit(partial(jnp.matmul, precision="highest" if precision == "float32" else None))
             speeds.append(2 * side**3 / fastest(partial(product, square, square)))
@@ -94,14 +94,16 @@ def update(settings: Config, corpus: dataset.Corpus, precision: str, length: int
     }
 
 
-def updates(folder: Path, until: float, left_out: list[str]) -> Iterator[dict[str, Any]]:
+def updates(folder: Path, args: argparse.Namespace, until: float, left_out: list[str]) -> Iterator[dict[str, Any]]:
     """The speed of an update at each size, until there is no time left."""
-    for hidden in for_device(HIDDEN):
-        for batch in for_device(BATCHES):
+    measured = 0  # one at least
+    for hidden in args.hidden or for_device(HIDDEN):
+        for batch in args.batch or for_device(BATCHES):
             for precision in PRECISIONS:
-                if time.monotonic() > until:
+                if measured and time.monotonic() > until:
                     left_out.append(f"batch {batch}, hidden {hidden}, {precision}")
                     continue
+                measured += 1
                 yield update(*report.load(folder, with_sizes(Config(), batch=batch, hidden=hidden)), precision)
 
 
@@ -137,11 +139,13 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, help="songs (default: the built-in tunes)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS:g})")
+    for name, choices in (("batch", BATCHES), ("hidden", HIDDEN), ("square", SQUARES)):
+        parser.add_argument(f"--{name}", type=int, nargs="+", help=f"sizes to try (default, by device: {choices})")
     args: argparse.Namespace = parser.parse_args()
     began, left_out = time.monotonic(), list[str]()
     with report.songs(args.dir) as folder:
-        peak = peaks()
-        found = list(updates(folder, began + TRAINING_SHARE * args.seconds, left_out))
+        peak = peaks(args.square or for_device(SQUARES))
+        found = list(updates(folder, args, began + TRAINING_SHARE * args.seconds, left_out))
         for row in found:
             row["mfu"] = row["flops_per_second"] / peak[row["precision"]]
         trained, reached = quality(folder, QUALITY_SHARE * args.seconds)

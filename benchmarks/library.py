@@ -113,6 +113,7 @@ def main() -> None:
         midi_writer.write(song, args.out / f"{name}.mid")
         seconds.append(song.seconds)
     print(f"{len(seconds)} songs, {sum(seconds) / 3600:.1f} h in {args.out}")
+    report.write(args, {"songs": len(seconds), "hours": sum(seconds) / 3600})
 
 
 if __name__ == "__main__":

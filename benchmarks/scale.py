@@ -8,11 +8,14 @@ out with a message. Times are the minimum of several rounds, ratios to the small
 most 1.15 is expected.
 
 With several devices an update is also timed on 1, 2, 4, ... of them: with one batch split over them (ideally in
-proportionally less time) and with a batch for each (ideally in the same time).
+proportionally less time) and with a batch for each (ideally in the same time). What devices then send each other is
+read from the compiled program.
 """
 
 import argparse
+import math
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,10 +118,24 @@ def over_songs(
     ]
 
 
+def collectives(program: str) -> dict[str, dict[str, int]]:
+    """What devices send each other in an optimised program (a loop's body counted once): calls and bytes by kind."""
+    found: dict[str, dict[str, int]] = {}
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+    for shapes, kind in re.findall(rf" = (.*?) ({kinds})(?:-start)?\(", program):
+        sizes = re.findall(r"([a-z]+)(\d+)\[([\d,]*)\]", shapes)
+        row = found.setdefault(kind, {"calls": 0, "bytes": 0})
+        row["calls"] += 1
+        row["bytes"] += (
+            sum(int(bits) * math.prod(map(int, filter(None, dims.split(",")))) for _, bits, dims in sizes) // 8
+        )
+    return found
+
+
 def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The time of an update on 1, 2, 4, ... devices, with one batch split over them and with a batch for each."""
     counts = [2**power for power in range(jax.device_count().bit_length()) if 2**power <= jax.device_count()]
-    runs = {}
+    runs, sent = {}, {}
     for count in counts:
         for batch, times in (("shared", 1), ("own", count)):
             if (batch, count) == ("own", 1):
@@ -136,9 +153,11 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
                     state, data, key, total, config=wanted, max_notes_per_block=max_notes, length=args.steps
                 ).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
+            sent[f"{count} {batch}"] = collectives(step.as_text())
     seconds = report.in_turns(runs, args.repeats)
     return [
         {
+            "collectives": sent[name],
             "devices": int(name.split()[0]),
             "batch": name.split()[1],
             "step_seconds": min(values) / args.steps,
@@ -147,6 +166,12 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
         }
         for name, values in seconds.items()
     ]
+
+
+def sent_as_text(found: dict[str, dict[str, int]]) -> str:
+    """Collectives, such as `4 all-reduce of 1.20 MiB`."""
+    parts = (f"{row['calls']} {kind} of {row['bytes'] / 2**20:.2f} MiB" for kind, row in found.items())
+    return ", ".join(parts) or "nothing"
 
 
 def main() -> None:
@@ -175,8 +200,17 @@ def main() -> None:
     report.show(f"songs of {args.seconds:g} s", columns, rows)
     spread = over_devices(settings, corpus, args) if jax.device_count() > 1 else []
     if spread:
-        rows = [(str(row["devices"]), row["batch"], row["ratio"], row["step_seconds"] * 1e3) for row in spread]
-        report.show("devices", ("devices", "batch", "update, to 1 device", "ms an update"), rows)
+        rows = [
+            (
+                str(row["devices"]),
+                row["batch"],
+                row["ratio"],
+                row["step_seconds"] * 1e3,
+                sent_as_text(row["collectives"]),
+            )
+            for row in spread
+        ]
+        report.show("devices", ("devices", "batch", "update, to 1 device", "ms an update", "sent in an update"), rows)
     report.write(args, {"songs": found, "devices": spread})
 
 

@@ -75,9 +75,10 @@ class Contender:
     def measure(self) -> None:
         """Measures the quality, and records which thresholds are reached."""
         began, self.checked = time.perf_counter(), self.seconds
-        for name, value in self.quality().items():
-            self.best[name] = max(self.best[name], value)
-            if self.reached[name] is None and value >= self.bars[name]:
+        found = self.quality()
+        for name, bar in self.bars.items():
+            self.best[name] = max(self.best[name], found[name])
+            if self.reached[name] is None and found[name] >= bar:
                 self.reached[name] = self.seconds
         self.measuring_seconds += time.perf_counter() - began
 

@@ -68,7 +68,7 @@ class TrainConfig:
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum
     constant_rate: bool = False  # no warm-up and no cosine
-    passes: float = 43.0  # times that every block is seen, where no other length is asked for
+    passes: float = 57.0  # times that every block is seen, where no other length is asked for
     least_steps: int = 400
 
 

@@ -11,6 +11,8 @@ import pytest
 from conftest import ROOT, band
 from test_beats import performed
 
+from nemui_jax.config import Config
+from nemui_jax.data import dataset
 from nemui_jax.music import midi_writer
 from nemui_jax.music.beat_features import describe
 from nemui_jax.music.beat_inputs import make_inputs
@@ -65,6 +67,36 @@ def test_time_to_quality(benchmark, songs_folder):
     assert cells["reached"] and cells["seconds"] == cells["training_seconds"] + cells["compile_seconds"]
 
 
+def test_all(benchmark, songs_folder):
+    sizes = ("--batch", 8, 16, "--hidden", 8, "--square", 64, "--seconds", 8)
+    out, found = benchmark("all", "--dir", songs_folder, *sizes)
+    assert [(row["batch"], row["precision"]) for row in found["updates"]][:2] == [(8, "float32"), (8, "bfloat16")]
+    assert len(found["updates"]) + len(found["left_out"]) == 4
+    for row in found["updates"]:
+        assert row["mfu"] == row["flops_per_second"] / found["peak"][row["precision"]] > 0
+    assert found["suits"]["batch"] in (8, 16) and found["suits"]["hidden"] == 8
+    assert found["note_f1_0.99"]["training_seconds"] > 0 and found["warm_mix_seconds"] > 0
+    assert "GB/s copied" in out and "warm mix" in out
+
+
+def test_library(benchmark, tmp_path):
+    """Every round makes other songs of the same length and parts, whose cells are as often repeated."""
+    (tmp_path / "songs").mkdir()
+    midi_writer.write(band(), tmp_path / "songs" / "band.mid")
+    source, _ = dataset.load(tmp_path / "songs", Config())
+    hours = 3.5 * source.entries[0].seconds / 3600
+    benchmark("library", "--dir", tmp_path / "songs", "--hours", hours, "--out", tmp_path / "library")
+    made, _ = dataset.load(tmp_path / "library", Config())
+    assert len(made.entries) == 4
+    first, *others = made.songs
+    for song, entry in zip(others, made.entries[1:], strict=True):
+        assert [len(part.notes) for part in song.parts] == [len(part.notes) for part in first.parts]
+        assert entry.seconds == pytest.approx(first.seconds, rel=0.05)
+        assert entry.rows < 2 * made.entries[0].rows
+    melodies = [tuple(song.parts[0].notes["pitch"].tolist()) for song in made.songs]
+    assert len(set(melodies)) == 4
+
+
 def test_cells(benchmark, tmp_path):
     (tmp_path / "songs").mkdir()
     midi_writer.write(band(), tmp_path / "songs" / "band.mid")
@@ -83,6 +115,8 @@ def test_scale(benchmark, songs_folder, monkeypatch):
     assert "would not fit" in out
     assert [(row["devices"], row["batch"]) for row in found["devices"]] == [(1, "shared"), (2, "shared"), (2, "own")]
     assert found["devices"][0]["ratio"] == 1 and min(row["step_seconds"] for row in found["devices"]) > 0
+    alone, *together = found["devices"]
+    assert alone["collectives"] == {} and all(row["collectives"]["all-reduce"]["bytes"] > 0 for row in together)
     small, large = found["songs"]
     assert (small["ratio"], small["songs"], large["songs"]) == (1, 2, 4)
     assert large["rows"] > small["rows"] and large["bytes"]["state_and_data"] > small["bytes"]["state_and_data"]

@@ -439,5 +439,7 @@ def test_a_large_library_has_longer_rows(monkeypatch, corpus):
     default = config.preset("default")
     assert dataset.fit_size(default, corpus) == default
     monkeypatch.setattr(dataset, "LARGE_ROWS", layout.count_rows(corpus.entries))
-    assert dataset.fit_size(default, corpus).model.latent_size == 2 * default.model.latent_size
+    large = dataset.fit_size(default, corpus)
+    assert large.model.latent_size == 2 * default.model.latent_size
+    assert large.train.passes < default.train.passes and large.train.row_rate < default.train.row_rate
     assert dataset.fit_size(config.preset("original"), corpus) == config.preset("original")

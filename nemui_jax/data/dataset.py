@@ -28,7 +28,7 @@ from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
-LARGE_PASSES = 40.0  # over such a library
+LARGE_PASSES = 50.0  # over such a library
 
 
 @dataclass(frozen=True)
