@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from nemui_jax.training.step import OptimizerOf
 else:  # what they come from takes seconds to import
     DecoderClass = GridSong = OptimizerOf = Params = Any
-RANDOM_TRIES = 10  # times the count wanted that new songs are drawn, when some are near-copies
 RANDOM_SECONDS = 60.0
 __all__ = ["Factors", "LoadedRun", "Options", "Piece", "Plan", "SongInfo", "import_plots", "load", "train"]
 SongName = SupportsIndex | str | Path
@@ -352,7 +351,7 @@ class LoadedRun:
         model = self._loader.load(songs, options.seed)
         sources = [mixing.in_beats(self.run.song(index)) for index in songs]  # a copy at another tempo is one too
         made, compared, copies = [], [], 0
-        for drawn in range(options.seed, options.seed + RANDOM_TRIES * count):
+        for drawn in range(options.seed, options.seed + prior.TRIES * count):
             seconds = float(options.seconds or RANDOM_SECONDS)
             new = prior.draw(drawable, model.analyzed, drawn, seconds, shift)
             song = new.song if options.program is None else one_instrument(new.song, options.program)

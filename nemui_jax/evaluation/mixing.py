@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from nemui_jax.evaluation.language_model import LanguageModel
-from nemui_jax.music.clock import Clock, bar_lines
+from nemui_jax.music.clock import ClockedSong, bar_lines
 from nemui_jax.music.key import in_common_key
 from nemui_jax.music.song import Song, TempoMap, cut_notes, retime
 
@@ -143,7 +143,7 @@ def returning(song: Song, quarters: float) -> float:
     Bars are those of the song's meters; onsets are compared on steps and pitches, as they are, without drums. Bars
     without onsets do not count. 0 for a song of one bar.
     """
-    starts = bar_lines(song, Clock("file", 1.0), quarters)
+    starts = bar_lines(ClockedSong(song, song.tempo_map, 1.0), "file", quarters)
     step = np.round(song.tempo_map.beats_at(song.notes["onset"]) * STEPS).astype(int)
     first = np.round(starts * STEPS).astype(int)
     bar = np.searchsorted(first, step, side="right") - 1

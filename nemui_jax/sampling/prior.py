@@ -35,6 +35,7 @@ ROOM = 2.0  # times the length of a new song that a song should last, so that it
 SHORT_COST = 3.0  # for a song that lasts 1 / e of that
 OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
 RUN_QUARTERS = 8.0
+TRIES = 10  # times the count wanted that new songs are drawn, where some are too like a song
 PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
 MOST_NOTES, LEAST_NOTES = 2.0, 0.3  # that are asked of a bar, over the mean of a song
 
@@ -93,6 +94,7 @@ def draw(
         steps=int(units[-1]),
         shift=model.song.shift,
         clock=clock,
+        beats_per_quarter=model.beats_per_quarter,
         bars=units[:-1],
         source=Song((), clock.counted(1 / model.beats_per_quarter), _meter(model, order)),
     )

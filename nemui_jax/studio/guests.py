@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nemui_jax import adding
 from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.evaluation import playback
-from nemui_jax.loader import FIT_ENOUGH
 from nemui_jax.music import midi_reader
 from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import Song
+from nemui_jax.runs import adding
+from nemui_jax.runs.loader import FIT_ENOUGH
 from nemui_jax.sampling.decode import latent_song
 from nemui_jax.studio.piece import MAX_SECONDS, Source
 from nemui_jax.training import finetune

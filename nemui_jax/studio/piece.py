@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from nemui_jax.api import RANDOM_TRIES
 from nemui_jax.config import Config
 from nemui_jax.data.grid import GridSong
 from nemui_jax.evaluation import mixing, novelty
@@ -169,7 +168,7 @@ class Player:
         if len(self.in_run) < 2:
             raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
         sources = [self._in_beats(self.sources[index]) for index in self.in_run]
-        for seed in range(recipe.seed, recipe.seed + RANDOM_TRIES):
+        for seed in range(recipe.seed, recipe.seed + prior.TRIES):
             new = prior.draw(self.in_run, self.analyzed, seed, recipe.seconds, recipe.shift)
             song = cut_song(new.song, recipe.seconds)
             if song.seconds and not novelty.nearest_passage(mixing.in_beats(song), sources).too_close:
