@@ -195,8 +195,8 @@ def main() -> None:
         scores.append([example(perform(score, rng)) for _ in range(PERFORMANCES)])
     found = train(performances, scores, args)
     plain = ("mean", "deviation")  # the weights themselves are stored as 16 bits
-    arrays: dict[str, Any] = {name: part if name in plain else part.astype("f2") for name, part in found.items()}
-    np.savez_compressed(args.out, **arrays)
+    stored: Any = {name: part if name in plain else part.astype("f2") for name, part in found.items()}
+    np.savez_compressed(args.out, **stored)
 
 
 if __name__ == "__main__":
