@@ -680,7 +680,7 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     assert set(figures["mixes"]["mix 0.5"]) == {"bits", "clash", "on_beat", "density", "heard", "woven", "copied"}
     assert figures["path"]["end"] == 1
     assert [row["clock"] for row in figures["beats"]] == ["file", "steady", "tracked"]
-    assert set(figures["new"]) == {"bits", "clash", "on_beat", "copied"}
+    assert set(figures["new"]) == {"bits", "clash", "on_beat", "density", "copied", "returning"}
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_new_songs_are_compared_with_all_songs():
     assert asked == [(report.NEW_SONGS, 60.0)]
     assert (new["copied"], new["clash"], new["on_beat"]) == (0.5, 0, 0)
     assert new["bits"] < 1.2  # one of them is a song
+    assert new["density"] == pytest.approx(1, abs=0.2)
     assert "new" not in measured(songs)
 
 

@@ -243,8 +243,8 @@ def test_program_makes_one_instrument():
 
 def test_new_song_is_none_of_the_songs():
     songs = [tune(name) for name in ("minuet-in-g", "ode-to-joy", "amazing-grace", "silent-night")]
-    found, _ = draw(len(songs), songs.__getitem__, 1, 20.0)
-    assert_same_parts(found, draw(len(songs), songs.__getitem__, 1, 20.0)[0])
+    found, _ = draw(range(len(songs)), songs.__getitem__, 1, 20.0)
+    assert_same_parts(found, draw(range(len(songs)), songs.__getitem__, 1, 20.0)[0])
     assert off_grid(found) < 0.12  # of notes at random it is 0.25
     for song in songs:
         original = mix([song], weights(1))
@@ -252,4 +252,4 @@ def test_new_song_is_none_of_the_songs():
         new = {(round(float(note["onset"]), 2), int(note["pitch"])) for note in found.notes}
         assert len(one & new) / len(new) < 0.5
     with pytest.raises(ValueError, match="two songs"):
-        draw(1, songs.__getitem__, 1, 20.0)
+        draw(range(1), songs.__getitem__, 1, 20.0)
