@@ -17,7 +17,7 @@ from nemui_jax.sampling.passages import Passage, merged
 from nemui_jax.sampling.plan import Plan
 
 MOST_PITCHED = 15  # channels beside that of the drums
-DATA_ENTRY, PARAMETER = (6, 38), (98, 99, 100, 101)  # what sets bend ranges and the like, in an order that counts
+MANY_EVENTS = (6, 38, 98, 99, 100, 101)  # data entry and parameter numbers: bend ranges and the like, in order
 Owner = tuple[int, int]  # a song and the index of its part
 
 
@@ -155,14 +155,15 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
         at, found = steps[reach.owner]
         before = found[: np.searchsorted(at, reach.source, side="right" if reach.start == 0 else "left")]
         wanted = {number: FIRST_VALUES[number] for number in moved if number in FIRST_VALUES}
-        wanted |= {int(event["controller"]): int(event["value"]) for event in before}
+        numbers, latest = np.unique(before["controller"][::-1], return_index=True)
+        wanted |= dict(zip(numbers.tolist(), before["value"][::-1][latest].tolist(), strict=True))
         time = float(clock.seconds_at(reach.start / STEPS_PER_BEAT))
-        parameters = [(time, *_event(event)) for event in before if event["controller"] in (*PARAMETER, *DATA_ENTRY)]
+        parameters = [(time, *_event(event)) for event in before[np.isin(before["controller"], MANY_EVENTS)]]
         if parameters and in_force.get(-1) != hash(tuple(one[1:] for one in parameters)):
             events += parameters
             in_force[-1] = hash(tuple(one[1:] for one in parameters))
         for number, value in sorted(wanted.items()):
-            if number not in (*PARAMETER, *DATA_ENTRY) and in_force.get(number) != value:
+            if number not in MANY_EVENTS and in_force.get(number) != value:
                 events.append((time, number, value))
         in_force |= wanted
         inside = slice(len(before), int(np.searchsorted(at, reach.source + reach.end - reach.start)))

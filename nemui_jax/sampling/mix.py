@@ -136,7 +136,7 @@ def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
 
 def _over_time(
     songs: Sequence[AnalyzedSong], reference: AnalyzedSong, weights: Float[np.ndarray, "song place"], seconds: float
-) -> Float[np.ndarray, "song place"]:
+) -> Float[np.ndarray, "song bar"]:
     """The weights in each of as many bars as last `seconds`, from those at places that are evenly spread over them.
 
     Bars get longer or shorter on the way from one song to another: they are as long as in the songs on average.
