@@ -155,9 +155,10 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
         at, found = steps[reach.owner]
         before = found[: np.searchsorted(at, reach.source, side="right" if reach.start == 0 else "left")]
         wanted = {number: FIRST_VALUES[number] for number in moved if number in FIRST_VALUES}
-        wanted |= {int(event["controller"]): int(event["value"]) for event in before}
+        wanted |= _newest(before)
         time = float(clock.seconds_at(reach.start / STEPS_PER_BEAT))
-        parameters = [(time, *_event(event)) for event in before if event["controller"] in (*PARAMETER, *DATA_ENTRY)]
+        ranges = before[np.isin(before["controller"], (*PARAMETER, *DATA_ENTRY))]
+        parameters = [(time, *_event(event)) for event in ranges]
         if parameters and in_force.get(-1) != hash(tuple(one[1:] for one in parameters)):
             events += parameters
             in_force[-1] = hash(tuple(one[1:] for one in parameters))
@@ -172,6 +173,12 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
             in_force[int(event["controller"])] = int(event["value"])
     array = np.array(events, CONTROL) if events else np.empty(0, CONTROL)
     return array[np.argsort(array["time"], kind="stable")]
+
+
+def _newest(events: np.ndarray) -> dict[int, int]:
+    """The last value of each controller."""
+    numbers, last = np.unique(events["controller"][::-1], return_index=True)
+    return dict(zip(numbers.tolist(), events["value"][::-1][last].tolist(), strict=True))
 
 
 def _event(event: Any) -> tuple[int, int]:

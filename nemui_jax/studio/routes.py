@@ -31,7 +31,7 @@ MAX_GUESTS = 32  # songs that can be dropped on the page
 MESSAGE_BYTES = 2**17
 MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is disconnected
-LINGER_SECONDS = 0.06  # wait for a newer message after the first stretch of an answer
+LINGER_SECONDS = 0.15  # wait for a newer message after the first stretch of an answer
 GUESTS_SECONDS = 0.25  # between messages about what is done with guests
 
 
