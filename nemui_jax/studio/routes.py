@@ -168,6 +168,7 @@ async def _send_piece(
     if opening:
         piece = await studio.compute(studio.player.piece, recipe)
         if _head(piece, number) != _head(opening, number):
+            begun = None  # its notes are of other parts
             await _send(socket, _head(piece, number))
     for start, stop in studio.player.order(piece.blocks, first):
         stretch = _stretch(piece, start, stop, number)
