@@ -31,7 +31,7 @@ MAX_GUESTS = 32  # songs that can be dropped on the page
 MESSAGE_BYTES = 2**17
 MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is disconnected
-LINGER_SECONDS = 0.06  # wait for a newer message after the first stretch of an answer
+LINGER_SECONDS = 0.15  # wait for a newer message after the first stretch of an answer
 GUESTS_SECONDS = 0.25  # between messages about what is done with guests
 
 
@@ -168,6 +168,7 @@ async def _send_piece(
     if opening:
         piece = await studio.compute(studio.player.piece, recipe)
         if _head(piece, number) != _head(opening, number):
+            begun = None  # its notes are of other parts
             await _send(socket, _head(piece, number))
     for start, stop in studio.player.order(piece.blocks, first):
         stretch = _stretch(piece, start, stop, number)
