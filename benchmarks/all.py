@@ -6,8 +6,8 @@ The peak is this device's own: the fastest square matrix product of each type, a
 is timed, in turns with such products, at several batches and hidden sizes, in float32 and with products in bfloat16
 (where the device has them: a CPU computes both in float32): steps of music a second, share of the peak (MFU), bytes
 moved. The batch that suits the device is the smallest with 95 % of the speed of the fastest, the hidden size the
-largest that halves the speed of the smallest at most. Then a run is trained until its note F1 is 0.99, and a mix is made
-again in a warm process. Sizes that there is no time left for are left out, and named in the JSON.
+largest that halves the speed of the smallest at most. Then a run is trained until its note F1 is 0.99, and a mix is
+made again in a warm process. Sizes that there is no time left for are left out, and named in the JSON.
 """
 
 import argparse

@@ -153,7 +153,7 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
                     state, data, key, total, config=wanted, max_notes_per_block=max_notes, length=args.steps
                 ).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
-            sent[f"{count} {batch}"] = collectives(step.as_text())
+            sent[f"{count} {batch}"] = collectives(step.as_text() or "")
     seconds = report.in_turns(runs, args.repeats)
     return [
         {
