@@ -3,11 +3,11 @@
     python benchmarks/all.py [--dir midis/] [--json FILE]
 
 The peak is this device's own: the fastest square matrix product of each type, and the fastest copy of memory. Training
-is timed at several batches and hidden sizes, in float32 and with products in bfloat16 (where the device has
-them: a CPU computes both in float32), as steps of music a second, as a share of the peak (MFU) and in bytes moved. The
-batch that suits the device is the smallest with 95 % of the speed of the fastest; the hidden size that suits it
-the largest that halves the speed of the smallest at most. Then a run is trained until its note F1 is 0.99, and a mix is
-made again in a warm process. What there is no time left for is left out and named.
+is timed, in turns with such products, at several batches and hidden sizes, in float32 and with products in bfloat16
+(where the device has them: a CPU computes both in float32): steps of music a second, share of the peak (MFU), bytes
+moved. The batch that suits the device is the smallest with 95 % of the speed of the fastest, the hidden size the
+largest that halves the speed of the smallest at most. Then a run is trained until its note F1 is 0.99, and a mix is
+made again in a warm process. Sizes that there is no time left for are left out, and named in the JSON.
 """
 
 import argparse
@@ -57,21 +57,27 @@ def fastest(call: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def peaks(sides: Sequence[int]) -> dict[str, float]:
-    """FLOP/s of square products by precision, and bytes/s of a copy: each the best of a few sizes."""
-    found = {}
-    for precision in PRECISIONS:
-        speeds = []
-        for side in sides:
-            square = jnp.ones((side, side), precision)
-            product = jax.jit(partial(jnp.matmul, precision="highest" if precision == "float32" else None))
-            speeds.append(2 * side**3 / fastest(partial(product, square, square)))
-        found[precision] = max(speeds)
+    """FLOP/s of square products by precision, the best of a few sizes, and bytes/s of a copy."""
+    found = {
+        precision: max(2 * side**3 / fastest(square_product(side, precision)) for side in sides)
+        for precision in PRECISIONS
+    }
     row = jnp.ones(2**26)  # 256 MiB, read and written
     return found | {"bytes": 2 * row.nbytes / fastest(partial(jax.jit(lambda x: x + 1), row))}
 
 
-def update(settings: Config, corpus: dataset.Corpus, precision: str, length: int = 5) -> dict[str, Any]:
-    """The speed of an update with these sizes."""
+def square_product(side: int, precision: str) -> Callable[[], jax.Array]:
+    """A product of two square matrices."""
+    square = jnp.ones((side, side), precision)
+    return partial(
+        jax.jit(partial(jnp.matmul, precision="highest" if precision == "float32" else None)), square, square
+    )
+
+
+def update(
+    settings: Config, corpus: dataset.Corpus, precision: str, sides: Sequence[int], length: int = 5
+) -> dict[str, Any]:
+    """The speed of an update with these sizes, in turns with square products: a load slows both."""
     data, max_notes = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, total = init_state(key, rows, settings), jnp.int32(10**6)
@@ -81,7 +87,10 @@ def update(settings: Config, corpus: dataset.Corpus, precision: str, length: int
         static: dict[str, Any] = {"config": settings, "max_notes_per_block": max_notes, "length": length}
         run = train_steps.lower(state, data, key, total, **static).compile()
     moved = (run.cost_analysis() or {}).get("bytes accessed")  # of one update: XLA counts the body of a loop once
-    seconds = fastest(training(run, state, data, key, total)) / length
+    turns = {str(side): square_product(side, precision) for side in sides}
+    timed = report.in_turns({"update": training(run, state, data, key, total)} | turns, repeats=5)
+    seconds = min(timed["update"]) / length
+    peak = np.max([2 * int(side) ** 3 / np.array(timed[side]) for side in turns], axis=0)
     return {
         "batch": settings.train.batch_windows,
         "hidden": settings.model.hidden_size,
@@ -89,6 +98,7 @@ def update(settings: Config, corpus: dataset.Corpus, precision: str, length: int
         "update_seconds": seconds,
         "music_steps_per_second": queries * settings.model.block_steps / seconds,
         "flops_per_second": flops / seconds,
+        "mfu": float(np.median(flops * length / np.array(timed["update"]) / peak)),
         "bytes": moved,
         "bytes_per_second": None if moved is None else moved / seconds,
     }
@@ -104,7 +114,9 @@ def updates(folder: Path, args: argparse.Namespace, until: float, left_out: list
                     left_out.append(f"batch {batch}, hidden {hidden}, {precision}")
                     continue
                 measured += 1
-                yield update(*report.load(folder, with_sizes(Config(), batch=batch, hidden=hidden)), precision)
+                yield update(
+                    *report.load(folder, with_sizes(Config(), batch=batch, hidden=hidden)), precision, args.square
+                )
 
 
 def suitable(found: list[dict[str, Any]]) -> dict[str, int]:
@@ -144,10 +156,9 @@ def main() -> None:
     args: argparse.Namespace = parser.parse_args()
     began, left_out = time.monotonic(), list[str]()
     with report.songs(args.dir) as folder:
-        peak = peaks(args.square or for_device(SQUARES))
+        args.square = args.square or for_device(SQUARES)
+        peak = peaks(args.square)
         found = list(updates(folder, args, began + TRAINING_SHARE * args.seconds, left_out))
-        for row in found:
-            row["mfu"] = row["flops_per_second"] / peak[row["precision"]]
         trained, reached = quality(folder, QUALITY_SHARE * args.seconds)
         mixing = mix_seconds(trained)
     print(f"peak: {', '.join(f'{peak[name] / 1e9:,.0f} GFLOP/s in {name}' for name in PRECISIONS)}; "
@@ -175,7 +186,7 @@ def main() -> None:
             (f"s of training to note F1 0.99, {done}", reached["training_seconds"]),
             ("s to compile", reached["compile_seconds"]),
             ("ms for a warm mix of two songs", mixing * 1e3),
-            ("left out for want of time", "; ".join(left_out) or "nothing"),
+            ("sizes left out for want of time", len(left_out)),
         ],
     )
     figures = {"peak": peak, "updates": found, "suits": suits, "note_f1_0.99": reached, "warm_mix_seconds": mixing}

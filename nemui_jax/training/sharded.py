@@ -77,7 +77,7 @@ def refuse_little_memory(needed: int, path: Path = Path("/proc/meminfo")) -> Non
 def _free_memory(path: Path) -> float:
     try:
         line = next(line for line in path.read_text().splitlines() if line.startswith("MemAvailable:"))
-        return int(line.split()[1]) * 1024
+        return float(line.split()[1]) * 1024
     except (OSError, StopIteration, ValueError, IndexError):
         return float("inf")
 
