@@ -201,7 +201,7 @@ def test_a_file_of_a_band_is_fitted_to_a_run_of_piano_pieces(trained: Trained, t
 
 
 def test_a_file_is_fitted_without_what_the_run_cannot_play_and_that_is_said(trained: Trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("nemui_jax.loader.FIT_ENOUGH", 0.0)
+    monkeypatch.setattr("nemui_jax.runs.loader.FIT_ENOUGH", 0.0)
     midi_writer.write(band(), tmp_path / "band.mid")
     lines: list[str] = []
     piece = nemui.load(trained.path, lines.append).song(tmp_path / "band.mid")

@@ -679,7 +679,7 @@ def test_evaluate_measures_what_was_written(trained, tmp_path):
     assert set(figures["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5"}
     assert set(figures["mixes"]["mix 0.5"]) == {"bits", "clash", "on_beat", "density", "heard", "woven", "copied"}
     assert figures["path"]["end"] == 1
-    assert [row["clock"] for row in figures["beats"]] == ["file", "steady", "tracked"]
+    assert [row["clock"] for row in figures["beats"]] == ["file", "steady", "steady"]
     assert set(figures["new"]) == {"bits", "clash", "on_beat", "density", "copied", "returning"}
 
 

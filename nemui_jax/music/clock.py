@@ -26,7 +26,7 @@ COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in t
 # confidences were 0.58 and more; onsets at random times have 0.45 to 0.58 where there are 10 to 20 a second, 0.5 to 0.7
 # where there are fewer.
 LEAST_CONFIDENCE = 0.57
-LEAST_BEATS = 16  # of fewer the confidence says nothing
+LEAST_BEATS = 24  # of fewer the confidence says nothing
 LONGEST_BAR = 12  # tracked beats
 
 

@@ -54,7 +54,6 @@ def look_up(
     used: Bool[np.ndarray, "voice unit"],
     frame: Frame,
     course: Int[np.ndarray, " unit"],
-    forbidden: Bool[np.ndarray, "unit place"] | None = None,
     temperature: float = 0.0,
     rng: np.random.Generator | None = None,
     costs: Costs = COSTS,
@@ -62,11 +61,9 @@ def look_up(
     """The step of the song and the transposition for each unit of a mix in which the voices `used` are to sound.
 
     `course` are the steps where the song would be in its own order, to which it comes back where that fits.
-    `forbidden` places are taken only where there are no others. With a temperature costs are changed at random.
+    With a temperature costs are changed at random.
     """
     cost = place_costs(song, used, frame, costs)
-    if forbidden is not None:
-        cost += 100 * forbidden[:, :, None]
     if temperature and rng is not None:
         cost += temperature * rng.gumbel(size=cost.shape).astype(np.float32)
     place, shift = _cheapest_path(cost, following(song), song.phase, _nearest(course, song.units), costs)

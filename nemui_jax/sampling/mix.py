@@ -25,7 +25,6 @@ from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
-VARIATION_TEMPERATURE = 0.5  # at least, of what varies a song, so that seeds give other variations
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
 
@@ -65,7 +64,6 @@ def mix(
     seconds: float | None = None,
     factors: Factors = Factors(),
     shift: int | None = None,
-    noise: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Song:
@@ -75,16 +73,15 @@ def mix(
     number of bars; with weights that change the mix is as long as the songs on average, by weight. A song that is
     heaviest at the end closes with its own end, and one that ends too early starts again. With `seconds` a mix lasts at
     least so long if its weights stay the same, else about so long, and the weights are spread over this time. Pitches
-    are moved to the key of the heaviest song, or down by `shift` semitones from the common key. `noise` from 0 to 1 is
-    the share of the accompaniment that is taken from other places of the same song; a `temperature` makes the choice of
-    places random, by `seed`. Bars in which one song has all the weight are played as they are.
+    are moved to the key of the heaviest song, or down by `shift` semitones from the common key. A `temperature`
+    makes the choice of places random, by `seed`. Bars in which one song has all the weight are played as they are.
     """
     first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
     heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
     whole = len(songs[heaviest].units)
     if seconds is not None:  # with weights that stay the same, a shorter mix is the beginning of the whole one
         bars = max(count_bars(songs, seconds), whole if constant else 0)
-    plain = not (factors.given or noise or temperature) and shift is None
+    plain = not (factors.given or temperature) and shift is None
     if plain and (first[heaviest] == 1).all() and bars in (None, whole):
         return to_song(songs[heaviest].song)
     songs, beats_per_quarter = _in_common_beats(songs, heaviest)
@@ -96,13 +93,9 @@ def mix(
     if seconds is not None and not constant:
         weights = _over_time(songs, reference, weights, seconds)
     count = weights.shape[1]
-    temperature = max(temperature, VARIATION_TEMPERATURE) if noise else temperature
-    chosen = _weights_of_factors(weights, factors, noise)
-    everyone = [*songs, *songs] if noise else songs  # the copies play from other places
-    at = np.tile(places_of_songs(weights), len(everyone) // len(songs))
-    plan = make_plan(
-        everyone, heaviest, make_timeline(everyone, heaviest, count, at), chosen, len(songs), temperature, seed
-    )
+    chosen = Weights(*(factors.of(name, weights) for name in Weights._fields))
+    timeline = make_timeline(songs, heaviest, count, places_of_songs(weights))
+    plan = make_plan(songs, heaviest, timeline, chosen, temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
     played = _played(plan, songs, factors.of("dynamics", weights))
     shifts = (
@@ -168,35 +161,23 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
     return [divided(song, length) for song in stretched], most
 
 
-def _weights_of_factors(weights: Float[np.ndarray, "song bar"], factors: Factors, noise: float) -> Weights:
-    """The weights of a plan; with `noise` also those of a copy of each song, which accompanies."""
-    melody, rhythm, harmony = (factors.of(name, weights) for name in ("melody", "rhythm", "harmony"))
-    if noise:
-        nothing = np.zeros_like(melody)
-        melody, harmony = np.concatenate([melody, nothing]), np.concatenate([harmony, nothing])
-        rhythm = np.concatenate([(1 - noise) * rhythm, noise * rhythm])
-    return Weights(melody, rhythm, harmony)
-
-
 def _played(
     plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]
 ) -> list[tuple[Passage, np.ndarray]]:
     """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony."""
-    everyone = [songs[number % len(songs)] for number in range(len(plan.source))]
     loudness = np.array([song.loudness for song in songs])
     target = loudness @ weights
-    chord = lead_chords(plan, everyone)
-    found = [(passage, take(passage, everyone)) for passage in passages(plan, everyone)]
+    chord = lead_chords(plan, songs)
+    found = [(passage, take(passage, songs)) for passage in passages(plan, songs)]
     leading = [notes for passage, notes in found if _leads(plan, passage) and not _is_drums(plan, passage)]
     sounding = sounding_roll(merged(leading), int(plan.units[-1]))
     played = []
     for passage, notes in found:
         if not _leads(plan, passage) and not _is_drums(plan, passage):
             notes = fit_to_harmony(notes, sounding, chord)
-        number = passage.song % len(songs)
-        louder = target[passage.first : passage.last].mean() - loudness[number]
+        louder = target[passage.first : passage.last].mean() - loudness[passage.song]
         notes["velocity"] = np.clip(np.round(notes["velocity"] + louder), 1, 127)
-        played.append((passage._replace(song=number), notes))
+        played.append((passage, notes))
     return played
 
 

@@ -28,23 +28,22 @@ def make_plan(
     reference: int,
     timeline: Timeline,
     weights: Weights,
-    originals: int,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Plan:
-    """Who plays what from where. Songs from number `originals` on are copies, of which other places are looked up.
+    """Who plays what from where.
 
     In each section one song leads: it plays its own units in order. The others are looked up one after the other, the
     heaviest first, each to fit what sounds already.
     """
     rng = np.random.default_rng(seed)
     seats = seat_voices(songs, reference)
-    player, leader = cast(seats, songs, timeline, weights, originals)
+    player, leader = cast(seats, songs, timeline, weights)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
     for song in order.tolist():
-        _place_song(plan, songs, song, done, song >= originals, temperature, rng)
+        _place_song(plan, songs, song, done, temperature, rng)
         done.append(song)
     return plan
 
@@ -63,20 +62,16 @@ def _place_song(
     songs: Sequence[AnalyzedSong],
     song: int,
     done: Sequence[int],
-    is_copy: bool,
     temperature: float,
     rng: np.random.Generator,
 ) -> None:
     """Looks up the units of one song wherever it sounds and does not lead; writes them into the plan."""
     used = voices_used(plan, songs, song)
-    follows = used.any(0) & ((plan.leader != song) | is_copy)
+    follows = used.any(0) & (plan.leader != song)
     if not follows.any():
         return
     frame = frame_of(plan, songs, song, done)
-    forbidden = None
-    if is_copy:
-        forbidden = plan.source[song][:, None] == songs[song].units
-    source, shift = look_up(songs[song], used & follows, frame, plan.source[song], forbidden, temperature, rng)
+    source, shift = look_up(songs[song], used & follows, frame, plan.source[song], temperature, rng)
     plan.source[song] = np.where(follows, source, plan.source[song])
     plan.shift[song] = np.where(follows, shift, 0)
 

@@ -107,9 +107,8 @@ def cast(
     songs: Sequence[AnalyzedSong],
     timeline: Timeline,
     weights: Weights,
-    originals: int,
 ) -> tuple[Int[np.ndarray, "seat unit"], Int[np.ndarray, " unit"]]:
-    """The song of each seat in each unit, and the song that leads. Songs from number `originals` on only accompany.
+    """The song of each seat in each unit, and the song that leads.
 
     The songs take turns, for a section each, in being the first to be given seats, and the melody is given first. The
     weights at which a seat passes to the next song are others in each round of turns, so that weights that change a
@@ -117,11 +116,11 @@ def cast(
     """
     section = timeline.section
     turn = np.arange(section[-1] + 1)
-    first = turn % originals
-    within = spread(len(turn) // originals + 2)[1 + turn // originals]
-    lead_point = ((1 + within) / (2 * originals))[section]
+    first = turn % len(songs)
+    within = spread(len(turn) // len(songs) + 2)[1 + turn // len(songs)]
+    lead_point = ((1 + within) / (2 * len(songs)))[section]
     of_melody = song_at(lead_point, weights.melody, first[section])
-    leader = song_at(lead_point, weights.harmony[:originals], first[section])
+    leader = song_at(lead_point, weights.harmony, first[section])
     shares = np.stack([_shares(seats, song, number) for number, song in enumerate(songs)])  # [song, seat]
     roles = np.array([seat.role for seat in seats])
     melody, drums = roles == Role.MELODY, roles == Role.DRUMS
