@@ -139,7 +139,7 @@ class Linear(nn.Module):
 
 
 def momentum(config: TrainConfig) -> Optimizer:
-    return Optimizer(optax.sgd(config.weight_rate, momentum=0.9), optax.sgd(config.row_rate))
+    return Optimizer(optax.sgd(0.1 * config.weight_rate, momentum=0.9), optax.sgd(0.1 * config.row_rate))
 
 
 def stateless(config: TrainConfig) -> Optimizer:
