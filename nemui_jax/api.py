@@ -359,7 +359,8 @@ class LoadedRun:
             in_beats = mixing.in_beats(song)
             near = novelty.nearest_passage(in_beats, sources)
             copies += near.too_close
-            if not near.too_close and song.seconds:
+            again = any(np.array_equal(song.notes, other.notes) for other in made)  # of few or short songs
+            if not near.too_close and not again and song.seconds:
                 provenance = self._provenance({"random": True, **options.recipe()}, drawn, model.step)
                 remark = f"nearest song {near.song} {self.run.entries[near.song].name}, likeness {near.likeness:.2f}"
                 names = tuple(self.run.entries[source.song].name for source in new.sources)

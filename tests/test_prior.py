@@ -13,6 +13,7 @@ from nemui_jax.music.song import DRUM_CHANNEL, METER, NOTE, Part, Song
 from nemui_jax.sampling import form, prior
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.chain import find_chain
+from nemui_jax.sampling.lookup import SHIFTS
 from nemui_jax.sampling.mix import analyze
 from nemui_jax.sampling.variation import vary
 
@@ -144,7 +145,7 @@ def test_a_new_song_has_the_form_and_the_band(bands):
 def test_no_song_is_heard_in_its_own_order_for_long(bands):
     song = bands[0]
     voices = np.ones(len(song.voices), bool)
-    cost = np.ones((16, 16, 12), np.float32)
+    cost = np.ones((16, 16, len(SHIFTS)), np.float32)
     cost[np.arange(16), np.arange(16)] = 0  # all would stand where they are
     chain = find_chain(song, voices, cost, 2)
     follows = (np.diff(chain.place) == 1) & (np.diff(chain.shift) == 0)

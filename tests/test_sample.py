@@ -47,7 +47,7 @@ def test_ends_of_a_mix_are_the_songs(run):
 def test_a_mix_is_as_full_as_its_songs(run):
     played = run.mix({"a chorale": 0.5, "rubato": 0.5})
     a_second = [len(song.notes) / song.seconds for song in (played, CHORALE, RUBATO)]
-    assert a_second[0] == pytest.approx(np.mean(a_second[1:]), rel=0.25)
+    assert a_second[0] == pytest.approx(np.mean(a_second[1:]), rel=0.3)
 
 
 def test_a_morph_begins_and_ends_as_its_songs(run):
@@ -105,7 +105,7 @@ def test_a_key_moves_every_note_as_far_and_a_program_is_taken(run):
 
 
 def test_a_temperature_draws_other_notes_and_as_many(run):
-    plain, drawn = run.mix({0: 0.5, 1: 0.5}), run.mix({0: 0.5, 1: 0.5}, temperature=2)
+    plain, drawn = run.mix({0: 0.5, "rubato": 0.5}), run.mix({0: 0.5, "rubato": 0.5}, temperature=2)
     assert len(drawn.notes) == pytest.approx(len(plain.notes), rel=0.2)
     assert note_metrics.likeness(drawn.notes, plain.notes) < 1
 

@@ -142,7 +142,41 @@ def cast(
     has = np.array([[voice is not None for voice in seat.voices] for seat in seats], bool).reshape(-1, len(songs))
     player = np.where(np.take_along_axis(has, player, 1), player, SILENT)
     rests = (player == SILENT).all(0)  # where all seats are given to songs without such a voice, the melody's plays
-    return np.where(rests & has[:, of_melody], of_melody, player), leader
+    player = np.where(rests & has[:, of_melody], of_melody, player)
+    _fill(player, seats, songs, timeline, np.where(melody[:, None, None], weights.melody, weights.rhythm))
+    return player, leader
+
+
+def _fill(
+    player: Int[np.ndarray, "seat unit"],
+    seats: Sequence[Seat],
+    songs: Sequence[AnalyzedSong],
+    timeline: Timeline,
+    weights: Float[np.ndarray, "seat song unit"],
+) -> None:
+    """Gives silent seats to a song that has the voice, while a section has fewer notes than its songs by weight.
+
+    The seats with the most notes are given first, where they bring the number of notes closer to what it should be.
+    """
+    for number in range(int(timeline.section[-1]) + 1):
+        inside = np.flatnonzero(timeline.section == number)
+        counts = [
+            song.count_from(source).sum(1) * song.pitched
+            for song, source in zip(songs, timeline.source[:, inside], strict=True)
+        ]
+        notes = np.array(
+            [[0 if v is None else c[v] for v, c in zip(seat.voices, counts, strict=True)] for seat in seats]
+        )
+        here = player[:, inside]
+        played = sum(notes[seat, here[seat].clip(0)][here[seat] != SILENT].sum() for seat in range(len(seats)))
+        missing = float((notes * weights[:, :, inside].mean(2)).sum() - played / len(inside))
+        for seat in np.argsort(-notes.max(1), kind="stable").tolist():
+            owner = int(notes[seat].argmax())
+            units = inside[(here[seat] == SILENT) & (weights[seat, owner, inside] > 0)]
+            gained = notes[seat, owner] * len(units) / len(inside)
+            if 0 < gained < 2 * missing:
+                player[seat, units] = owner
+                missing -= gained
 
 
 def _shares(
