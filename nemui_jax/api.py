@@ -15,7 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -429,10 +429,11 @@ def _play_plan(
     extra = len(songs) - len(plan.songs)
     analyzed = [model.analyzed(song) for song in songs]
     if plan.noise:
-        varied = variation.vary(analyzed[0], plan.noise, plan.seed, float(options.temperature))
-        if not extra:
-            return arrange.to_song(varied, shift, options.program)
-        analyzed[0] = mix.analyze(varied)
+        vary = partial(variation.vary, noise=plan.noise, seed=plan.seed, temperature=float(options.temperature))
+        varied = [vary(song) for song in analyzed[: len(plan.songs)]]
+        if len(songs) == 1 and not options.seconds:
+            return arrange.to_song(varied[0], shift, options.program)
+        analyzed[: len(varied)] = map(mix.analyze, varied)
     mixed = mix.mix(
         analyzed,
         lambda bars: np.pad(plan.weigh(bars), ((0, extra), (0, 0))),

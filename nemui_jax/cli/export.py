@@ -15,7 +15,7 @@ def plots(args: argparse.Namespace) -> None:
     loaded = api.load(args.run, partial(print, flush=True))
     run, draw = loaded.run, api.import_plots()
     console.start_jax()
-    from nemui_jax.evaluation import playback
+    from nemui_jax.evaluation import note_metrics, playback
     from nemui_jax.outputs import latent_map
     from nemui_jax.sampling.decode import latent_songs
     from nemui_jax.sampling.play import play_back
@@ -26,10 +26,11 @@ def plots(args: argparse.Namespace) -> None:
     songs = latent_songs(corpus, loaded.table, run.config)
     worst = min(range(len(songs)), key=lambda song: (scores[song]["onset"], scores[song]["offset"]))
     song, song_of_row = songs[worst], np.repeat(np.arange(len(songs)), np.diff(run.row_starts))
+    source, played = corpus.songs[worst], play_back(loaded.params, song, run.config)
     title = f"{song.name}: note F1 {scores[worst]['onset']:.4f}, the lowest of {len(songs)} songs"
     figures = {
         "map": latent_map.draw(np.asarray(loaded.table), song_of_row, [song.name for song in songs]),
-        "recall": draw.recall(corpus.songs[worst], play_back(loaded.params, song, run.config), title=title),
+        "recall": draw.recall(source, played, note_metrics.compare_notes(source, played), title=title),
     }
     if log := [row for row in read_log(run) if "loss" in row]:
         figures = {"curve": draw.curve(log)} | figures

@@ -187,7 +187,8 @@ class Player:
 
         analyzed = [self.analyzed(index) for index in everyone]
         if recipe.noise:
-            analyzed = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed]
+            varied = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed[: len(songs)]]
+            analyzed[: len(songs)] = varied
         factors = Factors(**{name: everyone.index(song) for name, song in recipe.factors})
         return mix(analyzed, weigh, seconds=recipe.seconds, factors=factors, shift=recipe.shift, seed=recipe.seed)
 
