@@ -66,6 +66,22 @@ def find_chain(
     return chain
 
 
+def find_returning_chain(
+    song: AnalyzedSong,
+    voices: Bool[np.ndarray, " voice"],
+    cost: Float[np.ndarray, "bar place shift"],
+    first: Int[np.ndarray, " bar"],
+    heard: Bool[np.ndarray, " bar"],
+    longest_run: int,
+    tries: int = TRIES,
+) -> Chain:
+    """As `find_chain`, for the bars that are `heard`; bars with the same `first` occurrence have the same bar."""
+    new = np.unique(first[heard])
+    chain = find_chain(song, voices, cost[new], longest_run, tries=tries)
+    at = np.minimum(np.searchsorted(new, first), len(new) - 1)
+    return Chain(chain.place[at], chain.shift[at])
+
+
 def _cheapest(
     song: AnalyzedSong,
     voices: Bool[np.ndarray, " voice"],

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, WITHIN_UNIT, AnalyzedSong
 
 SHIFTS = np.arange(-2, 3)  # semitones by which a looked-up unit may be transposed
+LEAST_ACTIVITY, MOST_ACTIVITY = 0.3, 2.0  # that is asked for, however few or many notes the leading song has
 
 
 class Costs(NamedTuple):
@@ -47,6 +49,30 @@ def windows(sounds: Float[np.ndarray, "slot value"], starts: Int[np.ndarray, " u
     found = sounds[np.clip(index, 0, len(sounds) - 1)]
     found[(index >= len(sounds)) | (index < 0)] = 0
     return found
+
+
+def sounding(
+    song: AnalyzedSong,
+    voices: Bool[np.ndarray, " voice"],
+    starts: Int[np.ndarray, " unit"],
+    slots: int,
+    shifts: Int[np.ndarray, " unit"] | int = 0,
+) -> Float[np.ndarray, "unit slot 12"]:
+    """The pitch classes of some voices in the slots from each first step on, transposed."""
+    index = (np.arange(12) - np.reshape(shifts, (-1, 1, 1))) % 12
+    return np.take_along_axis(windows(song.sounds[voices].sum(0), starts, slots), index, 2)
+
+
+def whole_beats(steps: int) -> int:
+    """The number of slots of so many steps, rounded up to whole beats."""
+    return -(-steps // STEPS_PER_BEAT) * (STEPS_PER_BEAT // SLOT_STEPS)
+
+
+def activity(song: AnalyzedSong, starts: Int[np.ndarray, " unit"]) -> Float[np.ndarray, " unit"]:
+    """The notes of a song in a unit from each of these steps on, over the mean of its units, within bounds."""
+    counts = song.counts[song.pitched].sum(0)
+    here = song.count_from(starts)[song.pitched].sum(0)
+    return np.clip(here / max(counts.mean(), 1e-9), LEAST_ACTIVITY, MOST_ACTIVITY)
 
 
 def look_up(

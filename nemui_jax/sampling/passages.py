@@ -12,7 +12,6 @@ from nemui_jax.music.harmony import NO_CHORD, TRIADS
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.lines import Role
 from nemui_jax.sampling.plan import Plan
-from nemui_jax.sampling.seats import SILENT
 
 FARTHEST_MOVE = 2  # semitones to the nearest tone of a triad, at most
 CLASHES = (1, 11, 13)  # semitones
@@ -41,28 +40,46 @@ def passages(plan: Plan, songs: Sequence[AnalyzedSong]) -> Iterator[Passage]:
             if voice is None:
                 continue
             source = plan.source[song]
-            plays = (player == song) & (source > SILENT)
-            drift = source - plan.units[:-1]
-            goes_on = plays[1:] & plays[:-1] & (np.diff(drift) == 0) & (np.diff(plan.shift[song]) == 0)
-            begins = np.flatnonzero(plays & ~np.append(False, goes_on))
-            ends = np.flatnonzero(plays & ~np.append(goes_on, False)) + 1
-            for first, last in zip(begins.tolist(), ends.tolist(), strict=True):
+            for first, last in unbroken(player == song, source, plan.shift[song], plan.units):
                 start, end = int(plan.units[first]), int(plan.units[last])
                 shift = 0 if seat.role is Role.DRUMS else int(plan.shift[song, first])
                 yield Passage(number, song, voice, first, last, start, end - start, int(source[first]), shift)
 
 
+def unbroken(
+    plays: Bool[np.ndarray, " unit"],
+    source: Int[np.ndarray, " unit"],
+    shift: Int[np.ndarray, " unit"],
+    units: Int[np.ndarray, " unit_and_end"],
+) -> Iterator[tuple[int, int]]:
+    """The first unit, and the one after the last, of each stretch in which a song plays on, transposed alike.
+
+    `source` is the step of the song in each unit, `units` are their own first steps.
+    """
+    drift = source - units[:-1]
+    goes_on = plays[1:] & plays[:-1] & (np.diff(drift) == 0) & (np.diff(shift) == 0)
+    begins = np.flatnonzero(plays & ~np.append(False, goes_on))
+    ends = np.flatnonzero(plays & ~np.append(goes_on, False)) + 1
+    return zip(begins.tolist(), ends.tolist(), strict=True)
+
+
 def take(passage: Passage, songs: Sequence[AnalyzedSong]) -> np.ndarray:
     """The GRID notes of a passage, on the steps of the mix; none sounds beyond its end."""
-    voice = songs[passage.song].voices[passage.voice]
-    steps = voice.notes["step"]
-    first, last = np.searchsorted(steps, (passage.source, passage.source + passage.steps))
-    notes = voice.notes[first:last].copy()
-    notes["end"] = np.minimum(notes["end"], passage.source + passage.steps)
-    notes["step"] += passage.start - passage.source
-    notes["end"] += passage.start - passage.source
-    notes["pitch"] += passage.shift
-    return notes
+    notes = songs[passage.song].voices[passage.voice].notes
+    return moved(notes, passage.source, passage.start, passage.steps, passage.shift)
+
+
+def moved(notes: np.ndarray, source: int, start: int, steps: int, shift: int) -> np.ndarray:
+    """GRID: the notes that begin in `steps` from `source` on, begun at `start` and transposed.
+
+    None sounds beyond the end of these steps.
+    """
+    first, last = np.searchsorted(notes["step"], (source, source + steps))
+    taken = notes[first:last].copy()
+    taken["end"] = np.minimum(taken["end"], source + steps) + start - source
+    taken["step"] += start - source
+    taken["pitch"] += shift
+    return taken
 
 
 def lead_chords(plan: Plan, songs: Sequence[AnalyzedSong]) -> Int[np.ndarray, " beat"]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
-from nemui_jax.sampling.lookup import Frame, look_up, windows
+from nemui_jax.sampling.lookup import Frame, activity, look_up, sounding, whole_beats, windows
 from nemui_jax.sampling.seats import Seat, Weights, cast, seat_voices
 from nemui_jax.sampling.timeline import Timeline
 
@@ -19,7 +19,7 @@ class Plan(NamedTuple):
     seats: tuple[Seat, ...]
     player: Int[np.ndarray, "seat unit"]  # the song, or SILENT
     leader: Int[np.ndarray, " unit"]  # the song whose harmony it is
-    source: Int[np.ndarray, "song unit"]  # the step of each song from which it is played, or SILENT
+    source: Int[np.ndarray, "song unit"]  # the step of each song from which it is played
     shift: Int[np.ndarray, "song unit"]  # its transposition
 
 
@@ -80,10 +80,10 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
     """What sounds already in each unit, before `song` is looked up: all of what leads, and the songs that are done."""
     count = len(plan.leader)
     lengths = -(-np.minimum(np.diff(plan.units), songs[song].unit_steps) // SLOT_STEPS)
-    slots = int(-(-lengths.max() // 4) * 4)
+    slots = whole_beats(int(lengths.max()) * SLOT_STEPS)
     sounds, whole = np.zeros((2, count, slots, 12), np.float32)
     replaced = np.zeros((count, slots, songs[song].onsets.shape[2]), np.float32)
-    activity = np.ones(count)
+    wanted = np.ones(count)
     for number, other in enumerate(songs):
         leads = plan.leader == number
         starts = plan.source[number]
@@ -91,19 +91,11 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
         settled = (leads | (number in done)) & (number != song)
         for pattern in np.unique(used[:, settled], axis=1).T:
             rows = np.flatnonzero((used == pattern[:, None]).all(0) & settled)
-            heard = windows(other.sounds[pattern].sum(0), starts[rows], slots)
-            sounds[rows] += _transposed(heard, plan.shift[number, rows])
+            sounds[rows] += sounding(other, pattern, starts[rows], slots, plan.shift[number, rows])
         for pattern in np.unique(used[:, leads], axis=1).T:
             rows = np.flatnonzero((used == pattern[:, None]).all(0) & leads)
             replaced[rows] = windows(other.onsets[~pattern].sum(0), starts[rows], slots)
         rows = np.flatnonzero(leads)
-        whole[rows] = windows(other.sounds[other.pitched].sum(0), starts[rows], slots)
-        counts = other.counts[other.pitched].sum(0)
-        here = other.count_from(starts[rows])[other.pitched].sum(0)
-        activity[rows] = np.clip(here / max(counts.mean(), 1e-9), 0.3, 2.0)
-    return Frame(sounds, whole, replaced, activity, lengths)
-
-
-def _transposed(sounds: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    index = (np.arange(12) - shifts[:, None]) % 12
-    return np.take_along_axis(sounds, index[:, None, :], 2)
+        whole[rows] = sounding(other, other.pitched, starts[rows], slots)
+        wanted[rows] = activity(other, starts[rows])
+    return Frame(sounds, whole, replaced, wanted, lengths)

@@ -22,9 +22,9 @@ from nemui_jax.music.song import DRUM_CHANNEL, METER, Song, TempoMap
 from nemui_jax.sampling import form
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong, stretch
 from nemui_jax.sampling.arrange import to_song
-from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_chain
+from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_returning_chain
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.lookup import COSTS, Frame, place_costs, windows
+from nemui_jax.sampling.lookup import COSTS, Frame, activity, place_costs, sounding, whole_beats, windows
 from nemui_jax.sampling.passages import fit_to_harmony, merged, sounding_roll
 from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
@@ -37,7 +37,6 @@ OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all els
 RUN_QUARTERS = 8.0
 TRIES = 10  # times the count wanted that new songs are drawn, where some are too like a song
 PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
-MOST_NOTES, LEAST_NOTES = 2.0, 0.3  # that are asked of a bar, over the mean of a song
 
 
 class Source(NamedTuple):
@@ -169,7 +168,7 @@ def _players(
     wanted = [(band, ~own_melody(band), ~melody), (singer, own_melody(singer), melody)]
     if not own_melody(band).any():
         wanted = [(band, ~own_melody(band), everything)]
-    slots = -(-model.unit_steps // (4 * SLOT_STEPS)) * 4
+    slots = whole_beats(model.unit_steps)
     sounds = np.zeros((len(order), slots, 12), np.float32)
     found = []
     for song, voices, replaced in wanted:
@@ -222,10 +221,7 @@ def _look_up(
     for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
         cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST
     longest_run = max(int(RUN_QUARTERS / _bar_quarters(model)), 1)
-    new = np.unique(first[bars])
-    chain = find_chain(song, voices, cost[new], longest_run)
-    at = np.minimum(np.searchsorted(new, first), len(new) - 1)
-    return Chain(chain.place[at], chain.shift[at])
+    return find_returning_chain(song, voices, cost, first, heard, longest_run)
 
 
 def frame(
@@ -236,12 +232,11 @@ def frame(
 ) -> Frame:
     """What is looked up for bars of a song of which some voices are replaced; `sounds` is what sounds beside them."""
     starts, slots = model.units[order], sounds.shape[1]
-    counts = model.counts[model.pitched].sum(0)
     return Frame(
         sounds,
-        windows(model.sounds[model.pitched].sum(0), starts, slots),
+        sounding(model, model.pitched, starts, slots),
         windows(model.onsets[replaced].sum(0), starts, slots),
-        np.clip(counts[order] / max(counts.mean(), 1e-9), LEAST_NOTES, MOST_NOTES),
+        activity(model, starts),
         np.full(len(order), model.unit_steps // SLOT_STEPS),
     )
 
@@ -250,8 +245,7 @@ def _sounds(player: _Player, slots: int) -> Float32[np.ndarray, "bar slot 12"]:
     """What sounds of a song in each bar."""
     song, chain = player.song, player.chain
     starts = np.where(player.heard, song.units[chain.place], -song.song.steps - song.unit_steps)
-    found = windows(song.sounds[player.voices].sum(0), starts, slots)
-    return np.take_along_axis(found, (np.arange(12) - chain.shift[:, None, None]) % 12, 2)
+    return sounding(song, player.voices, starts, slots, chain.shift)
 
 
 def _parts(

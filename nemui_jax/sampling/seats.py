@@ -12,7 +12,7 @@ from nemui_jax.sampling.lines import Role, Voice
 from nemui_jax.sampling.timeline import Timeline
 
 UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
-SILENT = -(10**6)  # a song's step where it has nothing to play, and the player of a seat where none has its voice
+SILENT = -1  # the player of a seat where no song has its voice
 
 
 class Seat(NamedTuple):

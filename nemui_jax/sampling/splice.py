@@ -8,11 +8,10 @@ from jaxtyping import Bool, Int
 
 from nemui_jax.data.curves import rest
 from nemui_jax.data.grid import GridPart
-from nemui_jax.data.pianoroll import GRID
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.chain import Chain
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.passages import merged
+from nemui_jax.sampling.passages import merged, moved, unbroken
 
 
 class Run(NamedTuple):
@@ -29,26 +28,15 @@ def runs(
 ) -> Iterator[Run]:
     """The bars that are `heard`, those in one that follow each other as in the song. `units` are their first steps."""
     source = song.units[chain.place]
-    drift = source - units[:-1]
-    goes_on = heard[1:] & heard[:-1] & (np.diff(drift) == 0) & (np.diff(chain.shift) == 0)
-    begins = np.flatnonzero(heard & ~np.append(False, goes_on))
-    ends = np.flatnonzero(heard & ~np.append(goes_on, False)) + 1
-    for first, last in zip(begins.tolist(), ends.tolist(), strict=True):
+    for first, last in unbroken(heard, source, chain.shift, units):
         yield Run(int(units[first]), int(units[last]), int(source[first]), int(chain.shift[first]))
 
 
 def spliced_notes(notes: np.ndarray, found: list[Run], transposed: bool = True) -> np.ndarray:
     """GRID: the notes that begin in these runs, on the steps of the new song; none sounds beyond the end of its run."""
-    pieces = [np.empty(0, GRID)]
-    for run in found:
-        end = run.source + run.end - run.start
-        first, last = np.searchsorted(notes["step"], (run.source, end))
-        piece = notes[first:last].copy()
-        piece["end"] = np.minimum(piece["end"], end) + run.start - run.source
-        piece["step"] += run.start - run.source
-        piece["pitch"] += run.shift if transposed else 0
-        pieces.append(piece)
-    return merged(pieces)
+    return merged(
+        [moved(notes, run.source, run.start, run.end - run.start, run.shift if transposed else 0) for run in found]
+    )
 
 
 def spliced_parts(

@@ -8,15 +8,15 @@ would change, so that it rises evenly.
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Int
 
 from nemui_jax.data.grid import GridSong
 from nemui_jax.data.pianoroll import GRID
 from nemui_jax.sampling import form
-from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
-from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_chain
+from nemui_jax.sampling.analysis import AnalyzedSong
+from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_returning_chain
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.lookup import place_costs, windows
+from nemui_jax.sampling.lookup import place_costs, sounding, whole_beats
 from nemui_jax.sampling.passages import merged
 from nemui_jax.sampling.prior import PLACE_COSTS, frame, melody_of
 from nemui_jax.sampling.splice import runs, spliced_notes
@@ -63,9 +63,9 @@ def _other_versions(
     rng: np.random.Generator,
 ) -> list[Chain]:
     """For each group of voices another bar in place of each bar. Bars that return have the same in their place."""
-    slots = -(-song.unit_steps // (4 * SLOT_STEPS)) * 4
+    slots = whole_beats(song.unit_steps)
     chains: list[Chain] = []
-    beside = _sounds(song, sum(groups[1:], np.zeros(len(song.voices), bool)), song.units[bars], slots)
+    beside = sounding(song, sum(groups[1:], np.zeros(len(song.voices), bool)), song.units[bars], slots)
     for group in groups:
         used = np.repeat(group[:, None], len(bars), 1)
         cost = place_costs(song, used, frame(song, bars, group, beside), PLACE_COSTS)
@@ -73,19 +73,10 @@ def _other_versions(
         alike = form.likeness(form.onset_rolls(song, group))
         cost += FORBIDDEN_COST * (alike[bars] >= form.SAME_BAR)[:, :, None]
         first = form.first_occurrences(alike[np.ix_(bars, bars)])
-        new = np.unique(first)
-        chain = find_chain(song, group, cost[new], LONGEST_RUN, tries=0)
-        at = np.searchsorted(new, first)
-        chains.append(Chain(chain.place[at], chain.shift[at]))
-        found = _sounds(song, group, song.units[chains[-1].place], slots)
-        beside = np.take_along_axis(found, (np.arange(12) - chains[-1].shift[:, None, None]) % 12, 2)
+        chain = find_returning_chain(song, group, cost, first, np.ones(len(bars), bool), LONGEST_RUN, tries=0)
+        beside = sounding(song, group, song.units[chain.place], slots, chain.shift)
+        chains.append(chain)
     return chains
-
-
-def _sounds(
-    song: AnalyzedSong, voices: Bool[np.ndarray, " voice"], starts: Int[np.ndarray, " bar"], slots: int
-) -> Float32[np.ndarray, "bar slot 12"]:
-    return windows(song.sounds[voices].sum(0), starts, slots)
 
 
 def _notes(
