@@ -346,27 +346,25 @@ class LoadedRun:
 
         shift = None if options.key is None else recipe.find_shift(options.key, self.run.entries)
         songs = range(len(self.run.entries))
-        counted = [index for index in songs if self.run.entries[index].clock != "steady"]  # others have no bars
-        drawable = counted if len(counted) > 1 else songs
+        drawable = prior.drawable([entry.clock for entry in self.run.entries])
         model = self._loader.load(songs, options.seed)
-        sources = [mixing.in_beats(self.run.song(index)) for index in songs]  # a copy at another tempo is one too
+        sources = [mixing.in_beats(self.run.song(index)) for index in songs]
+        seconds = float(options.seconds or RANDOM_SECONDS)
+        seeds = range(options.seed, options.seed + prior.TRIES * count)
         made, compared, copies = [], [], 0
-        for drawn in range(options.seed, options.seed + prior.TRIES * count):
-            seconds = float(options.seconds or RANDOM_SECONDS)
-            new = prior.draw(drawable, model.analyzed, drawn, seconds, shift)
+        for new in novelty.draw_songs(drawable, model.analyzed, sources, seeds, seconds, shift):
             song = new.song if options.program is None else one_instrument(new.song, options.program)
-            song = dataclasses.replace(cut_song(song, seconds), name=f"random {drawn}")
-            in_beats = mixing.in_beats(song)
-            near = novelty.nearest_passage(in_beats, sources)
-            copies += near.too_close
+            song = dataclasses.replace(song, name=f"random {new.seed}")
+            copies += new.near.too_close
             again = any(np.array_equal(song.notes, other.notes) for other in made)  # of few or short songs
-            if not near.too_close and not again and song.seconds:
-                provenance = self._provenance({"random": True, **options.recipe()}, drawn, model.step)
-                remark = f"nearest song {near.song} {self.run.entries[near.song].name}, likeness {near.likeness:.2f}"
+            if new.is_new and not again:
+                provenance = self._provenance({"random": True, **options.recipe()}, new.seed, model.step)
+                near = self.run.entries[new.near.song].name
+                remark = f"nearest song {new.near.song} {near}, likeness {new.near.likeness:.2f}"
                 names = tuple(self.run.entries[source.song].name for source in new.sources)
                 gave, shares = (tuple(values) for values in zip(*(source[1:] for source in new.sources), strict=True))
                 made.append(Piece(song, (), "new", provenance, remark, songs=names, weights=shares, gave=gave))
-                compared.append(in_beats)
+                compared.append(new.in_beats)
             if len(made) == count:
                 break
         if copies:

@@ -102,8 +102,8 @@ class Plan:
             return morph_weights(len(self.songs), bars)
         if isinstance(self.weights, tuple):
             return np.repeat(np.array(self.weights, float)[:, None], bars, 1)
-        place = np.linspace(0, self.weights.shape[1] - 1, bars)
-        return np.stack([np.interp(place, np.arange(len(row)), row) for row in self.weights])
+        place, points = np.linspace(0, self.weights.shape[1] - 1, bars), np.arange(self.weights.shape[1])
+        return np.stack([np.interp(place, points, row) for row in self.weights / self.weights.sum(0)])
 
 
 def morph_weights(songs: int, bars: int) -> Float[np.ndarray, "song bar"]:

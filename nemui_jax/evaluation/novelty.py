@@ -3,16 +3,18 @@
 Conventions: notes are NOTE arrays; times are seconds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from nemui_jax.evaluation import note_metrics, style
+from nemui_jax.evaluation import mixing, note_metrics, style
 from nemui_jax.evaluation.language_model import LanguageModel
 from nemui_jax.music.key import in_common_key
-from nemui_jax.music.song import cut_notes
+from nemui_jax.music.song import Song, cut_notes, cut_song
+from nemui_jax.sampling import prior
+from nemui_jax.sampling.analysis import AnalyzedSong
 
 RANK_SECONDS = 60.0  # of each candidate, from its beginning
 RANK_SONGS = 64  # the most songs that candidates are compared with
@@ -38,6 +40,37 @@ class Nearest(NamedTuple):
     def too_close(self) -> bool:
         """Whether they are too alike for the piece to be called new."""
         return self.likeness > COPY_LIKENESS
+
+
+class Drawn(NamedTuple):
+    """A new song, and how close it is to the songs that it is drawn from."""
+
+    seed: int  # that it was drawn with
+    song: Song
+    sources: tuple[prior.Source, ...]  # what it is made of
+    in_beats: np.ndarray  # NOTE: its notes, as `mixing.in_beats` gives them
+    near: Nearest
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has notes, and is not a copy."""
+        return bool(self.song.seconds) and not self.near.too_close
+
+
+def draw_songs(
+    songs: Sequence[int],
+    analyzed: Callable[[int], AnalyzedSong],
+    in_beats: Sequence[np.ndarray],
+    seeds: Iterable[int],
+    seconds: float,
+    shift: int | None = None,
+) -> Iterator[Drawn]:
+    """New songs from some of the songs (see `prior.draw`), one for each seed, compared with all: `in_beats`."""
+    for seed in seeds:
+        new = prior.draw(songs, analyzed, seed, seconds, shift)
+        song = cut_song(new.song, seconds)
+        notes = mixing.in_beats(song)  # a copy at another tempo is one too
+        yield Drawn(seed, song, new.sources, notes, nearest_passage(notes, in_beats))
 
 
 def rank(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> list[int]:

@@ -63,6 +63,12 @@ class _Player(NamedTuple):
     heard: Bool[np.ndarray, " bar"]
 
 
+def drawable(clocks: Sequence[str]) -> list[int]:
+    """Which songs to draw new ones from, by the clock of each: those with bars, if these are two or more."""
+    with_bars = [index for index, clock in enumerate(clocks) if clock != "steady"]
+    return with_bars if len(with_bars) > 1 else list(range(len(clocks)))
+
+
 def draw(
     songs: Sequence[int],
     analyzed: Callable[[int], AnalyzedSong],

@@ -56,7 +56,9 @@ def read(name: str, data: bytes, config: Config) -> tuple[dataset.SongEntry, Son
 def fit(guest: Guest, base: Source, progress: Progress) -> Source:
     """A guest's rows, with the decoder as it is: they play it roughly."""
     rows = finetune.fit_song(base.params, guest.file, guest.entry, base.config, progress=progress)
-    return Source(base.params, latent_song(guest.entry, guest.file, rows, base.config), base.config, guest.file)
+    return Source(
+        base.params, latent_song(guest.entry, guest.file, rows, base.config), base.config, guest.file, guest.entry.clock
+    )
 
 
 def teach(guest: Guest, fitted: Source, progress: Progress) -> Source:
@@ -68,7 +70,7 @@ def teach(guest: Guest, fitted: Source, progress: Progress) -> Source:
     model = finetune.TrainedModel(fitted.params, nothing, dataset.Corpus((), ()), fitted.config)
     taught = finetune.add_song(model, guest.entry, guest.file, progress=progress, rows=fitted.song.rows)
     song = latent_song(guest.entry, guest.file, taught.table, taught.config)
-    return Source(taught.params, song, taught.config, guest.file)
+    return Source(taught.params, song, taught.config, guest.file, guest.entry.clock)
 
 
 def keep(guest: Guest, run: Path, progress: Progress) -> None:

@@ -109,6 +109,7 @@ class Source:
     song: LatentSong
     config: Config
     file: Song  # as it was read
+    clock: str  # what counts its beats; see `dataset.SongEntry`
 
 
 class Player:
@@ -167,12 +168,13 @@ class Player:
         """A new song, as `LoadedRun.random` draws it."""
         if len(self.in_run) < 2:
             raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
-        sources = [self._in_beats(self.sources[index]) for index in self.in_run]
-        for seed in range(recipe.seed, recipe.seed + prior.TRIES):
-            new = prior.draw(self.in_run, self.analyzed, seed, recipe.seconds, recipe.shift)
-            song = cut_song(new.song, recipe.seconds)
-            if song.seconds and not novelty.nearest_passage(mixing.in_beats(song), sources).too_close:
-                return Piece(song, [source.song for source in new.sources], seed, song.seconds)
+        sources = [self.sources[index] for index in self.in_run]
+        in_beats = [self._in_beats(source) for source in sources]
+        songs = [self.in_run[number] for number in prior.drawable([source.clock for source in sources])]
+        seeds = range(recipe.seed, recipe.seed + prior.TRIES)
+        for new in novelty.draw_songs(songs, self.analyzed, in_beats, seeds, recipe.seconds, recipe.shift):
+            if new.is_new:
+                return Piece(new.song, [source.song for source in new.sources], new.seed, new.song.seconds)
         raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")
 
     def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:

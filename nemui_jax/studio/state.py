@@ -47,7 +47,10 @@ def read_trained(path: Path) -> Trained:
     params, table = checkpoint.restore_model(run, step)
     params, corpus = jax.device_put(params), run.corpus()
     songs = latent_songs(corpus, table, run.config)
-    sources = [Source(params, song, run.config, file) for song, file in zip(songs, corpus.songs, strict=True)]
+    sources = [
+        Source(params, song, run.config, file, entry.clock)
+        for song, file, entry in zip(songs, corpus.songs, corpus.entries, strict=True)
+    ]
     return Trained(run, sources, run.fingerprint(step))
 
 
