@@ -693,7 +693,7 @@ def test_an_output_lasts_as_long_as_it_is_asked_to(trained, tmp_path, recipe):
         out = tmp_path / f"{seconds}.mid"
         answer = call("sample", "--run", trained.path, *recipe, "--seconds", seconds, "--out", out)
         assert answer.code == 0, answer
-        assert midi_reader.read(out).seconds == pytest.approx(seconds, abs=3)  # whole bars
+        assert midi_reader.read(out).seconds == pytest.approx(seconds, abs=1.5)
     assert call("sample", "--run", trained.path, "--song", "0", "--seconds", 25, "--out", tmp_path / "a.mid").code == 0
     assert midi_reader.read(tmp_path / "a.mid").seconds == pytest.approx(chorale().seconds, abs=0.05)
 

@@ -92,7 +92,7 @@ def draw(
     players = _players(model, order, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
     parts, shares = _parts(players, units)
-    clock = _clock(model, order, seconds)
+    clock = _clock(model, order, seconds, max((int(part.notes["end"].max(initial=1)) for part in parts), default=1))
     made = GridSong(
         name="",
         parts=parts,
@@ -324,12 +324,12 @@ def _joined(band: dict[int, GridPart], place: int | None, singing: Sequence[Grid
     return tuple(parts.values())
 
 
-def _clock(model: AnalyzedSong, order: Int[np.ndarray, " bar"], seconds: float) -> TempoMap:
-    """The beats of a new song of so many seconds, with the changes of tempo of the song that gives the form."""
+def _clock(model: AnalyzedSong, order: Int[np.ndarray, " bar"], seconds: float, end: int) -> TempoMap:
+    """The beats of a new song whose step `end` is at `seconds`, with the tempo changes of the song that gives the form."""
     lengths = np.diff(pianoroll.seconds_at(np.arange(model.song.steps + 1), model.song.clock))
     steps = (model.units[order][:, None] + np.arange(model.unit_steps)).ravel()
     lengths = lengths[np.minimum(steps, len(lengths) - 1)]
-    times = np.append(0.0, np.cumsum(lengths * seconds / lengths.sum()))
+    times = np.append(0.0, np.cumsum(lengths * seconds / lengths[:end].sum()))
     return TempoMap.through(np.arange(len(times)) / STEPS_PER_BEAT, times)
 
 
