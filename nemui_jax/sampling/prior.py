@@ -325,7 +325,7 @@ def _joined(band: dict[int, GridPart], place: int | None, singing: Sequence[Grid
 
 
 def _clock(model: AnalyzedSong, order: Int[np.ndarray, " bar"], seconds: float, end: int) -> TempoMap:
-    """The beats of a new song whose step `end` is at `seconds`, with the tempo changes of the song that gives the form."""
+    """The beats of a new song whose step `end` is at `seconds`, with the changes of tempo of the form's song."""
     lengths = np.diff(pianoroll.seconds_at(np.arange(model.song.steps + 1), model.song.clock))
     steps = (model.units[order][:, None] + np.arange(model.unit_steps)).ravel()
     lengths = lengths[np.minimum(steps, len(lengths) - 1)]
