@@ -1,13 +1,15 @@
 """The studio in a real browser: first sound, a drag's new roll, late notes, and a dropped song until it is learned.
 
-    python benchmarks/studio.py --run runs/default [--drop FILE] [--picture FILE]
+    python benchmarks/studio.py --run runs/default [--songs 2,3] [--drop FILE] [--picture FILE]
 
 Chromium opens the page of a real server and presses play at once. The first sound is timed from the opening of the page
-until an AnalyserNode detects it. Then the point is dragged for `--drag` seconds about the two songs that the page
-starts with, bands where the run has two, while the music plays; each change is timed from the pointer's move until the
-new roll is first drawn. A note is late if it was passed to the sound card after its time. With `--drop` a file is
-dropped on the page of a copy of the run while it plays. `--picture` takes pictures of the page. Needs the extra studio,
-playwright and Debian's chromium (or CHROMIUM).
+until an AnalyserNode detects it. Then the point is dragged for `--drag` seconds about two songs, by default those that
+the page starts with, bands where the run has two, while the music plays; each change is timed from the pointer's move
+until the new roll is first drawn. A note is late if it was passed to the sound card after its time. As times depend on
+what else the machine does, the processor time of the server, and of the page's main thread, is given for each change
+too; both play and animate meanwhile. With `--drop` a file is dropped on the page of a copy of the run while it plays.
+`--picture` takes pictures of the page. Needs the extra studio, playwright and Debian's chromium (or CHROMIUM), and for
+processor times Linux.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="a trained run (default: one trained on the built-in tunes)"
     )
+    parser.add_argument("--songs", metavar="A,B", help="songs to drag between, by their indices")
     parser.add_argument("--length", type=float, default=300.0, help="seconds of the mix (default: 300)")
     parser.add_argument("--drag", type=float, default=30.0, help="seconds of dragging (default: 30)")
     parser.add_argument("--opens", type=int, default=5, help="times that the page is opened (default: 5)")
@@ -74,7 +78,7 @@ def main() -> None:
         address = re.search(r"http://\S+", line)
         assert address, line
         try:
-            found = measure(address[0], args)
+            found = measure(address[0], server.pid, args)
         finally:
             began = time.monotonic()
             server.send_signal(signal.SIGINT)
@@ -92,12 +96,15 @@ def train(folder: Path) -> Path:
     return folder / "run"
 
 
-def measure(address: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Figures of the page at an address."""
+def measure(address: str, server: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of the page at the address of a server, which is given by the number of its process."""
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     requests: list[str] = []
+    state = {"seconds": f"{args.length:g}"}
+    if args.songs:
+        state["mix"] = ",".join(f"{song}:0.5" for song in args.songs.split(","))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
 
@@ -105,7 +112,7 @@ def measure(address: str, args: argparse.Namespace) -> dict[str, Any]:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.on("request", lambda request: requests.append(request.url) and None)
             page.add_init_script(f"({LISTEN})()")
-            page.goto(f"{address}#seconds={args.length:g}")
+            page.goto(f"{address}#{urllib.parse.urlencode(state, safe=':,')}")
             page.wait_for_function("() => globalThis.firstSound", timeout=20_000)
             return page
 
@@ -117,7 +124,7 @@ def measure(address: str, args: argparse.Namespace) -> dict[str, Any]:
         page = open_page()
         sounds.append(page.evaluate(SOUND))
         page.wait_for_function(WHOLE, timeout=60_000)
-        found = drag(page, args.drag) | {"page, kB": page.evaluate(SIZE) / 1000}
+        found = drag(page, server, args.drag) | {"page, kB": page.evaluate(SIZE) / 1000}
         if args.drop:
             found |= drop(page, args.drop)
         page.close()
@@ -132,10 +139,13 @@ def measure(address: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def drag(page: Any, seconds: float) -> dict[str, Any]:
+def drag(page: Any, server: int, seconds: float) -> dict[str, Any]:
     """Drags the point about where it stands: times from a move to a changed roll, and numbers of notes and parts."""
     page.evaluate("() => { studio.stats.changes.length = 0; }")
     before = page.evaluate("() => ({...studio.voice.stats})")
+    inspector = page.context.new_cdp_session(page)
+    inspector.send("Performance.enable", {"timeDomain": "threadTicks"})
+    spent = processor_seconds(inspector, server)
     pad, point = page.locator("#pad").bounding_box(), page.locator(".point").bounding_box()
     centre = (point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     page.mouse.move(*centre)
@@ -148,16 +158,29 @@ def drag(page: Any, seconds: float) -> dict[str, Any]:
         page.wait_for_timeout(30)
         parts.append(page.evaluate("() => studio.music.parts.length"))
     page.mouse.up()
+    spent = 1000 * (processor_seconds(inspector, server) - spent)
     changes = np.array(page.evaluate("() => studio.stats.changes"))
     after = page.evaluate("() => ({...studio.voice.stats})")
     return {
         "drag to changed roll, ms (median)": float(np.median(changes)),
         "drag to changed roll, ms (95th percentile)": float(np.quantile(changes, 0.95)),
+        "server, ms of processor time for each change": spent[0] / len(changes),
+        "page, ms of scripts for each change": spent[1] / len(changes),
+        "page, ms of its main thread for each change": spent[2] / len(changes),
+        "load average": os.getloadavg()[0],
         "changes while dragging": len(changes),
         "parts while dragging (median)": float(np.median(parts)),
         "notes played while dragging": after["notes"] - before["notes"],
         "late notes": after["late"] - before["late"],
     }
+
+
+def processor_seconds(inspector: Any, server: int) -> np.ndarray:
+    """Seconds that the server has used, the page's scripts, and all that the page's main thread does."""
+    fields = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])  # in the program and in the kernel
+    metrics = {one["name"]: one["value"] for one in inspector.send("Performance.getMetrics")["metrics"]}
+    return np.array([ticks / os.sysconf("SC_CLK_TCK"), metrics["ScriptDuration"], metrics["TaskDuration"]])
 
 
 def drop(page: Any, path: Path) -> dict[str, Any]:

@@ -46,6 +46,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def test_numpy_is_told_to_use_one_thread_before_it_is_imported():
+    program = """
+import os, sys
+from nemui_jax.cli.main import main
+assert "numpy" not in sys.modules
+assert main(["songs", "--run", "nowhere"]) == 2
+assert "numpy" in sys.modules
+print(os.environ["OPENBLAS_NUM_THREADS"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment, text=True) == "1\n"
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     return write_songs(tmp_path / "songs")

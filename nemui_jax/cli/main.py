@@ -19,6 +19,9 @@ def main(arguments: "list[str] | None" = None) -> int:
     to exit.
     """
     last, received = arguments is None, []
+    # NumPy reads this once. Its products are small here: more threads wait for each other longer than they compute, and
+    # round differently, so that ties in a mix would depend on the number of cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         _open_streams()
         from nemui_jax.cli import signals
