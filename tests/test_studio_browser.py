@@ -238,6 +238,7 @@ def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run):
     assert "learned, " in page.locator("#guests li").first.text_content()
     page.locator("#guests .name").first.click()
     until(page, "() => document.getElementById('heard').textContent === '100 % <img src=x>'")
+    assert "gone when the studio is stopped" in page.locator("#unkept").inner_text()
     assert "# after Keep: <img src=x>" in page.locator("#command").text_content()
     page.get_by_role("button", name="Keep <img src=x> in the run").click()
     until(page, "() => document.getElementById('status').textContent.endsWith('kept in the run')", 90)
@@ -517,7 +518,14 @@ def test_three_hundred_songs(browser, address):
     assert labels["covered"] == []
     assert all("…" in name and re.search(r"ent \d", name) for name in labels["labels"])
     page.locator("#more summary").click()
+    page.locator("#find").fill("composer 12")
+    marked = "() => [...studio.pad.anchors].filter(([, one]) => one.classList.contains('found')).map(([song]) => song)"
+    assert page.evaluate(marked) == [number for number in range(300) if "12" in names[number][9:12]]
+    found = page.evaluate(NAMES)
+    assert sum("mposer" in name for name in found["labels"]) >= 5
+    assert found["covered"] == []
     page.locator("#find").fill("composer 123")
+    assert page.evaluate(marked) == [123]
     page.keyboard.press("Enter")
     assert page.locator("#heard").text_content() == f"100 % {names[123]}"
     page.get_by_role("button", name=f"Add {names[123]} to the mix").wait_for()
@@ -526,6 +534,8 @@ def test_three_hundred_songs(browser, address):
     assert page.locator("#sliders li").count() == 2
     page.evaluate("() => studio.pad.move({ x: 0.3, y: 0.5 }, 0)")
     assert page.locator("#sliders li").count() <= 3
+    page.locator("#more summary").click()
+    until(page, f"() => !({marked})().length")
     context.close()
 
 
@@ -653,6 +663,34 @@ def test_pedals_and_bends_are_heard(band_page):
     bent = _sound(band_page, 4.0, 4.5)
     assert _strongest(held[8820:22050]) == pytest.approx(440, rel=0.01)
     assert _strongest(bent[8820:19845]) == pytest.approx(440 * 2 ** (2 / 12), rel=0.01)
+
+
+def test_a_quiet_beginning_is_heard(browser, address):
+    """The first bars are played louder, up to what is heard well; what comes later is as loud as it was written."""
+    quiet = make_part(0, [(beat / 2, beat / 2 + 0.45, 60) for beat in range(60)])
+    quiet.notes["velocity"] = 40
+    context = browser.new_context()
+    page = context.new_page()
+    _answer_with(page, Song((quiet,)), 30.0)
+    page.goto(address)
+    until(page, WHOLE)
+    begin, later = (np.sqrt((_sound(page, start, start + 3.0) ** 2).mean()) for start in (0.0, 24.0))
+    assert begin > 2.5 * later
+    assert page.evaluate("() => [3, 12, 18].map((time) => studio.music.lift(time))") == pytest.approx([2.8, 2.8**0.5, 1])
+    loud = "() => { for (const block of studio.music.blocks) for (const note of block.notes) note.velocity = 127; }"
+    page.evaluate(loud)
+    page.evaluate("() => { studio.music.opening = null; }")
+    assert page.evaluate("() => studio.music.lift(3)") < 1.1
+    context.close()
+
+
+def test_a_note_ends_once(page):
+    """Chromium sometimes says twice that a sound has ended."""
+    page.click("#play")
+    until(page, "() => studio.voice.notes.size > 0")
+    page.evaluate("() => { globalThis.sources = [...studio.voice.notes].map(({ source }) => source); }")
+    for _ in range(2):
+        page.evaluate("() => { for (const source of sources) source.dispatchEvent(new Event('ended')); }")
 
 
 def test_a_bands_page_on_a_phone(browser, address):

@@ -1,7 +1,13 @@
 // Every song has the colour of its place on the pad; what lies between songs has the colour that lies between theirs.
 
 const scheme = matchMedia("(prefers-color-scheme: dark)");
-export const isDark = () => scheme.matches;
+let dark = scheme.matches; // asked for with every note that is drawn
+const partColours = new Map(); // those of the theme
+scheme.addEventListener("change", () => {
+  dark = scheme.matches;
+  partColours.clear();
+});
+export const isDark = () => dark;
 export const onTheme = (call) => scheme.addEventListener("change", call);
 
 const GOLDEN = 137.508; // degrees between the hues of parts
@@ -46,7 +52,13 @@ export const ink = (song, alpha = 1) => css(blend([[song, 1]], isDark() ? 0.78 :
 
 /** The colour of a part, by its place among the parts, and drums in grey; `force` 0 to 1 is how loud, 2 sounding. */
 export function partColour(part, force = 0.7, alpha = 1) {
-  const dark = isDark(), angle = ((78 + part.number * GOLDEN) * Math.PI) / 180;
+  const key = ((part.number * 2 + part.drums) * 256 + Math.round(100 * force)) * 128 + Math.round(100 * alpha);
+  if (!partColours.has(key)) partColours.set(key, makePartColour(part, force, alpha));
+  return partColours.get(key);
+}
+
+function makePartColour(part, force, alpha) {
+  const angle = ((78 + part.number * GOLDEN) * Math.PI) / 180;
   const lift = part.number % 2 ? 0.05 : -0.02; // neighbours differ in lightness too
   const lightness = force > 1 ? (dark ? 0.97 : 0.36) : lift + (dark ? 0.45 + 0.38 * force : 0.8 - 0.3 * force);
   return css(shade([Math.cos(angle), Math.sin(angle)], lightness, part.drums ? 0.012 : 0.08 + 0.09 * Math.min(force, 1)), alpha);

@@ -6,9 +6,9 @@ const WORK = { waiting: "waiting", fitting: "listening", teaching: "rough, being
 const percent = (share) => `${Math.floor(share * 1000) / 10} %`;
 
 export class Guests {
-  /** `calls`: arrived(song), changed(song), kept(), solo(song), say(text, bad). */
-  constructor(element, info, calls) {
-    Object.assign(this, { element, info, calls, mine: new Set(), known: new Map(), rows: new Map() });
+  /** `remark` is shown while there are some that are not kept. `calls`: arrived(song), changed(song), kept(), solo(song), say(text, bad). */
+  constructor(element, remark, info, calls) {
+    Object.assign(this, { element, remark, info, calls, mine: new Set(), known: new Map(), rows: new Map() });
   }
 
   /** Takes files; each is heard alone as soon as it can be played. */
@@ -48,6 +48,7 @@ export class Guests {
       if (before && guest.kept && !before.kept) this.calls.kept(guest);
     }
     this.element.hidden = !this.known.size;
+    this.remark.hidden = ![...this.known.values()].some(({ song, kept }) => song && !kept);
     this.show();
   }
 

@@ -44,6 +44,8 @@ export class MidiOut {
     } else this.send(time, 0xb0 | channel, controller, value);
   }
 
+  lift() {} // a device has a volume of its own
+
   hear() {
     for (const [part, channel] of this.channels) if (!part.heard) this.port.send([0xb0 | channel, 123, 0]);
   }

@@ -9,6 +9,7 @@ const FINE = 0.02, COARSE = 0.05; // a press of an arrow key
 const FEW = 12; // songs that are all named, and reached with the tab key
 const MANY = 40; // songs from which they are small, and stay where they are
 const NAMED = 5; // songs near the point that are named, of more than a few
+const NAMED_FOUND = 12; // songs that are looked for by name and named, at most
 const LETTERS = 28, NARROW_LETTERS = 17; // of a name; the pad is narrow below NARROW pixels
 const NARROW = 500;
 const POINT_ROOM = 24, LABEL_PADDING = 18; // pixels
@@ -18,7 +19,7 @@ const clamp = (x) => Math.min(1, Math.max(0, x));
 export class Pad {
   /** `calls`: change(began), anchor(), drawn(path), solo(song), remove(song), waypoint(), note(song) -> text. */
   constructor(element, state, info, calls) {
-    Object.assign(this, { element, state, info, calls, drawing: false, anchors: new Map(), names: new Map() });
+    Object.assign(this, { element, state, info, calls, drawing: false, anchors: new Map(), names: new Map(), found: new Set() });
     this.field = element.querySelector(".field");
     this.lines = element.querySelector(".lines");
     this.labels = element.querySelector(".labels");
@@ -27,9 +28,16 @@ export class Pad {
     this.grab(this.point, (place, began) => this.move(place, began));
     this.point.addEventListener("keydown", (event) => this.pointKey(event));
     this.lines.addEventListener("pointerdown", (event) => this.press(event));
-    new ResizeObserver(() => this.draw()).observe(element);
+    new ResizeObserver(() => this.resize()).observe(element);
     onTheme(() => this.refresh());
     this.refresh();
+  }
+
+  /** Notes how large the pad and its letters are, as asking at every move would make the browser lay out the page. */
+  resize() {
+    this.box = { width: this.element.clientWidth, height: this.element.clientHeight };
+    this.ruler.font = getComputedStyle(this.labels).font;
+    this.draw();
   }
 
   place(event) {
@@ -144,6 +152,7 @@ export class Pad {
   makeAnchor(song) {
     const button = document.createElement("button");
     button.className = "anchor";
+    button.classList.toggle("found", this.found.has(song));
     button.append(document.createElement("i"));
     button.title = `${this.info.songs[song].name}: click to hear it alone, drag to place it, Delete takes it off`;
     const anchor = () => this.state.pad.find((one) => one.song === song);
@@ -170,6 +179,14 @@ export class Pad {
     this.drawLabels();
   }
 
+  /** Marks the songs that a search finds, and names some of them. */
+  mark(found) {
+    this.found = found;
+    this.element.classList.toggle("searched", found.size > 0);
+    for (const [song, button] of this.anchors) button.classList.toggle("found", found.has(song));
+    this.drawLabels();
+  }
+
   /** The colours between the songs: a small picture, drawn large. */
   paintField() {
     const [width, height] = [44, 36], dark = isDark();
@@ -188,10 +205,10 @@ export class Pad {
 
   /** Draws what is heard; `weights` are those of the moment, `at` where the point is then. */
   draw(weights = this.weights ?? new Map(), at = this.at ?? this.state.at) {
-    const box = { width: this.element.clientWidth, height: this.element.clientHeight };
-    if (!box.width) return;
+    const { box } = this;
     const changed = new Set([...(this.weights?.keys() ?? []), ...weights.keys()]);
-    Object.assign(this, { weights, at, box });
+    Object.assign(this, { weights, at });
+    if (!box?.width) return;
     const pen = this.pen(box), to = ({ x, y }) => [x * box.width, y * box.height];
     const few = this.state.pad.length <= FEW;
     for (const anchor of this.state.pad) {
@@ -241,9 +258,11 @@ export class Pad {
     const away = ({ x, y }) => Math.hypot((x - at.x) * box.width, (y - at.y) * box.height);
     const rank = (anchor) => (anchor.song === this.looked ? -2 : weights.has(anchor.song) ? -1 - weights.get(anchor.song) / 2 : away(anchor));
     const sorted = [...state.pad].sort((a, b) => rank(a) - rank(b));
-    const named = sorted.slice(0, state.pad.length <= FEW ? FEW : Math.max(NAMED, sorted.filter((anchor) => rank(anchor) < 0).length));
+    const first = sorted.filter((anchor) => rank(anchor) < 0);
+    const near = sorted.slice(0, state.pad.length <= FEW ? FEW : Math.max(NAMED, first.length));
+    const found = sorted.filter((anchor) => this.found.has(anchor.song) && !first.includes(anchor)).slice(0, NAMED_FOUND);
+    const named = [...new Set([...first, ...found, ...(this.found.size ? [] : near)])];
     const letters = box.width < NARROW ? NARROW_LETTERS : LETTERS;
-    this.ruler.font = getComputedStyle(this.labels).font;
     const items = named.map((anchor) => {
       const text = this.labelOf(anchor.song, letters);
       return { anchor, text, x: anchor.x * box.width, y: anchor.y * box.height, radius: this.radius(anchor.song), width: this.measure(text), must: rank(anchor) < 0 };

@@ -9,6 +9,9 @@ const TICK = 25; // milliseconds
 const AHEAD = 0.16; // seconds; more where the page is hidden, because its timers are slow then
 const AHEAD_HIDDEN = 1.6;
 const GRACE = 0.03; // a note may stand a little before its block
+const OPENING = 6, FADE = 12; // seconds of a beginning, and until it is no longer played louder than the rest
+const LOUD = 0.55; // mean power of notes, that of the loudest being 1, which is heard well: about -20 dB of full scale
+const MOST_LIFT = 2.8; // by which quiet beginnings are played louder
 
 export class Music {
   constructor(block) {
@@ -48,9 +51,25 @@ export class Music {
     return Math.max(0, (first?.notes[0].onset ?? 0) - 0.05);
   }
 
+  /** By how much a moment is played louder: pieces that begin so quietly that nobody would hear it begin louder. */
+  lift(seconds) {
+    const begin = this.firstOnset, faded = Math.min(1, Math.max(0, (seconds - begin - OPENING) / FADE));
+    if (faded === 1) return 1;
+    this.opening ??= clamp(Math.sqrt(LOUD / this.power(begin, begin + OPENING)), 1, MOST_LIFT);
+    return this.opening ** (1 - faded);
+  }
+
+  /** Mean power of the notes of a passage, as loud as a voice makes them. */
+  power(from, to) {
+    const blocks = this.blocks.slice(Math.floor(from / this.block), Math.ceil(to / this.block));
+    const of = ({ onset, end, velocity }) => (velocity / 127) ** 3.1 * Math.min(end - onset, this.block);
+    return blocks.reduce((sum, block) => sum + (block?.notes ?? []).reduce((total, note) => total + of(note), 0), 1e-6) / (to - from);
+  }
+
   /** Takes a stretch of music from the server. */
   set({ from, to, blocks, notes, controls }) {
     const { parts } = this;
+    this.opening = null;
     this.count = blocks;
     this.blocks.length = blocks;
     const fresh = Array.from({ length: to - from }, (_, i) => ({ notes: [], controls: [], parts }));
@@ -72,6 +91,8 @@ export class Music {
     });
   }
 }
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 /** The newest of each part's controls, from those in force before and those that come after. */
 function inForce(before, controls) {
@@ -146,6 +167,7 @@ export class Player {
     this.index = Math.min(Math.floor(this.cursor / this.music.block + 1e-6), this.music.count - 1);
     const found = this.music.blocks[this.index];
     if (!found) return (this.current = null);
+    this.sink.lift(this.clock, this.music.lift(this.cursor));
     const later = this.cursor + 1e-6;
     const gone = [...this.controls.keys()].filter((part) => !found.parts.includes(part));
     const before = inForce(

@@ -8,14 +8,14 @@ const HEAD = 0.28; // where on the roll the playhead stands while the music play
 const DRUM_HEIGHT = 11, LANE_SHARE = 0.32; // pixels of a row of drums; the most of the roll that the lane takes
 const LABEL_WIDTH = 66; // pixels of the names of its rows
 const DRUMS = { Percussion: [], Cymbals: [49, 51, 52, 53, 55, 57, 59], Hats: [42, 44, 46], Toms: [41, 43, 45, 47, 48, 50], Snare: [37, 38, 39, 40], Kick: [35, 36] };
-const rowOf = (pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(pitch)) ?? "Percussion";
+const ROWS = Array.from({ length: 128 }, (_, pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(pitch)) ?? "Percussion"); // by pitch
 const LEAST_PITCHES = 30, MARGIN = 2; // semitones that the roll shows at least, and beyond the highest and lowest note
 export const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 export class Roll {
   /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map. */
   constructor(element, player, calls) {
-    Object.assign(this, { element, player, calls, rows: [], start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [] });
+    Object.assign(this, { element, player, calls, rows: [], start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [], sizes: new Map() });
     this.canvas = element.querySelector(".notes");
     this.map = element.querySelector(".map");
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -24,11 +24,17 @@ export class Roll {
     for (const name of ["pointerdown", "pointermove", "pointerup", "pointercancel"])
       this.canvas.addEventListener(name, (event) => this.pointer(event));
     this.map.addEventListener("pointerdown", (event) => this.mapPress(event));
-    new ResizeObserver(() => this.refresh()).observe(element);
+    new ResizeObserver(() => this.resize()).observe(element);
   }
 
   get music() {
     return this.player.music;
+  }
+
+  /** Notes how large the canvases are, as asking in every frame would make the browser lay out the page there. */
+  resize() {
+    for (const canvas of [this.canvas, this.map]) this.sizes.set(canvas, [canvas.clientWidth, canvas.clientHeight]);
+    this.refresh();
   }
 
   /** The music changed: everything is to be drawn anew. */
@@ -64,7 +70,7 @@ export class Roll {
   findDrums() {
     const used = new Set();
     if (this.music.parts.some(({ drums }) => drums))
-      for (const block of this.music.blocks) for (const { part, pitch } of block?.notes ?? []) if (part.drums) used.add(rowOf(pitch));
+      for (const block of this.music.blocks) for (const { part, pitch } of block?.notes ?? []) if (part.drums) used.add(ROWS[pitch]);
     const rows = Object.keys(DRUMS).filter((name) => used.has(name));
     if (rows.length !== this.rows.length) this.stale = true;
     this.rows = rows;
@@ -166,7 +172,7 @@ export class Roll {
     if (this.player.playing && this.follow) {
       this.start = now - HEAD * this.span;
       this.bound();
-    } else if (this.follow && (now < this.start || now > this.start + this.span)) {
+    } else if (this.follow && (now < this.start || now >= this.start + this.span)) {
       this.start = now - HEAD * this.span;
       this.bound();
     }
@@ -180,7 +186,7 @@ export class Roll {
 
   size(canvas) {
     const scale = devicePixelRatio || 1;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    const [width, height] = this.sizes.get(canvas) ?? [0, 0];
     if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale))
       Object.assign(canvas, { width: Math.round(width * scale), height: Math.round(height * scale) });
     const pen = canvas.getContext("2d");
@@ -204,7 +210,7 @@ export class Roll {
     for (let pitch = low; pitch <= high; pitch++) if (BLACK.has(pitch % 12)) pen.fillRect(0, y(pitch), width, lane);
     this.drawTime(pen, width, height, x, dark);
     if (this.rows.length) this.drawLane(pen, width, height, bottom, dark);
-    const several = this.music.parts.length > 1, shades = new Map();
+    const several = this.music.parts.length > 1;
     const firstBlock = Math.max(0, Math.floor(start / this.music.block) - 12);
     const lastBlock = Math.min(this.music.count - 1, Math.floor((start + span) / this.music.block) + 1);
     const box = Math.max(lane * 1.15, 2.4);
@@ -217,7 +223,7 @@ export class Roll {
       if (weights !== last) [colours, last] = [[], weights];
       for (const { onset, end, pitch, velocity, part } of block.notes) {
         if (part.drums) {
-          const row = this.rows.indexOf(rowOf(pitch)), hit = player.playing && onset <= now && now < onset + 0.12;
+          const row = this.rows.indexOf(ROWS[pitch]), hit = player.playing && onset <= now && now < onset + 0.12;
           pen.fillStyle = partColour(part, hit ? 2 : velocity / 127, part.heard ? 1 : 0.25);
           pen.fillRect(x(onset) - 1, bottom + 4 + row * drumHeight + 0.1 * drumHeight, hit ? 4 : 2.6, drumHeight * 0.8);
           continue;
@@ -231,10 +237,8 @@ export class Roll {
           pen.fillRect(from - 3, top - 3, length + 6, box + 6);
         }
         const level = sounds ? 8 : velocity >> 4;
-        if (several) {
-          if (!shades.has(part)) shades.set(part, []);
-          pen.fillStyle = shades.get(part)[level] ??= partColour(part, level === 8 ? 2 : (level + 0.5) / 8, part.heard ? 1 : 0.22);
-        } else pen.fillStyle = colours[level] ??= noteColour(pairs, level, dark);
+        if (several) pen.fillStyle = partColour(part, level === 8 ? 2 : (level + 0.5) / 8, part.heard ? 1 : 0.22);
+        else pen.fillStyle = colours[level] ??= noteColour(pairs, level, dark);
         pen.fillRect(from, top, length, box);
       }
     }

@@ -7,7 +7,7 @@ import { clock } from "./roll.js";
 const MOST_ROWS = 100, MOST_LETTERS = 30;
 
 export class SongList {
-  /** `calls`: solo(song), add(song). */
+  /** `calls`: solo(song), add(song), found(songs): a set of them, empty where nothing is looked for. */
   constructor(element, search, info, calls) {
     Object.assign(this, { element, search, info, calls });
     search.oninput = () => this.show();
@@ -22,9 +22,10 @@ export class SongList {
   }
 
   show() {
-    if (!this.details.open) return;
+    if (!this.details.open) return this.calls.found(new Set());
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.info.songs.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+    this.calls.found(new Set(words.length ? found.map(({ index }) => index) : []));
     this.element.replaceChildren(...found.slice(0, MOST_ROWS).map((song) => this.row(song)));
   }
 

@@ -75,12 +75,18 @@ export class Voice {
     this.room = new ConvolverNode(context, { buffer: hall(context) });
     const wet = new GainNode(context, { gain: 0.22 });
     this.room.connect(wet).connect(this.volume);
-    this.volume.connect(limiter).connect(this.analyser).connect(context.destination);
+    this.opening = new GainNode(context);
+    this.volume.connect(this.opening).connect(limiter).connect(this.analyser).connect(context.destination);
   }
 
   set gain(level) {
     this.level = level;
     this.volume?.gain.setTargetAtTime(level, this.now, 0.02);
+  }
+
+  /** Everything is louder from a time on. */
+  lift(time, by) {
+    this.opening.gain.setTargetAtTime(by, time, 0.03);
   }
 
   /** The strip of a part. */
@@ -123,7 +129,7 @@ export class Voice {
     strip.bend.connect(source.detune);
     source.connect(tone).connect(gain).connect(strip.sides[family.spread ? Math.min(4, Math.max(0, Math.floor((pitch - 28) / 13))) : 2]);
     const note = { source, gain, pitch, time, part, family, level: force, off: Infinity, held: true };
-    source.onended = () => this.forget(note);
+    source.addEventListener("ended", () => this.forget(note), { once: true }); // Chromium may say so twice
     source.start(begin);
     for (const other of this.notes)
       if (other.part === part && other.time < time && (part.drums ? HATS.has(pitch) && HATS.has(other.pitch) : other.pitch === pitch)) this.damp(other, time, 0.03);
