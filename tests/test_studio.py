@@ -528,7 +528,9 @@ def test_a_long_mix_opens_before_it_is_whole(place):
     whole = place.studio.player.piece(read_recipe(recipe, 3))
     assert opening is not None
     assert opening.song.seconds < 30 < whole.song.seconds
-    assert len(page_notes(opening.song, 0.0, 20 * BLOCK_SECONDS)["notes"]) > 20
+    begun = [page_notes(song, 0.0, 20 * BLOCK_SECONDS)["notes"] for song in (opening.song, whole.song)]
+    assert begun[0] == begun[1]
+    assert len(begun[0]) > 20
     parts, found = played(place, recipe)
     notes = page_notes(whole.song)["notes"]
     assert found == sorted(notes[start : start + 5] for start in range(0, len(notes), 5))

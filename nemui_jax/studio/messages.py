@@ -43,7 +43,9 @@ def page_notes(song: Song, start: float = 0.0, end: float = math.inf) -> dict[st
         begun = part.notes[(part.notes["onset"] >= start) & (part.notes["onset"] < end)]
         columns = [_milliseconds(begun["onset"]), _milliseconds(begun["end"]), begun["pitch"], begun["velocity"]]
         notes.append(np.stack([*columns, np.full(len(begun), number)], 1).astype(int))
-        controls += [_moves(by_channel[part.channel], controller, number, start, end) for controller in CONTROLS]
+        moved = by_channel[part.channel]
+        present = set(np.unique(moved["controller"]).tolist()).intersection(CONTROLS)
+        controls += [_moves(moved, controller, number, start, end) for controller in CONTROLS if controller in present]
     return {"notes": _flat(notes), "controls": _flat(controls)}
 
 

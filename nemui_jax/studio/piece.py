@@ -19,7 +19,7 @@ from nemui_jax.music.song import Song, cut_song
 from nemui_jax.sampling import prior
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.decode import LatentSong, decode_song
-from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, count_bars, mix
 from nemui_jax.sampling.variation import vary
 
 MAX_SONGS = 8  # in one piece
@@ -144,25 +144,27 @@ class Player:
 
     def piece(self, recipe: Recipe) -> Piece:
         """The piece of a recipe. ValueError for a new song where all that are drawn are near-copies."""
-        if recipe.random:
-            return self._draw(recipe)
-        moments = np.array(recipe.weights)
-        heard = (moments > 0).any(0)
-        used = np.array(recipe.songs)[heard].tolist()
-        song = cut_song(self._mix(used, moments[:, heard].T, recipe), recipe.seconds)
-        return Piece(song, used, recipe.seed, song.seconds)
+        return self._draw(recipe) if recipe.random else self._play_songs(recipe)
 
     def opening(self, recipe: Recipe, block: int) -> Piece | None:
         """The beginning of a long mix, up to the first stretch that is heard from a block on.
 
-        It takes a fraction of the time, and its notes are those of the whole or much like them. None where they would
-        not be, as weights move or places are drawn, and where it would not be worth while.
+        It takes a fraction of the time, as only its bars are mixed, and its notes are those of the whole or much like
+        them. None where they would not be, as weights move or places are drawn, and where it would not be worth while.
         """
         seconds = (block + STRETCH_BLOCKS) * BLOCK_SECONDS + OPENING_SECONDS
         steady = len(recipe.weights) == 1 and sum(weight > 0 for weight in recipe.weights[0]) > 1
         if not steady or recipe.noise or recipe.random or not 0 < seconds < OPENING_SHARE * recipe.seconds:
             return None
-        return self.piece(replace(recipe, seconds=seconds))._replace(seconds=recipe.seconds)
+        return self._play_songs(replace(recipe, seconds=seconds), whole=False)._replace(seconds=recipe.seconds)
+
+    def _play_songs(self, recipe: Recipe, whole: bool = True) -> Piece:
+        """A song, a mix or a variation. If not `whole`, bars that are not heard are not mixed."""
+        moments = np.array(recipe.weights)
+        heard = (moments > 0).any(0)
+        used = np.array(recipe.songs)[heard].tolist()
+        song = cut_song(self._mix(used, moments[:, heard].T, recipe, whole), recipe.seconds)
+        return Piece(song, used, recipe.seed, song.seconds)
 
     def _draw(self, recipe: Recipe) -> Piece:
         """A new song, as `LoadedRun.random` draws it."""
@@ -177,7 +179,9 @@ class Player:
                 return Piece(new.song, [source.song for source in new.sources], new.seed, new.song.seconds)
         raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")
 
-    def _mix(self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe) -> Song:
+    def _mix(
+        self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe, whole: bool
+    ) -> Song:
         if len(songs) == 1 and not recipe.noise and not recipe.factors:
             return to_song(self.played(songs[0]), recipe.shift)
         everyone = list(dict.fromkeys([*songs, *(song for _, song in recipe.factors)]))
@@ -192,7 +196,8 @@ class Player:
             varied = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed[: len(songs)]]
             analyzed[: len(songs)] = varied
         factors = Factors(**{name: everyone.index(song) for name, song in recipe.factors})
-        return mix(analyzed, weigh, seconds=recipe.seconds, factors=factors, shift=recipe.shift, seed=recipe.seed)
+        length = {"seconds": recipe.seconds} if whole else {"bars": count_bars(analyzed, recipe.seconds)}
+        return mix(analyzed, weigh, **length, factors=factors, shift=recipe.shift, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
