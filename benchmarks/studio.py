@@ -150,13 +150,14 @@ def drag(page: Any, server: int, seconds: float) -> dict[str, Any]:
     centre = (point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     page.mouse.move(*centre)
     page.mouse.down()
+    whole = page.evaluate("() => studio.music.order.length")
     until, angle, parts = time.monotonic() + seconds, 0.0, []
     while time.monotonic() < until:
         angle += 0.11
         x, y = 0.12 * np.cos(angle) * np.cos(angle / 7), 0.12 * np.sin(angle)
         page.mouse.move(centre[0] + x * pad["width"], centre[1] + y * pad["height"])
         page.wait_for_timeout(30)
-        parts.append(page.evaluate("() => studio.music.parts.length"))
+        parts.append(page.evaluate("() => studio.music.order.length"))
     page.mouse.up()
     spent = 1000 * (processor_seconds(inspector, server) - spent)
     changes = np.array(page.evaluate("() => studio.stats.changes"))
@@ -169,7 +170,8 @@ def drag(page: Any, server: int, seconds: float) -> dict[str, Any]:
         "page, ms of its main thread for each change": spent[2] / len(changes),
         "load average": os.getloadavg()[0],
         "changes while dragging": len(changes),
-        "parts while dragging (median)": float(np.median(parts)),
+        "parts of the mix, before it is dragged": whole,
+        "parts in what comes first while dragging (median)": float(np.median(parts)),
         "notes played while dragging": after["notes"] - before["notes"],
         "late notes": after["late"] - before["late"],
     }

@@ -531,6 +531,10 @@ def test_a_long_mix_opens_before_it_is_whole(place):
     begun = [page_notes(song, 0.0, 20 * BLOCK_SECONDS)["notes"] for song in (opening.song, whole.song)]
     assert begun[0] == begun[1]
     assert len(begun[0]) > 20
+    with place.listen() as line:
+        line.send(json.dumps({"ask": 1, "recipe": recipe}))
+        messages = itertools.takewhile(lambda message: message["kind"] != "done", messages_of(line))
+        assert [message["opening"] for message in messages if message["kind"] == "head"] == [True, False]
     parts, found = played(place, recipe)
     notes = page_notes(whole.song)["notes"]
     assert found == sorted(notes[start : start + 5] for start in range(0, len(notes), 5))

@@ -595,6 +595,12 @@ def test_a_band_is_listed_and_coloured(band_page):
     )
     assert len(set(colours)) == 3
     assert band_page.evaluate("() => studio.roll.rows") == ["Hats", "Snare", "Kick"]
+    strings = "studio.music.order.slice(1, 2).map((part) => ({ ...part, number: 0 }))"
+    band_page.evaluate(f"() => studio.wire.calls.head({strings}, true)")  # an opening in which only strings play
+    assert rows.count() == 3
+    assert band_page.evaluate("() => studio.music.order.map((part) => studio.music.parts.indexOf(part))") == [1]
+    band_page.evaluate("() => studio.wire.calls.head(studio.music.order)")
+    assert band_page.evaluate("() => studio.music.parts.map(({ hue }) => hue)") == [1]  # in the colour that it had
 
 
 def test_parts_are_muted_and_played_alone_with_keys(band_page):
@@ -676,7 +682,9 @@ def test_a_quiet_beginning_is_heard(browser, address):
     until(page, WHOLE)
     begin, later = (np.sqrt((_sound(page, start, start + 3.0) ** 2).mean()) for start in (0.0, 24.0))
     assert begin > 2.5 * later
-    assert page.evaluate("() => [3, 12, 18].map((time) => studio.music.lift(time))") == pytest.approx([2.8, 2.8**0.5, 1])
+    assert page.evaluate("() => [3, 12, 18].map((time) => studio.music.lift(time))") == pytest.approx(
+        [2.8, 2.8**0.5, 1]
+    )
     loud = "() => { for (const block of studio.music.blocks) for (const note of block.notes) note.velocity = 127; }"
     page.evaluate(loud)
     page.evaluate("() => { studio.music.opening = null; }")

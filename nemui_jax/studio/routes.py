@@ -158,7 +158,7 @@ async def _send_piece(
     """
     opening = await studio.compute(studio.player.opening, recipe, first)
     piece = opening or await studio.compute(studio.player.piece, recipe)
-    await _send(socket, _head(piece, number))
+    await _send(socket, _head(piece, number, opening is not None))
     if recipe.random:
         await _send(socket, {"kind": "drawn", "ask": number, "songs": list(piece.songs), "seed": piece.seed})
     begun = _stretch(piece, *studio.player.order(piece.blocks, first)[0], number)
@@ -167,9 +167,10 @@ async def _send_piece(
         return
     if opening:
         piece = await studio.compute(studio.player.piece, recipe)
-        if _head(piece, number) != _head(opening, number):
+        head = _head(piece, number)
+        await _send(socket, head)
+        if head["parts"] != page_parts(opening.song):
             begun = None  # its notes are of other parts
-            await _send(socket, _head(piece, number))
     for start, stop in studio.player.order(piece.blocks, first):
         stretch = _stretch(piece, start, stop, number)
         if stretch == begun:
@@ -180,8 +181,8 @@ async def _send_piece(
     await _send(socket, {"kind": "done", "ask": number})
 
 
-def _head(piece: Piece, number: int | None) -> dict[str, Any]:
-    return {"kind": "head", "ask": number, "parts": page_parts(piece.song)}
+def _head(piece: Piece, number: int | None, is_opening: bool = False) -> dict[str, Any]:
+    return {"kind": "head", "ask": number, "opening": is_opening, "parts": page_parts(piece.song)}
 
 
 def _stretch(piece: Piece, start: int, stop: int, number: int | None) -> dict[str, Any]:

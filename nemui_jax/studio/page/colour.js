@@ -50,16 +50,16 @@ export const css = ([r, g, b], alpha = 1) => `rgb(${r | 0} ${g | 0} ${b | 0} / $
 /** A song's own colour, for text and marks. */
 export const ink = (song, alpha = 1) => css(blend([[song, 1]], isDark() ? 0.78 : 0.56, isDark() ? 0.14 : 0.17), alpha);
 
-/** The colour of a part, by its place among the parts, and drums in grey; `force` 0 to 1 is how loud, 2 sounding. */
+/** The colour of a part, by the number of its hue, and drums in grey; `force` 0 to 1 is how loud, 2 sounding. */
 export function partColour(part, force = 0.7, alpha = 1) {
-  const key = ((part.number * 2 + part.drums) * 256 + Math.round(100 * force)) * 128 + Math.round(100 * alpha);
+  const key = ((part.hue * 2 + part.drums) * 256 + Math.round(100 * force)) * 128 + Math.round(100 * alpha);
   if (!partColours.has(key)) partColours.set(key, makePartColour(part, force, alpha));
   return partColours.get(key);
 }
 
 function makePartColour(part, force, alpha) {
-  const angle = ((78 + part.number * GOLDEN) * Math.PI) / 180;
-  const lift = part.number % 2 ? 0.05 : -0.02; // neighbours differ in lightness too
+  const angle = ((78 + part.hue * GOLDEN) * Math.PI) / 180;
+  const lift = part.hue % 2 ? 0.05 : -0.02; // neighbours differ in lightness too
   const lightness = force > 1 ? (dark ? 0.97 : 0.36) : lift + (dark ? 0.45 + 0.38 * force : 0.8 - 0.3 * force);
   return css(shade([Math.cos(angle), Math.sin(angle)], lightness, part.drums ? 0.012 : 0.08 + 0.09 * Math.min(force, 1)), alpha);
 }

@@ -144,8 +144,8 @@ const parts = new PartList($("parts"), music, () => {
 });
 const undo = new Undo(() => ({ ...state, drawn: null }), (before) => session.putBack(before));
 const wire = new Wire({
-  head(list) {
-    music.head(list);
+  head(list, isOpening) {
+    music.head(list, isOpening);
     voice.need(list.map(({ family }) => family));
     parts.show();
   },

@@ -12,7 +12,7 @@ export class PartList {
   show(always = false) {
     const { parts } = this.music;
     this.element.hidden = parts.length < 2;
-    const shown = JSON.stringify(parts.map(({ number, instrument, name }) => [number, instrument, name]));
+    const shown = JSON.stringify(parts.map(({ hue, instrument, name }) => [hue, instrument, name]));
     if (shown !== this.shown || always) this.element.replaceChildren(...parts.map((part) => this.row(part)));
     this.shown = shown;
     this.mark();

@@ -18,21 +18,36 @@ export class Music {
     this.block = block; // seconds
     this.blocks = [];
     this.count = 1;
-    this.parts = []; // of the piece; the same objects as long as the instruments are the same
+    this.parts = []; // that are listed; the same objects, in the same colours, as long as the instruments are the same
+    this.order = []; // those of the piece, as the server numbers them
     this.known = new Map();
   }
 
-  /** Takes a piece's parts from the server. */
-  head(parts) {
+  /** Takes a piece's parts from the server. An opening may lack some, so those that were listed stay until all come. */
+  head(parts, isOpening = false) {
     const seen = new Map();
-    this.parts = parts.map((part) => {
+    this.order = parts.map((part) => {
       const name = `${part.instrument}|${part.program}|${part.name}`;
       seen.set(name, (seen.get(name) ?? 0) + 1);
       const key = `${name}|${seen.get(name)}`;
       if (!this.known.has(key)) this.known.set(key, { ...part, muted: false, solo: false, heard: true });
       return Object.assign(this.known.get(key), part);
     });
+    this.parts = isOpening ? [...new Set([...this.parts, ...this.order])] : this.order;
+    this.colour();
     this.mute();
+  }
+
+  /** Gives each part that is listed a hue of its own, by a number; parts keep theirs where they can. */
+  colour() {
+    const taken = new Map();
+    for (const part of this.parts) if (!taken.has(part.hue)) taken.set(part.hue, part);
+    let free = 0;
+    for (const part of this.parts) {
+      if (part.hue !== undefined && taken.get(part.hue) === part) continue;
+      while (taken.has(free)) free++;
+      taken.set((part.hue = free), part);
+    }
   }
 
   /** Works out which parts are heard: those with a solo, or, if there is none, those that are not muted. */
@@ -68,7 +83,7 @@ export class Music {
 
   /** Takes a stretch of music from the server. */
   set({ from, to, blocks, notes, controls }) {
-    const { parts } = this;
+    const parts = this.order;
     this.opening = null;
     this.count = blocks;
     this.blocks.length = blocks;

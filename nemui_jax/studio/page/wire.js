@@ -3,7 +3,7 @@
 const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
 
 export class Wire {
-  /** `calls`: head(parts), stretch(stretch, began), drawn(drawn), guests(guests), wrong(reason), state(open). */
+  /** `calls`: head(parts, isOpening), stretch(stretch, began), drawn(drawn), guests(guests), wrong(reason), state(open). */
   constructor(calls) {
     this.calls = calls;
     this.number = 0; // of the newest ask
@@ -53,7 +53,7 @@ export class Wire {
     if (message.kind === "guests") return this.calls.guests(message.guests);
     if (message.ask < this.heard) return; // of an older ask
     const first = message.ask > this.heard;
-    if (message.kind === "head") this.calls.head(message.parts);
+    if (message.kind === "head") this.calls.head(message.parts, message.opening);
     if (message.kind === "stretch") this.heard = message.ask;
     if (message.kind === "stretch") this.calls.stretch(message, first && message.ask === this.number ? this.began : null);
     if (message.kind === "drawn") this.calls.drawn(message);
