@@ -8,7 +8,7 @@ import { askForDevice } from "./midi_out.js";
 import { plain } from "./names.js";
 import { Pad } from "./pad.js";
 import { PartList } from "./parts.js";
-import { Music, Player } from "./player.js";
+import { AHEAD, Music, Player } from "./player.js";
 import { clock, Roll } from "./roll.js";
 import { Session, TONICS } from "./session.js";
 import { Sliders } from "./sliders.js";
@@ -38,7 +38,8 @@ let last = null; // the weights that are shown
 
 /** The session changed: everything follows. `began` is when the hand moved. */
 function change(began = performance.now()) {
-  wire.ask(session.recipe, Math.floor((player.position + (player.playing ? 0.2 : 0)) / music.block), began);
+  const next = player.position + (player.playing ? AHEAD + 0.04 : 0); // what is nearer has been handed on
+  wire.ask(session.recipe, Math.floor(next / music.block), began);
   show();
   undo.note();
   clearTimeout(change.later);

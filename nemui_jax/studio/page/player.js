@@ -6,7 +6,7 @@
 import { REST } from "./voice.js";
 
 const TICK = 25; // milliseconds
-const AHEAD = 0.16; // seconds; more where the page is hidden, because its timers are slow then
+export const AHEAD = 0.25; // seconds; more where the page is hidden, because its timers are slow then
 const AHEAD_HIDDEN = 1.6;
 const GRACE = 0.03; // a note may stand a little before its block
 const OPENING = 6, FADE = 12; // seconds of a beginning, and until it is no longer played louder than the rest
