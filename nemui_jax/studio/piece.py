@@ -196,8 +196,8 @@ class Player:
             varied = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed[: len(songs)]]
             analyzed[: len(songs)] = varied
         factors = Factors(**{name: everyone.index(song) for name, song in recipe.factors})
-        length = {"seconds": recipe.seconds} if whole else {"bars": count_bars(analyzed, recipe.seconds)}
-        return mix(analyzed, weigh, **length, factors=factors, shift=recipe.shift, seed=recipe.seed)
+        seconds, bars = (recipe.seconds, None) if whole else (None, count_bars(analyzed, recipe.seconds))
+        return mix(analyzed, weigh, bars=bars, seconds=seconds, factors=factors, shift=recipe.shift, seed=recipe.seed)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""
