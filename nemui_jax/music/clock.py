@@ -2,8 +2,9 @@
 
 A clock is a TempoMap whose beats last between 0.36 and 0.72 s on average, so that a grid of STEPS_PER_BEAT steps a beat
 has steps of 30 to 60 ms. Where quarter notes are slower than that a beat is half a quarter note, where they are faster
-two of them; single beats that are far slower than the song's others are halved. The quarter notes are those of the file's tempo map where the notes follow it, else beats tracked from the
-notes; where none can be told, the clock is steady.
+two of them; single beats that are far slower than the song's others are halved. The quarter notes are those of the
+file's tempo map where the notes follow it, else beats tracked from the notes; where none can be told, the clock is
+steady.
 """
 
 import math
