@@ -84,11 +84,14 @@ def test_a_score_played_a_little_unevenly_follows_its_file():
     assert choose_clock(loose).kind == "file"
 
 
-@pytest.mark.parametrize(("notes", "kind"), [(2, "file"), (4, "steady")])
-def test_a_tempo_too_coarse_for_one_note_in_twenty_is_not_used(notes, kind):
+@pytest.mark.parametrize(("notes", "slow_beats_seconds"), [(2, 6.0), (4, 0.75)])
+def test_slow_beats_are_halved_where_more_than_one_note_in_twenty_needs_it(notes, slow_beats_seconds):
+    """Quarters of half a second, then of 6 s, which are divided by eight."""
     song = coarse(notes)
-    assert off_beat_steps(song.notes, song.tempo_map) == pytest.approx(0, abs=1e-9)
-    assert choose_clock(song).kind == kind
+    assert choose_clock(song) == Clock("file", 1)
+    clock = on_clock(song, choose_clock(song)).beats
+    np.testing.assert_allclose(clock.seconds_at(np.arange(41)), 0.5 * np.arange(41))
+    np.testing.assert_allclose(clock.seconds_at(np.arange(41, 44)), 20 + slow_beats_seconds * np.arange(1, 4))
 
 
 def test_a_grid_that_is_asked_for_is_taken():

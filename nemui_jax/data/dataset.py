@@ -210,11 +210,10 @@ def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
     """Why a song's clock is not its file's tempo map, or that its notes do not follow that."""
     if clock.kind == "tracked":
         return ("its notes do not follow its tempo, so its beats were tracked from them",)
-    follows = off_beat_steps(song.notes, song.tempo_map.counted(clock.beats_per_quarter)) <= OFF_BEAT_STEPS
     if clock.kind == "file":
+        follows = off_beat_steps(song.notes, song.tempo_map.counted(clock.beats_per_quarter)) <= OFF_BEAT_STEPS
         return () if follows else ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
-    reason = "its tempo changes too much for one grid" if follows else "no beats were found in it"
-    return (f"{reason}, so its grid is in seconds",) if grid == "auto" else ()
+    return ("no beats were found in it, so its grid is in seconds",) if grid == "auto" else ()
 
 
 def learned_song(song: Song, config: Config) -> Song:

@@ -2,8 +2,9 @@
 
 A clock is a TempoMap whose beats last between 0.36 and 0.72 s on average, so that a grid of STEPS_PER_BEAT steps a beat
 has steps of 30 to 60 ms. Where quarter notes are slower than that a beat is half a quarter note, where they are faster
-two of them. The quarter notes are those of the file's tempo map where the notes follow it, else beats tracked from the
-notes; where none can be told, the clock is steady.
+two of them; single beats that are far slower than the song's others are halved. The quarter notes are those of the
+file's tempo map where the notes follow it, else beats tracked from the notes; where none can be told, the clock is
+steady.
 """
 
 import math
@@ -21,7 +22,8 @@ SLOWEST_BEAT_SECONDS = 0.72  # a beat that lasts this long or longer is halved
 LONGEST_TRACKED_SECONDS = 0.8  # longer tracked beats are halved one by one: ends of notes need short steps
 STEADY_BEAT_SECONDS = 0.6  # of a song whose beats are not known: steps of 50 ms
 OFF_BEAT_STEPS = 0.2  # mean distance of onsets from the nearest step; for onsets at random it is 0.25
-COARSE_STEP_SECONDS = 0.12  # a grid is too coarse where more than one note in twenty falls on a longer step
+COARSE_STEP_SECONDS = 0.12  # where more notes than these fall on longer steps, beats with such steps are halved
+MOST_COARSE_NOTES = 0.05
 # Of tracked beats, below which they are not used. On 24 annotated performances that the network was not trained on,
 # confidences were 0.58 and more; onsets at random times have 0.45 to 0.58 where there are 10 to 20 a second, 0.5 to 0.7
 # where there are fewer.
@@ -75,7 +77,8 @@ def choose_clock(song: Song, grid: str = "auto") -> Clock:
         quarters = tracked.song.tempo_map.beats_at(song.seconds)
         return Clock("tracked", float(tracked.beats.beats_at(song.seconds) / quarters))
     beats_per_quarter = _beats_per_quarter(song)
-    trusted = grid == "beats" or (grid == "auto" and _follows(song.notes, song.tempo_map.counted(beats_per_quarter)))
+    off_beat = off_beat_steps(song.notes, song.tempo_map.counted(beats_per_quarter))
+    trusted = grid == "beats" or (grid == "auto" and len(song.notes) > 0 and off_beat <= OFF_BEAT_STEPS)
     return Clock("file" if trusted else "steady", beats_per_quarter)
 
 
@@ -87,14 +90,23 @@ def on_clock(song: Song, clock: Clock) -> ClockedSong:
     if clock.kind == "steady":
         return ClockedSong(song, steady_clock(), 1.0)
     if clock.kind == "file":
-        return ClockedSong(song, song.tempo_map.counted(clock.beats_per_quarter), clock.beats_per_quarter)
+        beats = song.tempo_map.counted(clock.beats_per_quarter)
+        if _is_coarse(song.notes, beats):
+            quarters = math.ceil(float(song.tempo_map.beats_at(song.seconds))) + 1
+            beats = _halved(song.tempo_map, quarters, clock.beats_per_quarter, STEPS_PER_BEAT * COARSE_STEP_SECONDS)
+        return ClockedSong(song, beats, clock.beats_per_quarter)
     quarters, meters = _tracked_quarters(song)
     count = math.ceil(quarters.beat[-1]) + 1
     beats_per_quarter = _divide(float(quarters.seconds_at(count)) / count)
-    edges = quarters.seconds_at(np.arange(math.ceil(count * beats_per_quarter) + 1) / beats_per_quarter)
-    counts = 2.0 ** np.maximum(np.ceil(np.log2(np.diff(edges) / LONGEST_TRACKED_SECONDS)), 0)
-    beats = TempoMap.through(np.concatenate([[0.0], np.cumsum(counts)]), edges)
+    beats = _halved(quarters, count, beats_per_quarter, LONGEST_TRACKED_SECONDS)
     return ClockedSong(replace(song, tempo_map=quarters, meters=meters), beats, beats_per_quarter)
+
+
+def _halved(quarters: TempoMap, count: int, beats_per_quarter: float, longest_seconds: float) -> TempoMap:
+    """The beats of so many quarter notes, those that are longer than `longest_seconds` halved one by one."""
+    edges = quarters.seconds_at(np.arange(math.ceil(count * beats_per_quarter) + 1) / beats_per_quarter)
+    counts = 2.0 ** np.maximum(np.ceil(np.log2(np.diff(edges) / longest_seconds)), 0)
+    return TempoMap.through(np.concatenate([[0.0], np.cumsum(counts)]), edges)
 
 
 def _tracked_quarters(song: Song) -> tuple[TempoMap, np.ndarray]:
@@ -137,13 +149,11 @@ def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
     return min(off, 0.5 - off)
 
 
-def _follows(notes: np.ndarray, clock: TempoMap) -> bool:
-    """Whether notes lie on the steps of a clock, and its steps are short enough."""
-    if not len(notes):
-        return False
+def _is_coarse(notes: np.ndarray, clock: TempoMap) -> bool:
+    """Whether the steps of a clock are too long for the notes that fall on them."""
     place = np.maximum(np.searchsorted(clock.seconds, notes["onset"], side="right") - 1, 0)
     coarse = clock.beat_seconds[place] / STEPS_PER_BEAT > COARSE_STEP_SECONDS
-    return bool(off_beat_steps(notes, clock) <= OFF_BEAT_STEPS and coarse.mean() <= 0.05)
+    return len(notes) > 0 and float(coarse.mean()) > MOST_COARSE_NOTES
 
 
 def _beats_per_quarter(song: Song) -> float:
