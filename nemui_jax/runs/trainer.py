@@ -166,8 +166,10 @@ def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
     UsageError where an override leaves no room for their pitches.
     """
     fitted = dataset.fit_heads(dataset.fit_pitches(options.config or Config(), corpus), corpus)
+    import jax
+
     if options.config is None:
-        fitted = dataset.fit_size(fitted, corpus)
+        fitted = dataset.fit_size(fitted, corpus, jax.default_backend())
     found = configs.override(fitted, options.overrides)
     if found.roll.low > fitted.roll.low or found.roll.high < fitted.roll.high:
         pitches = f"{fitted.roll.low} to {fitted.roll.high}"
@@ -339,7 +341,9 @@ def _refuse_differences(run: Run, options: TrainOptions) -> None:
         roll = dataclasses.replace(given.roll, low=run.config.roll.low, high=run.config.roll.high)
         model = dataclasses.replace(given.model, heads=run.config.model.heads)
         given = dataclasses.replace(given, roll=roll, model=model)
-    sizes = [given] if options.config else [given, dataset.fit_size(given, songs)]  # songs may have been added since
+    sizes = [given]
+    if not options.config:  # songs may have been added since, and it may have begun on another device
+        sizes += [dataset.fit_size(given, songs, platform) for platform in ("cpu", "gpu")]
     changed = min(
         (configs.differences(run.config, configs.override(size, options.overrides)) for size in sizes), key=len
     )
