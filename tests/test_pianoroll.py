@@ -68,7 +68,7 @@ def test_songs_return(make):
 @pytest.mark.parametrize("shift", [0, -4])
 @pytest.mark.parametrize("make", [*SONGS.values(), lambda: waltzes()["fast"]], ids=[*SONGS, "a waltz that slows down"])
 def test_songs_return_on_their_files_clocks(make, shift):
-    """Where the tempo changes steps are longer or shorter; onsets and ends are as exact, by the steps that are there."""
+    """Where the tempo changes steps are longer or shorter; onsets and ends are as exact, in the steps there."""
     song = make()
     clock = on_clock(song, choose_clock(song, "beats")).beats
     again = pianoroll.to_notes(pianoroll.quantize(song.notes, clock, shift), clock, shift)
