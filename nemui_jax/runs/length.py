@@ -32,14 +32,14 @@ def train_chunks(
     from nemui_jax.training import distributed
     from nemui_jax.training.step import is_known
 
-    last = state
-    if run.planned and int(state.step) < (run.known_at or run.planned):
-        for last, losses in loop.chunks(state, run.planned):
+    last, planned = state, run.planned
+    if planned and int(state.step) < (run.known_at or planned):
+        for last, losses in loop.chunks(state, planned):
             step = int(last.step)
             total = KNOWN_RATIO * step
-            if run.known_at is None and total < run.planned and is_known(losses, loop.notes_per_step, run.config.train):
+            if run.known_at is None and total < planned and is_known(losses, loop.notes_per_step, run.config.train):
                 run = dataclasses.replace(run, total=total, known_at=step)
-                report(f"the songs are known at step {step:,}: training ends at {total:,}, not {run.planned:,}")
+                report(f"the songs are known at step {step:,}: training ends at {total:,}, not {planned:,}")
                 if distributed.is_coordinator():
                     write_manifest(run)
             yield run, last, losses

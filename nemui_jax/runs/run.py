@@ -171,8 +171,8 @@ def read_run(path: Path) -> Run:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
         entries = tuple(dataset.SongEntry.from_json(row) for row in what["songs"])
         names = [what.get(kind, default) for kind, default in DEFAULTS.items()]  # early runs do not name the defaults
-        length = what.get("planned"), what.get("known_at")
-        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names, *length)
+        length = {name: what.get(name) for name in ("planned", "known_at")}
+        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names, **length)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):
             raise

@@ -196,9 +196,9 @@ def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: flo
         total = min(int(distributed.broadcast(float(steps))), configs.MAX_STEPS)
     planned = None if options.steps or options.minutes or not loop.notes_per_step else total
     if distributed.is_coordinator():
-        run = create_run(path, config, options.seed, total, corpus, *names, planned)
+        run = create_run(path, config, options.seed, total, corpus, *names, planned=planned)
     else:
-        run = Run(resolve(path), config, options.seed, total, corpus.entries, *names, planned)
+        run = Run(resolve(path), config, options.seed, total, corpus.entries, *names, planned=planned)
     distributed.barrier("run made")
     return run, loop
 
