@@ -67,8 +67,9 @@ class TrainConfig:
     weight_rate: float = 0.01  # peak learning rate of weights
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum
-    constant_rate: bool = False  # no warm-up and no cosine
-    passes: float = 57.0  # times that every block is seen, where no other length is asked for
+    constant_rate: bool = False  # no warm-up and no decay
+    passes: float = 57.0  # times that every block is seen, at most, where no other length is asked for
+    known_loss: float = 2.4  # a note, below which songs are known: training goes on only as long again; 0: never
     least_steps: int = 400
 
 
@@ -150,7 +151,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 _SECTIONS = {"roll": RollConfig, "model": ModelConfig, "train": TrainConfig}
 _PITCHES = {"roll.low", "roll.high"}  # in the common key, up to half an octave beyond MIDI's
-_MAY_BE_ZERO = {"model.knot_steps", "model.hidden_layers", "model.fourier_features"}
+_MAY_BE_ZERO = {"model.knot_steps", "model.hidden_layers", "model.fourier_features", "train.known_loss"}
 
 
 def override(config: Config, settings: Iterable[str]) -> Config:

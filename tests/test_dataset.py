@@ -442,4 +442,21 @@ def test_a_large_library_has_longer_rows(monkeypatch, corpus):
     large = dataset.fit_size(default, corpus)
     assert large.model.latent_size == 2 * default.model.latent_size
     assert large.train.passes < default.train.passes and large.train.row_rate < default.train.row_rate
+    assert large.train.batch_windows == default.train.batch_windows
     assert dataset.fit_size(config.preset("original"), corpus) == config.preset("original")
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch"), [(3_000, 512), (30_000, 512), (50_000, 1024), (91_000, 2048), (10**6, 4096)]
+)
+def test_batches_of_a_large_library_are_larger_on_an_accelerator(corpus, rows, batch):
+    """As large as leaves 4,000 updates: the number of passes stays."""
+    default, entry = config.preset("default"), dataclasses.replace(corpus.entries[0], rows=rows)
+    library = dataset.Corpus((entry,), corpus.songs[:1])
+    plain = dataset.fit_size(default, library)
+    assert plain.train.batch_windows == 512
+    for platform in ("gpu", "tpu"):
+        found = dataset.fit_size(default, library, platform)
+        assert found == dataclasses.replace(plain, train=dataclasses.replace(plain.train, batch_windows=batch))
+    original = config.preset("original")
+    assert dataset.fit_size(original, library, "gpu") == original

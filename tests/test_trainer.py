@@ -22,8 +22,9 @@ from nemui_jax.model import heads
 from nemui_jax.model.decoder import Decoder
 from nemui_jax.music import midi_writer
 from nemui_jax.runs import adding, checkpoint, components, integrity
-from nemui_jax.runs.run import read_log, read_run
+from nemui_jax.runs.run import Run, read_log, read_run, write_manifest
 from nemui_jax.training import distributed
+from nemui_jax.training.loop import make_loop
 from nemui_jax.training.optimizer import Optimizer, make_optimizer
 
 SETTINGS = settings_flags(SMALLEST)[1::2]
@@ -68,7 +69,44 @@ def test_should_stop_saves_and_the_same_call_continues_as_if_it_had_not(songs_fo
     lines: list[str] = []
     train(songs_folder, tmp_path / "run", report=lines.append)
     assert lines == ["continues after step 100 of 200"]
-    states = [checkpoint.restore(read_run(run.run.path), 200) for run in (whole, stopped)]
+    assert_same_state(whole.run, stopped.run)
+
+
+UNTIL_KNOWN = {"steps": None, "overrides": [*SETTINGS, "train.least_steps=300", "train.known_loss=1e9"]}
+
+
+def test_training_ends_soon_after_songs_are_known_and_goes_on_as_if_it_had_not_stopped(songs_folder, tmp_path):
+    lines: list[str] = []
+    whole = train(songs_folder, tmp_path / "whole", **UNTIL_KNOWN, report=lines.append).run
+    assert lines == ["the songs are known at step 50: training ends at 100, not 300"]
+    assert (whole.total, whole.planned, whole.known_at) == (100, 300, 50)
+    assert whole == read_run(whole.path)
+    train(songs_folder, whole.path, **UNTIL_KNOWN, report=lines.append)
+    assert lines[1:] == ["training is finished: all 100 steps are done"]
+    half = train(songs_folder, tmp_path / "half", **UNTIL_KNOWN, should_stop=lambda: True).run
+    assert (checkpoint.saved_steps(half.path), half.known_at) == ([50], 50)
+    train(songs_folder, half.path, **UNTIL_KNOWN)
+    assert_same_state(whole, half)
+
+
+def test_what_was_trained_before_songs_were_known_is_trained_the_same_way_again(songs_folder, tmp_path):
+    """A process may be killed when it has written that songs are known, but has not saved the state at that step."""
+    first = train(songs_folder, tmp_path / "first", steps=300, overrides=UNTIL_KNOWN["overrides"])
+    losses = [row["loss"] for row in read_log(first.run)]
+    notes_per_step = make_loop(first.run.corpus(), first.run.config, 0, None, lambda: False, print).notes_per_step
+    known_loss = np.mean(losses[:2]) / notes_per_step
+    settings = UNTIL_KNOWN | {"overrides": [*UNTIL_KNOWN["overrides"], f"train.known_loss={known_loss}"]}
+    whole = train(songs_folder, tmp_path / "whole", **settings).run
+    assert (whole.known_at, whole.total) == (100, 200)
+    killed = train(songs_folder, tmp_path / "killed", **settings, should_stop=lambda: True).run
+    assert (killed.known_at, checkpoint.saved_steps(killed.path)) == (None, [50])
+    write_manifest(dataclasses.replace(killed, total=200, known_at=100))
+    killed = train(songs_folder, killed.path, **settings).run
+    assert_same_state(whole, killed)
+
+
+def assert_same_state(*runs: Run) -> None:
+    states = [checkpoint.restore(run, run.total) for run in runs]
     for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(leaf, other)
 

@@ -29,6 +29,8 @@ from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
 LARGE_PASSES = 50.0  # over such a library
+ACCELERATOR_UPDATES = 4000  # least number of updates, in all passes, that larger batches on a GPU or TPU leave
+ACCELERATOR_BATCH = 8  # the largest batch there, to that of a CPU
 
 
 @dataclass(frozen=True)
@@ -255,13 +257,27 @@ def fit_pitches(config: Config, corpus: Corpus) -> Config:
     return dataclasses.replace(config, roll=dataclasses.replace(config.roll, low=min(pitches), high=max(pitches)))
 
 
-def fit_size(config: Config, corpus: Corpus) -> Config:
-    """The configuration for this amount of music; the original preset stays as it is.
+def fit_size(config: Config, corpus: Corpus, platform: str = "cpu") -> Config:
+    """The configuration for this amount of music on a platform as JAX names it; the original preset stays as it is.
 
     From LARGE_ROWS on rows are longer, because the one decoder holds less of each song, and learning rates are
     lower, because training takes many more updates; for the same reason fewer passes are enough: see benchmarks/README.
+    On a GPU or TPU batches are doubled while ACCELERATOR_UPDATES updates or more are left, which is not measured.
     """
-    if config.preset != "default" or layout.count_rows(corpus.entries) < LARGE_ROWS:
+    if config.preset != "default":
+        return config
+    config = _fit_library(config, layout.count_rows(corpus.entries))
+    if platform == "cpu":
+        return config
+    train, blocks = config.train, layout.count_blocks(corpus.entries, config.model)
+    updates = train.passes * blocks / (train.batch_windows * train.window_blocks)
+    doublings = int(np.log2(np.clip(updates / ACCELERATOR_UPDATES, 1, ACCELERATOR_BATCH)))
+    larger = dataclasses.replace(train, batch_windows=train.batch_windows * 2**doublings)
+    return dataclasses.replace(config, train=larger)
+
+
+def _fit_library(config: Config, rows: int) -> Config:
+    if rows < LARGE_ROWS:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
     rates = {"row_rate": 0.8 * config.train.row_rate, "weight_rate": 0.6 * config.train.weight_rate}

@@ -63,12 +63,15 @@ def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
 def to_notes(grid: np.ndarray, clock: TempoMap, shift: Any = 0) -> np.ndarray:
     """GRID notes to NOTE events in seconds and in the song's key; `shift` is one number or one for each note.
 
-    A pitch outside 0 to 127 is moved by octaves. Onsets are not negative, and every note ends after its onset.
+    A pitch outside 0 to 127 is moved by octaves. Onsets are not negative, and every note ends after its onset: one of a
+    single step, which may have been shorter, at most a step after it.
     """
     notes = np.zeros(len(grid), NOTE)
     onset = grid["step"] + grid["timing"].astype(float)
     notes["onset"] = np.maximum(seconds_at(onset, clock), 0)
-    end = seconds_at(np.maximum(grid["end"], np.maximum(onset, 0) + SHORTEST_STEPS), clock)
+    single = grid["end"] == grid["step"] + 1
+    end = np.where(single, np.minimum(grid["end"], onset + 1), grid["end"])
+    end = seconds_at(np.maximum(end, np.maximum(onset, 0) + SHORTEST_STEPS), clock)
     notes["end"] = np.maximum(end, np.nextafter(notes["onset"], np.inf))
     pitch = grid["pitch"].astype(int) - shift
     pitch = np.where(pitch < 0, pitch % 12, np.where(pitch > 127, 116 + (pitch - 116) % 12, pitch))

@@ -55,6 +55,8 @@ class Run:
     entries: tuple[dataset.SongEntry, ...]
     decoder: str = DEFAULTS["decoder"]  # names, as `component_name` gives them
     optimizer: str = DEFAULTS["optimizer"]
+    planned: int | None = None  # steps of training where songs are not known before; None: just `total`
+    known_at: int | None = None  # the step at which they were known, from which rates are those of `total` steps
 
     @property
     def row_starts(self) -> list[int]:
@@ -114,9 +116,10 @@ def create_run(
     corpus: dataset.Corpus,
     decoder: str = DEFAULTS["decoder"],
     optimizer: str = DEFAULTS["optimizer"],
+    planned: int | None = None,
 ) -> Run:
     """Writes a new run without checkpoints. `run.json` comes last: without it a folder is no run."""
-    run = Run(resolve(path), config, seed, total, corpus.entries, decoder, optimizer)
+    run = Run(resolve(path), config, seed, total, corpus.entries, decoder, optimizer, planned)
     if (run.path / "checkpoints").exists():  # of a run whose run.json is gone, or somebody's own
         raise RunError(f"{path}: holds checkpoints but no run.json; name another --run")
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
@@ -139,6 +142,8 @@ def write_manifest(run: Run) -> None:
         "format": FORMAT,
         "seed": run.seed,
         "total": run.total,
+        "planned": run.planned,
+        "known_at": run.known_at,
         "config": json.loads(to_json(run.config)),
         "decoder": run.decoder,
         "optimizer": run.optimizer,
@@ -166,7 +171,8 @@ def read_run(path: Path) -> Run:
             raise RunError(f"{path}: format {what['format']} is newer than this program's {FORMAT}; update nemui_jax")
         entries = tuple(dataset.SongEntry.from_json(row) for row in what["songs"])
         names = [what.get(kind, default) for kind, default in DEFAULTS.items()]  # early runs do not name the defaults
-        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names)
+        length = {name: what.get(name) for name in ("planned", "known_at")}
+        return Run(path, from_json(json.dumps(what["config"])), what["seed"], what["total"], entries, *names, **length)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):
             raise

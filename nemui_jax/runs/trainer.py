@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from nemui_jax.config import Config
 from nemui_jax.data import dataset, layout
 from nemui_jax.errors import Failed, UsageError
 from nemui_jax.files import resolve, write_text
-from nemui_jax.runs import adding
+from nemui_jax.runs import adding, length
 from nemui_jax.runs.components import Components, check_component, choose_components, component_name
 from nemui_jax.runs.run import (
     Run,
@@ -148,12 +149,12 @@ def train(corpus: dataset.Corpus, path: Path, options: TrainOptions) -> Run:
         distributed.barrier("run looked for")
         if not exists:
             run, loop = _begin(corpus, path, options, began)
-            _finish(run, corpus, loop, options, began)
-            return run
+            return _finish(run, corpus, loop, options, began)[0]
         run = read_run(path)
         _refuse_differences(run, options)
         new = _compare_songs(run, corpus, options)
-        if not _finish(run, run.corpus(), None, options, began) or not new.entries:
+        run, finished = _finish(run, run.corpus(), None, options, began)
+        if not finished or not new.entries:
             return run
         return adding.add_to_locked(
             run, new, options.seed, options.report, decoder=options.decoder, optimizer=options.optimizer
@@ -165,9 +166,11 @@ def fit_config(corpus: dataset.Corpus, options: TrainOptions) -> Config:
 
     UsageError where an override leaves no room for their pitches.
     """
+    import jax
+
     fitted = dataset.fit_heads(dataset.fit_pitches(options.config or Config(), corpus), corpus)
     if options.config is None:
-        fitted = dataset.fit_size(fitted, corpus)
+        fitted = dataset.fit_size(fitted, corpus, jax.default_backend())
     found = configs.override(fitted, options.overrides)
     if found.roll.low > fitted.roll.low or found.roll.high < fitted.roll.high:
         pitches = f"{fitted.roll.low} to {fitted.roll.high}"
@@ -191,10 +194,11 @@ def _begin(corpus: dataset.Corpus, path: Path, options: TrainOptions, began: flo
             raise UsageError("minutes: cannot be used with more music than the device holds; give steps instead")
         steps = loop.steps_in(options.minutes * 60 - (time.monotonic() - began))
         total = min(int(distributed.broadcast(float(steps))), configs.MAX_STEPS)
+    planned = None if options.steps or options.minutes or not loop.notes_per_step else total
     if distributed.is_coordinator():
-        run = create_run(path, config, options.seed, total, corpus, *names)
+        run = create_run(path, config, options.seed, total, corpus, *names, planned=planned)
     else:
-        run = Run(resolve(path), config, options.seed, total, corpus.entries, *names)
+        run = Run(resolve(path), config, options.seed, total, corpus.entries, *names, planned=planned)
     distributed.barrier("run made")
     return run, loop
 
@@ -206,8 +210,10 @@ def _make_loop(corpus: dataset.Corpus, config: Config, options: TrainOptions) ->
     return make_loop(corpus, config, options.seed, memory, options.should_stop, options.report, *options.components)
 
 
-def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainOptions, began: float) -> bool:
-    """Trains a run from its newest whole checkpoint on; returns whether its training is finished."""
+def _finish(
+    run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainOptions, began: float
+) -> tuple[Run, bool]:
+    """Trains a run from its newest whole checkpoint on; returns it, and whether its training is finished."""
     from nemui_jax.evaluation import playback
     from nemui_jax.runs import checkpoint, disk
     from nemui_jax.training import distributed
@@ -227,16 +233,16 @@ def _finish(run: Run, corpus: dataset.Corpus, loop: Loop | None, options: TrainO
         if step is not None:
             options.report(f"continues after step {step:,} of {run.total:,}")
             disk.refuse_full_disk(run.path, run.rows, run.config, 0, decoder, optimizer)
-        step, scores = _update(run, corpus, loop or _make_loop(corpus, run.config, options), step, options, began)
+        run, step, scores = _update(run, corpus, loop or _make_loop(corpus, run.config, options), step, options, began)
     if step == run.total and scores and distributed.is_coordinator():
         write_scores(run, scores)
-    return step == run.total
+    return run, step == run.total
 
 
 def _update(
     run: Run, corpus: dataset.Corpus, loop: Loop, start: int | None, options: TrainOptions, began: float
-) -> tuple[int, tuple[Scores, ...] | None]:
-    """Trains to the end or until it should stop; returns the step, whose state is saved, and the scores at the end.
+) -> tuple[Run, int, tuple[Scores, ...] | None]:
+    """Trains to the end or until it should stop; returns the run, its step, which is saved, and the scores at the end.
 
     Processes that train together stop and save at the same steps.
     """
@@ -244,11 +250,12 @@ def _update(
     from nemui_jax.training import distributed
     from nemui_jax.training.step import UPDATES_PER_CALL, is_finite
 
-    every = max(run.total // MEASUREMENTS // UPDATES_PER_CALL, 1) * UPDATES_PER_CALL
+    every = math.ceil((run.planned or run.total) / MEASUREMENTS / UPDATES_PER_CALL) * UPDATES_PER_CALL
     done, scores, saved_at = start or 0, None, time.monotonic()
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
         chunk_began = time.monotonic()
-        for state, losses in loop.chunks(_state(run, loop, start, options.components), run.total):
+        first = _state(run, loop, start, options.components)
+        for run, state, losses in length.train_chunks(run, loop, first, options.report):  # noqa: B020
             if not is_finite(state, losses):
                 raise _diverged(run, int(state.step))
             now, before, done = time.monotonic(), done, int(state.step)
@@ -268,7 +275,7 @@ def _update(
             if stop:
                 break
             chunk_began = time.monotonic()
-    return done, scores
+    return run, done, scores
 
 
 def _state(run: Run, loop: Loop, step: int | None, components: Components) -> TrainState:
@@ -339,7 +346,9 @@ def _refuse_differences(run: Run, options: TrainOptions) -> None:
         roll = dataclasses.replace(given.roll, low=run.config.roll.low, high=run.config.roll.high)
         model = dataclasses.replace(given.model, heads=run.config.model.heads)
         given = dataclasses.replace(given, roll=roll, model=model)
-    sizes = [given] if options.config else [given, dataset.fit_size(given, songs)]  # songs may have been added since
+    sizes = [given]
+    if not options.config:  # songs may have been added since, and it may have begun on another device
+        sizes += [dataset.fit_size(given, songs, platform) for platform in ("cpu", "gpu")]
     changed = min(
         (configs.differences(run.config, configs.override(size, options.overrides)) for size in sizes), key=len
     )

@@ -27,6 +27,7 @@ class Loop(NamedTuple):
     mesh: Mesh | None  # devices that the state lies over; None: one
     state_device: Any  # the jax.Device, where that is not the default one
     steps_in: Callable[[float], int] | None  # how many steps take so many seconds; None where it cannot be tried
+    notes_per_step: float  # notes in a step of music; 0 where not all of it is held
 
     def place(self, make: Callable[[Mesh | None], TrainState]) -> TrainState:
         """A state, made where this loop wants it."""
@@ -68,7 +69,7 @@ def make_loop(
             state, shards, key, total, config, should_stop, decoder=decoder, optimizer=optimizer
         )
 
-    return Loop(chunks, None, jax.local_devices(backend="cpu")[0], None)
+    return Loop(chunks, None, jax.local_devices(backend="cpu")[0], None, 0.0)
 
 
 def _whole(
@@ -90,4 +91,5 @@ def _whole(
         state = place_state(init_state(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
         return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
 
-    return Loop(chunks, mesh, None, steps_in)
+    note_start = np.asarray(data.rolls.note_start)
+    return Loop(chunks, mesh, None, steps_in, float(note_start[-1] / (len(note_start) - 1)))

@@ -33,12 +33,13 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
 
 
 def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate as a share of its peak: a warm-up over the first 5 %, then a cosine to 1 %; or constant."""
+    """The learning rate as a share of its peak: a warm-up over the first 5 %, then in a line to 1 %; or constant."""
     if config.constant_rate:
         return optax.constant_schedule(1.0)
-    return optax.warmup_cosine_decay_schedule(
-        0.0, 1.0, round(WARMUP_SHARE * SCHEDULE_COUNTS), SCHEDULE_COUNTS, end_value=LAST_RATE
-    )
+    warmup = round(WARMUP_SHARE * SCHEDULE_COUNTS)
+    rise = optax.linear_schedule(0.0, 1.0, warmup)
+    fall = optax.linear_schedule(1.0, LAST_RATE, SCHEDULE_COUNTS - warmup)
+    return optax.join_schedules([rise, fall], [warmup])
 
 
 def learning_rate_share(step: Int[Array, ""], total: Int[Array, ""], config: TrainConfig) -> Float[Array, ""]:

@@ -206,6 +206,15 @@ def default_steps(blocks: int, config: TrainConfig) -> int:
     return -(-max(round(updates), config.least_steps) // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
+def is_known(losses: Float[np.ndarray, " step"], notes_per_step: float, config: TrainConfig) -> bool:
+    """Whether songs are known, by the losses of a call: a shorter one than usual says nothing.
+
+    Losses are of a step of music, with so many notes on average.
+    """
+    whole = len(losses) == UPDATES_PER_CALL and not config.constant_rate
+    return whole and float(losses.mean()) < config.known_loss * notes_per_step
+
+
 def is_finite(state: TrainState, losses: np.ndarray) -> bool:
     """Whether every loss, weight and row is a finite number."""
     leaves = [losses, state.latents, *jax.tree.leaves(state.params)]
