@@ -192,7 +192,8 @@ def test_more_music_than_a_song_may_last_is_not_played(trained, tmp_path):
 
 def test_a_tempo_beyond_all_bounds_makes_no_endless_grid():
     """A microsecond a quarter note, for a minute: millions of beats, with 12 steps of the grid each."""
-    song = midi_reader.parse(file_of(track(notes(60), "00 ff 51 03 00 00 01", "9f ff ff 7f 90 3c 50 60 80 3c 00"), division=1))
+    events = track(notes(60), "00 ff 51 03 00 00 01", "9f ff ff 7f 90 3c 50 60 80 3c 00")
+    song = midi_reader.parse(file_of(events, division=1))
     assert song.seconds > 60
     entry, _ = dataset.make_entry(song, Path("a.mid"), "", Config(roll=RollConfig(grid="beats")))
     assert entry.steps <= song.seconds / 0.03 + 12  # no step is shorter than 30 ms, on average
