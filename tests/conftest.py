@@ -88,7 +88,6 @@ def caches(tmp_path_factory) -> Iterator[Path]:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
         jax.config.update("jax_numpy_rank_promotion", RANK_PROMOTION)
         jax.config.update("jax_debug_key_reuse", True)
-        patch.setattr("nemui_jax.training.finetune.BATCH_BLOCKS", TINY.train.batch_windows)  # of 256
         yield folder
 
 
