@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, band
+from conftest import FAST_COMPILES, ROOT, band
 from test_beats import performed
 
 from nemui_jax.config import Config
@@ -57,7 +57,7 @@ def test_throughput(benchmark, songs_folder):
 
 
 def test_time_to_quality(benchmark, songs_folder):
-    bars = ("--cells", 0.01, "--notes", 1.01, "--cap", 0.5)  # one reached at once, one that cannot be
+    bars = ("--cells", 0, "--notes", 1.01, "--cap", 0.1)  # one reached at once, one that cannot be
     out, found = benchmark("time_to_quality", "--dir", songs_folder, *bars)
     for preset in found["presets"].values():
         assert not preset["notes"]["reached"] and preset["notes"]["seconds"] is None
@@ -111,7 +111,7 @@ def test_cells(benchmark, tmp_path):
 
 
 def test_scale(benchmark, songs_folder, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("XLA_FLAGS", f"{FAST_COMPILES} --xla_force_host_platform_device_count=2")
     sizes = ("--songs", 2, 4, 10**9, "--seconds", 2, "--steps", 1, "--repeats", 2)
     out, found = benchmark("scale", "--dir", songs_folder, *sizes)
     assert "would not fit" in out

@@ -220,6 +220,7 @@ def test_a_run_is_measured_and_fits_json(count):
 def test_playback_is_scored_against_the_song_beside_what_its_grid_holds():
     crowd = make_song([(0.0, 0.3, 60), (1.0, 1.01, 62), (1.012, 1.4, 62), (2.0, 2.5, 64)])
     result = measured([chorale(), crowd], played=lambda index: [repeats(), crowd][index])
+    assert "new" not in result
     first, second = result["playback"]
     assert first["onset"] < 0.2 < first["ceiling"]["onset"] == 1
     assert (second["onset"], second["ceiling"]["onset"]) == (1, pytest.approx(6 / 7))  # two notes in one cell
@@ -236,7 +237,7 @@ def test_instruments_and_drums_count():
 
 
 def test_mixes_stand_beside_cross_fades_and_the_original():
-    songs, asked = [melody(seed) for seed in range(4)], []
+    songs, asked = [melody(seed) for seed in range(3)], []
 
     def mix(pair, weights, seconds):
         asked.append((tuple(pair), weights))
@@ -245,7 +246,7 @@ def test_mixes_stand_beside_cross_fades_and_the_original():
 
     result = measured(songs, mix=mix, original=lambda pair, weights, _: songs[pair[0]])
     assert set(result["mixes"]) == {"mix 0.25", "mix 0.5", "mix 0.75", "cross-fade 0.5", "original preset's mix 0.5"}
-    assert ((0, 1), (0.75, 0.25)) in asked and len({pair for pair, _ in asked}) == 6
+    assert ((0, 1), (0.75, 0.25)) in asked and len({pair for pair, _ in asked}) == 3
     assert result["mixes"]["mix 0.5"]["heard"] > result["mixes"]["original preset's mix 0.5"]["heard"]
     assert result["mixes"]["original preset's mix 0.5"]["copied"] == 1
     assert result["mixes"]["mix 0.5"]["copied"] == 0
@@ -283,7 +284,6 @@ def test_new_songs_are_compared_with_all_songs():
     assert (new["copied"], new["clash"], new["on_beat"]) == (0.5, 0, 0)
     assert new["bits"] < 1.2  # one of them is a song
     assert new["density"] == pytest.approx(1, abs=0.2)
-    assert "new" not in measured(songs)
 
 
 def test_of_many_songs_some_are_measured(monkeypatch):
