@@ -65,7 +65,7 @@ def squared_error(values: Float[Array, "..."], target: Float[Array, "..."]) -> F
 
 def curve_head(name: str) -> Head:
     """The head of a controller; all but the sustain pedal are rare."""
-    weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 16.0
+    weight = 1.0 if name in ("pedal", "half_pedal", "soft_pedal") else 32.0
     return Head(divergence, lambda music: music.curves[name], jax.nn.sigmoid, per="step", weight=weight)
 
 
