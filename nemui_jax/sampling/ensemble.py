@@ -3,10 +3,10 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from nemui_jax.data.grid import GridPart
 from nemui_jax.music.clock import STEPS_PER_BEAT
@@ -142,48 +142,65 @@ class Reach(NamedTuple):
     source: int  # step of the song
 
 
+class Controls(NamedTuple):
+    """The controls of a part, and where in its song they fall."""
+
+    events: np.ndarray  # CONTROL, by time
+    steps: Float[np.ndarray, " event"]
+    places: dict[int, Int[np.ndarray, " _"]]  # of each controller's events among all
+    parameters: Int[np.ndarray, " _"]  # places of the events of MANY_EVENTS
+
+    def in_force(self, count: int) -> dict[int, int]:
+        """The value of each controller after the first `count` events."""
+        last = {number: np.searchsorted(places, count) - 1 for number, places in self.places.items()}
+        return {number: int(self.events["value"][self.places[number][at]]) for number, at in last.items() if at >= 0}
+
+
 def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np.ndarray:
     """CONTROL events: in each stretch the settings and curves of the part with the most notes in it.
 
     Where another part begins to play, what differs in it is set anew, before its first note.
     """
-    in_force = dict(FIRST_VALUES)
-    events: list[tuple[float, int, int]] = []
-    steps = {owner: _control_steps(songs[owner[0]], songs[owner[0]].song.parts[owner[1]]) for owner in chair.owners}
-    moved = {int(number) for owner in chair.owners for number in np.unique(steps[owner][1]["controller"])}
+    in_force, parameters_in_force = dict(FIRST_VALUES), b""
+    events: list[np.ndarray] = []
+    of_owner = {owner: _controls_of(songs[owner[0]], songs[owner[0]].song.parts[owner[1]]) for owner in chair.owners}
+    moved = {number for found in of_owner.values() for number in found.places}
     for reach in _reaches(chair, songs):
-        at, found = steps[reach.owner]
-        before = found[: np.searchsorted(at, reach.source, side="right" if reach.start == 0 else "left")]
-        wanted = {number: FIRST_VALUES[number] for number in moved if number in FIRST_VALUES}
-        numbers, latest = np.unique(before["controller"][::-1], return_index=True)
-        wanted |= dict(zip(numbers.tolist(), before["value"][::-1][latest].tolist(), strict=True))
+        found = of_owner[reach.owner]
+        count = int(np.searchsorted(found.steps, reach.source, side="right" if reach.start == 0 else "left"))
+        wanted = {number: FIRST_VALUES[number] for number in moved if number in FIRST_VALUES} | found.in_force(count)
         time = float(clock.seconds_at(reach.start / STEPS_PER_BEAT))
-        parameters = [(time, *_event(event)) for event in before[np.isin(before["controller"], MANY_EVENTS)]]
-        if parameters and in_force.get(-1) != hash(tuple(one[1:] for one in parameters)):
-            events += parameters
-            in_force[-1] = hash(tuple(one[1:] for one in parameters))
-        for number, value in sorted(wanted.items()):
-            if number not in MANY_EVENTS and in_force.get(number) != value:
-                events.append((time, number, value))
-        in_force |= wanted
-        inside = slice(len(before), int(np.searchsorted(at, reach.source + reach.end - reach.start)))
-        times = clock.seconds_at((at[inside] - reach.source + reach.start) / STEPS_PER_BEAT)
-        for when, event in zip(np.maximum(times, 0).tolist(), found[inside], strict=True):
-            events.append((when, *_event(event)))
-            in_force[int(event["controller"])] = int(event["value"])
-    array = np.array(events, CONTROL) if events else np.empty(0, CONTROL)
+        parameters = found.events[found.parameters[: np.searchsorted(found.parameters, count)]].copy()
+        parameters["time"] = 0.0
+        if len(parameters) and parameters.tobytes() != parameters_in_force:
+            parameters_in_force = parameters.tobytes()
+            parameters["time"] = time
+            events.append(parameters)
+        changed = [
+            (time, number, value)
+            for number, value in sorted(wanted.items())
+            if number not in MANY_EVENTS and in_force.get(number) != value
+        ]
+        last = int(np.searchsorted(found.steps, reach.source + reach.end - reach.start))
+        inside = found.events[count:last].copy()
+        steps = found.steps[count:last] - reach.source + reach.start
+        inside["time"] = np.maximum(clock.seconds_at(steps / STEPS_PER_BEAT), 0)
+        events += [np.array(changed, CONTROL), inside]
+        in_force |= wanted | found.in_force(max(last, count))
+    array = np.concatenate([np.empty(0, CONTROL), *events])
     return array[np.argsort(array["time"], kind="stable")]
 
 
-def _event(event: Any) -> tuple[int, int]:
-    return int(event["controller"]), int(event["value"])
-
-
-def _control_steps(song: AnalyzedSong, part: GridPart) -> tuple[Float[np.ndarray, " event"], np.ndarray]:
-    """The controls of a part, and the steps at which they fall."""
-    found = part_controls(part, song.song.clock)
-    found = found[found["controller"] != PROGRAM_CHANGE]
-    return song.song.clock.beats_at(found["time"]) * STEPS_PER_BEAT, found
+def _controls_of(song: AnalyzedSong, part: GridPart) -> Controls:
+    events = part_controls(part, song.song.clock)
+    events = events[events["controller"] != PROGRAM_CHANGE]
+    numbers = np.unique(events["controller"])
+    return Controls(
+        events,
+        song.song.clock.beats_at(events["time"]) * STEPS_PER_BEAT,
+        {int(number): np.flatnonzero(events["controller"] == number) for number in numbers},
+        np.flatnonzero(np.isin(events["controller"], MANY_EVENTS)),
+    )
 
 
 def _reaches(chair: Chair, songs: Sequence[AnalyzedSong]) -> list[Reach]:

@@ -13,12 +13,22 @@ import numpy as np
 from jaxtyping import Float
 
 from nemui_jax.data import pianoroll
+from nemui_jax.data.pianoroll import GRID
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
 from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch
 from nemui_jax.sampling.arrange import to_song
-from nemui_jax.sampling.passages import Passage, fit_to_harmony, lead_chords, merged, passages, sounding_roll, take
+from nemui_jax.sampling.passages import (
+    Passage,
+    clashing,
+    fit_to_harmony,
+    lead_chords,
+    merged,
+    passages,
+    sounding_roll,
+    take,
+)
 from nemui_jax.sampling.plan import Plan, make_plan
 from nemui_jax.sampling.seats import Weights
 from nemui_jax.sampling.timeline import make_timeline, places_of_songs
@@ -169,15 +179,18 @@ def _played(
     target = loudness @ weights
     chord = lead_chords(plan, songs)
     found = [(passage, take(passage, songs)) for passage in passages(plan, songs)]
+    follows = [not _leads(plan, passage) and not _is_drums(plan, passage) for passage, _ in found]
     leading = [notes for passage, notes in found if _leads(plan, passage) and not _is_drums(plan, passage)]
+    following = [notes for (_, notes), fits in zip(found, follows, strict=True) if fits]
     sounding = sounding_roll(merged(leading), int(plan.units[-1]))
+    clashes = clashing(np.concatenate([np.empty(0, GRID), *following]), sounding)
+    of_passage = iter(np.split(clashes, np.cumsum([len(notes) for notes in following])[:-1]))
     played = []
-    for passage, notes in found:
-        if not _leads(plan, passage) and not _is_drums(plan, passage):
-            notes = fit_to_harmony(notes, sounding, chord)
+    for (passage, notes), fits in zip(found, follows, strict=True):
+        fitted = fit_to_harmony(notes, next(of_passage), chord) if fits else notes
         louder = target[passage.first : passage.last].mean() - loudness[passage.song]
-        notes["velocity"] = np.clip(np.round(notes["velocity"] + louder), 1, 127)
-        played.append((passage, notes))
+        fitted["velocity"] = np.clip(np.round(fitted["velocity"] + louder), 1, 127)
+        played.append((passage, fitted))
     return played
 
 

@@ -95,17 +95,15 @@ def lead_chords(plan: Plan, songs: Sequence[AnalyzedSong]) -> Int[np.ndarray, " 
 
 
 def fit_to_harmony(
-    notes: np.ndarray, sounding: Int[np.ndarray, "step_and_one pitch"], chord: Int[np.ndarray, " beat"]
+    notes: np.ndarray, clashes: Bool[np.ndarray, " note"], chord: Int[np.ndarray, " beat"]
 ) -> np.ndarray:
     """GRID notes, those that clash with what others play moved to the nearest tone of the beat's chord.
 
-    `sounding` is the others' `sounding_roll`. A note clashes where another sounds with it a minor second, a major
-    seventh or a minor ninth away for half a beat. A note that is in the chord stays. Where two notes of one step would
-    be on one pitch, one of them is left out.
+    A note that is in the chord stays. Where two notes of one step would be on one pitch, one of them is left out.
     """
     of_beat = chord[np.minimum(notes["step"] // STEPS_PER_BEAT, len(chord) - 1)]
     inside = (of_beat == NO_CHORD) | (TRIADS[np.minimum(of_beat, NO_CHORD - 1), notes["pitch"] % 12] > 0)
-    moves = clashing(notes, sounding) & ~inside
+    moves = clashes & ~inside
     if not moves.any():
         return notes
     notes = notes.copy()
@@ -119,7 +117,10 @@ def fit_to_harmony(
 
 
 def clashing(notes: np.ndarray, sounding: Int[np.ndarray, "step_and_one pitch"]) -> Bool[np.ndarray, " note"]:
-    """Which notes sound together with another a clashing interval away, for LONG_CLASH_STEPS or more."""
+    """Which GRID notes clash with what others play: `sounding` is their `sounding_roll`.
+
+    A note clashes where another sounds with it a minor second, a major seventh or a minor ninth away for half a beat.
+    """
     last = len(sounding) - 1
     start, end = np.minimum(notes["step"], last), np.minimum(notes["end"], last)
     found = np.zeros(len(notes), bool)

@@ -25,7 +25,7 @@ from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_returning_chain
 from nemui_jax.sampling.lines import Role
 from nemui_jax.sampling.lookup import COSTS, Frame, activity, place_costs, sounding, whole_beats, windows
-from nemui_jax.sampling.passages import fit_to_harmony, merged, sounding_roll
+from nemui_jax.sampling.passages import clashing, fit_to_harmony, merged, sounding_roll
 from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
 MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
@@ -274,7 +274,10 @@ def _parts(
     pitched = [part.notes for part in parts[0].values() if not part.is_drums]
     chord = _chords(players[0], found[0], int(units[-1]))
     sounding = sounding_roll(merged(pitched), int(units[-1]))
-    singing = [replace(part, notes=fit_to_harmony(part.notes, sounding, chord)) for part in parts[1].values()]
+    singing = [
+        replace(part, notes=fit_to_harmony(part.notes, clashing(part.notes, sounding), chord))
+        for part in parts[1].values()
+    ]
     place = next((voice.part for voice in players[0].song.voices if voice.role is Role.MELODY), None)
     total = max(sum(counts), 1)
     return _joined(parts[0], place, singing), [counts[0] / total, counts[1] / total]
