@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jaxlib
@@ -333,3 +334,23 @@ def trained_waltzes(tmp_path_factory) -> Path:
     named = [dataclasses.replace(song, name=name) for name, song in waltzes().items()]
     nemui.train(named, path, overrides=[*settings_flags(TINY)[1::2], "roll.grid=beats"])
     return path
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Runs a benchmark in a process of its own and returns its output and its figures."""
+
+    def run(name: str, *arguments: object) -> tuple[str, Any]:
+        path = tmp_path / "figures.json"
+        command = [sys.executable, f"benchmarks/{name}.py", "--json", path, *arguments]
+        done = subprocess.run(
+            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(path.read_text())
+        assert told["machine"]["cores"] >= 1 and told["machine"]["cpu"] and told["machine"]["devices"]
+        assert {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= set(told["versions"])
+        assert {"commit", "arguments", "load"} <= set(told)
+        return done.stdout, told["figures"]
+
+    return run

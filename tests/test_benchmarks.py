@@ -1,14 +1,12 @@
 """Every benchmark runs, at its smallest, in a process of its own, and writes what it found as JSON."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAST_COMPILES, ROOT, band
+from conftest import ROOT, band
 from test_beats import performed
 
 from nemui_jax.config import Config
@@ -18,53 +16,6 @@ from nemui_jax.music.beat_features import describe
 from nemui_jax.music.beat_inputs import make_inputs
 from nemui_jax.music.beat_network import BINS, load_weights, read_groups, without
 from nemui_jax.music.beats import NO_PEDAL
-
-
-@pytest.fixture
-def benchmark(tmp_path):
-    """Runs one and returns its output and its figures."""
-
-    def run(name: str, *arguments: object) -> tuple[str, Any]:
-        path = tmp_path / "figures.json"
-        command = [sys.executable, f"benchmarks/{name}.py", "--json", path, *arguments]
-        done = subprocess.run(
-            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        told = json.loads(path.read_text())
-        assert told["machine"]["cores"] >= 1 and told["machine"]["cpu"] and told["machine"]["devices"]
-        assert {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} <= set(told["versions"])
-        assert {"commit", "arguments", "load"} <= set(told)
-        return done.stdout, told["figures"]
-
-    return run
-
-
-def test_throughput(benchmark, songs_folder):
-    sizes = ("--batch", 8, "--block", 16, "--hidden", 8, "--steps", 1, "--repeats", 2)
-    out, found = benchmark("throughput", "--dir", songs_folder, *sizes)
-    assert "MFU" in out
-    for row in found["training"]:
-        assert row["model_flops"] == 6 * row["weights"] * 8  # queries
-        assert row["mfu"] > 0 and row["step_seconds"] > 0 and row["peak_flops_per_second"]["bfloat16"] > 0
-        assert row["xla_flops"] is None or row["xla_flops"] > 0.8 * row["model_flops"]  # nothing was optimised away
-    assert set(found["step"]["parts"]) == {"draw and unpack", "forward", "backward", "rows and optimiser"}
-    parts = found["step"]["parts"].values()
-    assert sum(part["share"] for part in parts) == pytest.approx(1)  # medians of two rounds are means: they add up
-    assert [part["seconds"] / found["step"]["step_seconds"] for part in parts] == pytest.approx(
-        [part["share"] for part in parts]
-    )
-
-
-def test_time_to_quality(benchmark, songs_folder):
-    bars = ("--cells", 0, "--notes", 1.01, "--cap", 0.1)  # one reached at once, one that cannot be
-    out, found = benchmark("time_to_quality", "--dir", songs_folder, *bars)
-    for preset in found["presets"].values():
-        assert not preset["notes"]["reached"] and preset["notes"]["seconds"] is None
-        assert 0 <= preset["notes"]["best"] <= 1
-    assert "not reached in" in out
-    cells = found["presets"]["default"]["cells"]
-    assert cells["reached"] and cells["seconds"] == cells["training_seconds"] + cells["compile_seconds"]
 
 
 def test_all(benchmark, songs_folder):
@@ -97,47 +48,6 @@ def test_library(benchmark, tmp_path):
         assert entry.rows < 2 * made.entries[0].rows
     melodies = [tuple(song.parts[0].notes["pitch"].tolist()) for song in made.songs]
     assert len(set(melodies)) == 4
-
-
-def test_cells(benchmark, tmp_path):
-    (tmp_path / "songs").mkdir()
-    midi_writer.write(band(), tmp_path / "songs" / "band.mid")
-    out, found = benchmark("cells", "--dir", tmp_path / "songs", "--updates", 50)
-    figures = found["songs"]
-    assert (figures["songs"], figures["parts"], figures["cells"], figures["updates"]) == (1, 4, 4 * 8, 50)
-    assert figures["heard"] == 32 - 4  # the strings rest for two bars of two cells
-    assert figures["rows"] < figures["heard"] and figures["seconds"] > 0
-    assert "rows/heard" in out
-
-
-def test_scale(benchmark, songs_folder, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", f"{FAST_COMPILES} --xla_force_host_platform_device_count=2")
-    sizes = ("--songs", 2, 4, 10**9, "--seconds", 2, "--steps", 1, "--repeats", 2)
-    out, found = benchmark("scale", "--dir", songs_folder, *sizes)
-    assert "would not fit" in out
-    assert [(row["devices"], row["batch"]) for row in found["devices"]] == [(1, "shared"), (2, "shared"), (2, "own")]
-    assert found["devices"][0]["ratio"] == 1 and min(row["step_seconds"] for row in found["devices"]) > 0
-    alone, *together = found["devices"]
-    assert alone["collectives"] == {} and all(row["collectives"]["all-reduce"]["bytes"] > 0 for row in together)
-    small, large = found["songs"]
-    assert (small["ratio"], small["songs"], large["songs"]) == (1, 2, 4)
-    assert large["rows"] > small["rows"] and large["bytes"]["state_and_data"] > small["bytes"]["state_and_data"]
-
-
-def test_sample(benchmark, trained):
-    _, found = benchmark("sample", "--run", trained.path, "--seconds", 2, "--what", "mix", "--repeats", 1)
-    assert [row["recipe"] for row in found] == ["mix"]
-    for row in found:
-        cold, warm = row["inside"]["cold"], row["inside"]["warm"]
-        assert 0 < warm["whole"] < cold["whole"] and cold["import"] > 0 and row["first"] > 0 and row["second"] > 0
-        assert sum(value for part, value in cold.items() if part != "whole") == pytest.approx(cold["whole"])
-
-
-def test_load(benchmark, songs_folder):
-    out, found = benchmark("load", "--dir", songs_folder, "--copies", 1, 2, "--repeats", 1)
-    assert [row["songs"] for row in found] == [3, 6] and found[1]["notes"] == 2 * found[0]["notes"]
-    assert all(set(row["ratio"]) == {"nothing cached", "cached", "pretty_midi"} for row in found)
-    assert "notes/s" in out
 
 
 def test_recall(benchmark, trained, songs_folder, tmp_path):

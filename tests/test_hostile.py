@@ -25,7 +25,7 @@ from nemui_jax.music.song import MAX_SECONDS
 from nemui_jax.runs.run import read_run
 
 FAR = "ff ff ff 7f "  # the longest gap between two events: 77 hours
-MUTATIONS = 340  # twenty of each tune; tests/slow/fuzz_midi.py has more
+MUTATIONS = 170  # ten of each tune; tests/slow/fuzz_midi.py has more
 HOSTILE = {  # what a name stands for -> how it is printed
     b"line\nbreak.mid": r"line\nbreak.mid",
     b"\x1b[2J\x1b]0;title\x07.mid": r"\x1b[2J\x1b]0;title\x07.mid",
