@@ -33,6 +33,7 @@ from nemui_jax.music.song import (
     as_notes,
     pedal_controls,
 )
+from nemui_jax.training import finetune
 
 RANK_PROMOTION = "raise"
 ROOT = Path(__file__).parent.parent
@@ -354,3 +355,9 @@ def benchmark(tmp_path):
         return done.stdout, told["figures"]
 
     return run
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Songs are fitted and added in batches of a quarter, enough for the small songs of tests."""
+    monkeypatch.setattr(finetune, "BATCH_BLOCKS", 64)

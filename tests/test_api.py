@@ -18,6 +18,8 @@ from nemui_jax.music import midi_writer
 from nemui_jax.music.song import SONG_NOTE, Song, cut_song
 from nemui_jax.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 
 @pytest.fixture(scope="module")
 def run(trained) -> nemui.LoadedRun:

@@ -18,6 +18,8 @@ from nemui_jax.runs.run import read_run, read_scores
 from nemui_jax.sampling.decode import decode_song, latent_songs
 from nemui_jax.sampling.play import play_back
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 SETTINGS = settings_flags(TINY)[1::2]
 
 

@@ -16,6 +16,8 @@ from nemui_jax.music.song import Song
 from nemui_jax.runs import adding, checkpoint
 from nemui_jax.runs.run import read_run
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 CHORALE, REPEATS, RUBATO = (make() for make in SONGS.values())
 
 
