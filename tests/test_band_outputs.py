@@ -12,6 +12,8 @@ from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_reader, midi_writer
 from nemui_jax.music.song import Part, Song, TempoMap, retime
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 FACTORS = ("harmony", "melody", "rhythm", "dynamics", "tempo", "instruments")
 HALF = {"band": 0.5, "trio": 0.5}
 

@@ -30,6 +30,8 @@ from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import lock_run, read_log, read_run, read_scores
 from nemui_jax.training.step import init_state, train_loop
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 
 def refused(answer: Answer, *parts: str) -> None:
     """Code 2, and one line on stderr that says what is wrong."""

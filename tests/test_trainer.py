@@ -27,6 +27,8 @@ from nemui_jax.training import distributed
 from nemui_jax.training.loop import make_loop
 from nemui_jax.training.optimizer import Optimizer, make_optimizer
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 SETTINGS = settings_flags(SMALLEST)[1::2]
 
 
