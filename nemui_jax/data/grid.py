@@ -30,6 +30,12 @@ class GridPart:
         velocity = self.source.notes["velocity"]
         return (int(velocity.min()), int(velocity.max())) if len(velocity) else (64, 64)
 
+    @cached_property
+    def timings(self) -> tuple[float, float]:
+        """How early, below 0, and how late its notes come at most, in steps; both are 0 for a score."""
+        timing = self.notes["timing"]
+        return (float(timing.min()), float(timing.max())) if len(timing) else (0.0, 0.0)
+
     @property
     def is_drums(self) -> bool:
         """Whether its pitches are drums."""

@@ -74,7 +74,7 @@ HEADS: dict[str, Head] = {
     "onset": Head(cross_entropy, lambda music: music.onset, jax.nn.sigmoid, first_bias=-5.0),
     "frame": Head(cross_entropy, lambda music: music.frame, jax.nn.sigmoid, first_bias=-3.5),
     "velocity": Head(squared_error, lambda music: music.velocity, per="note", weight=50.0, default=0.5),
-    "timing": Head(squared_error, lambda music: music.timing, per="note", weight=1.5),
+    "timing": Head(squared_error, lambda music: music.timing, per="note", weight=6.0),
     **{name: curve_head(name) for name in NAMES[4:]},
 }
 

@@ -63,14 +63,14 @@ def decode_song(params: Params, song: LatentSong, config: Config, decoder: Decod
 def _decode_part(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, config: Config) -> GridPart:
     played = {name: heads[name][step] for name in curves.CURVES if name in heads and name in part.curves}
     found = {name: _held(values, step >= 0, curves.rest(name)) for name, values in played.items()}
-    return replace(part, notes=read_notes(heads, step, part.velocities, config), curves=found)
+    return replace(part, notes=read_notes(heads, step, part, config), curves=found)
 
 
-def read_notes(heads: Heads, step: Int[np.ndarray, " step"], velocities: tuple[int, int], config: Config) -> np.ndarray:
+def read_notes(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, config: Config) -> np.ndarray:
     """GRID notes, in the common key, where probabilities exceed 0.5.
 
-    `step` is the step of the heads that is played at each step; where it is negative there is silence.
-    `velocities` are the lowest and the highest.
+    `step` is the step of the heads that is played at each step; where it is negative there is silence. Velocities and
+    timings are between the lowest and the highest of the part's own notes, so that those of a score are on its steps.
     """
     heard = (step >= 0)[:, None]
     frame = (heads["frame"][step] > 0.5) & heard
@@ -81,8 +81,9 @@ def read_notes(heads: Heads, step: Int[np.ndarray, " step"], velocities: tuple[i
     place = np.clip(np.cumsum(onset, axis=1) - 1, 0, config.model.chord_size - 1)  # among the onsets of the step
     for channel, name in ((pianoroll.VELOCITY, "velocity"), (pianoroll.TIMING, "timing")):
         roll[:, channel] = np.take_along_axis(heads[name][step], place, 1) if name in heads else HEADS[name].default
-    low, high = velocities
+    low, high = part.velocities
     roll[:, pianoroll.VELOCITY] = (low + (high - low) * roll[:, pianoroll.VELOCITY].clip(0, 1)) / 127
+    roll[:, pianoroll.TIMING] = roll[:, pianoroll.TIMING].clip(*part.timings)
     return pianoroll.from_roll(roll, config.roll.low)
 
 

@@ -44,5 +44,5 @@ def interpolate(
     heads = decode_heads(params, latent.astype(np.float32), layout.block_times(blocks), config, decoder)
     steps = blocks * config.model.block_steps
     part = heaviest.parts[0]
-    notes = read_notes(heads, np.arange(steps), part.velocities, config)
+    notes = read_notes(heads, np.arange(steps), part, config)
     return replace(heaviest, parts=(GridPart(notes, part.source),), steps=steps)
