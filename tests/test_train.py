@@ -198,7 +198,7 @@ def test_loss_by_hand(small, loaded):
     for query in range(7):
         for note in np.flatnonzero(target.note_mask[query] == 1):
             cell = query, target.note_step[query, note], target.note_place[query, note]
-            for name, weight in (("velocity", 50.0), ("timing", 1.5)):
+            for name, weight in (("velocity", 50.0), ("timing", 6.0)):
                 expected += weight * (block[name][cell] - target.values[name][query, note]) ** 2
     found = losses.loss(jax.device_put(block), jax.device_put(target), small)
     assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
