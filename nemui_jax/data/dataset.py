@@ -22,7 +22,7 @@ from nemui_jax.data.grid import GridSong, grid_song
 from nemui_jax.errors import MidiError, UsageError
 from nemui_jax.files import escape
 from nemui_jax.music import midi_files, midi_writer
-from nemui_jax.music.clock import OFF_BEAT_STEPS, STEPS_PER_BEAT, Clock, choose_clock, off_beat_steps, with_beats
+from nemui_jax.music.clock import STEPS_PER_BEAT, Clock, choose_clock, follows, with_beats
 from nemui_jax.music.instruments import instrument
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
@@ -213,8 +213,8 @@ def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
     if clock.kind == "tracked":
         return ("its notes do not follow its tempo, so its beats were tracked from them",)
     if clock.kind == "file":
-        follows = off_beat_steps(song.notes, song.tempo_map.counted(clock.beats_per_quarter)) <= OFF_BEAT_STEPS
-        return () if follows else ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
+        on_steps = follows(song.notes, song.tempo_map.counted(clock.beats_per_quarter))
+        return () if on_steps else ("its notes do not follow its tempo, so its grid does not follow the music's beats",)
     return ("no beats were found in it, so its grid is in seconds",) if grid == "auto" else ()
 
 

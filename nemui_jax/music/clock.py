@@ -54,8 +54,7 @@ def steady_clock() -> TempoMap:
 
 def with_beats(song: Song) -> Song:
     """The song with `beats` tracked from its notes, if these do not follow its tempo map and beats can be told."""
-    file_beats = song.tempo_map.counted(_beats_per_quarter(song))
-    if len(song.beats) or off_beat_steps(song.notes, file_beats) <= OFF_BEAT_STEPS:
+    if len(song.beats) or follows(song.notes, song.tempo_map.counted(_beats_per_quarter(song))):
         return song
     found = track_beats(song.notes, song.pedal)
     inside = found.times >= 0
@@ -77,8 +76,8 @@ def choose_clock(song: Song, grid: str = "auto") -> Clock:
         quarters = tracked.song.tempo_map.beats_at(song.seconds)
         return Clock("tracked", float(tracked.beats.beats_at(song.seconds) / quarters))
     beats_per_quarter = _beats_per_quarter(song)
-    off_beat = off_beat_steps(song.notes, song.tempo_map.counted(beats_per_quarter))
-    trusted = grid == "beats" or (grid == "auto" and len(song.notes) > 0 and off_beat <= OFF_BEAT_STEPS)
+    of_file = song.tempo_map.counted(beats_per_quarter)
+    trusted = grid == "beats" or (grid == "auto" and len(song.notes) > 0 and follows(song.notes, of_file))
     return Clock("file" if trusted else "steady", beats_per_quarter)
 
 
@@ -147,6 +146,11 @@ def off_beat_steps(notes: np.ndarray, clock: TempoMap) -> float:
     place: Float[np.ndarray, " note"] = clock.beats_at(notes["onset"]) * STEPS_PER_BEAT
     off = float(np.abs(place - np.round(place)).mean())
     return min(off, 0.5 - off)
+
+
+def follows(notes: np.ndarray, clock: TempoMap) -> bool:
+    """Whether notes lie on the steps of a clock."""
+    return off_beat_steps(notes, clock) <= OFF_BEAT_STEPS
 
 
 def _is_coarse(notes: np.ndarray, clock: TempoMap) -> bool:

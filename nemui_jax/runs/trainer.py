@@ -254,8 +254,8 @@ def _update(
     done, scores, saved_at = start or 0, None, time.monotonic()
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
         chunk_began = time.monotonic()
-        first = _state(run, loop, start, options.components)
-        for run, state, losses in length.train_chunks(run, loop, first, options.report):  # noqa: B020
+        chunks = length.train_chunks(run, loop, _state(run, loop, start, options.components), options.report)
+        for run, state, losses in chunks:
             if not is_finite(state, losses):
                 raise _diverged(run, int(state.step))
             now, before, done = time.monotonic(), done, int(state.step)

@@ -158,7 +158,8 @@ async def _send_piece(
     """
     opening = await studio.compute(studio.player.opening, recipe, first)
     piece = opening or await studio.compute(studio.player.piece, recipe)
-    await _send(socket, _head(piece, number, opening is not None))
+    begun_head = _head(piece, number, opening is not None)
+    await _send(socket, begun_head)
     if recipe.random:
         await _send(socket, {"kind": "drawn", "ask": number, "songs": list(piece.songs), "seed": piece.seed})
     begun = _stretch(piece, *studio.player.order(piece.blocks, first)[0], number)
@@ -169,7 +170,7 @@ async def _send_piece(
         piece = await studio.compute(studio.player.piece, recipe)
         head = _head(piece, number)
         await _send(socket, head)
-        if head["parts"] != page_parts(opening.song):
+        if head["parts"] != begun_head["parts"]:
             begun = None  # its notes are of other parts
     for start, stop in studio.player.order(piece.blocks, first):
         stretch = _stretch(piece, start, stop, number)

@@ -23,7 +23,7 @@ def test_throughput(benchmark, songs_folder):
 
 
 def test_time_to_quality(benchmark, songs_folder):
-    bars = ("--cells", 0, "--notes", 1.01, "--cap", 0.1)  # one reached at once, one that cannot be
+    bars = ("--cells", 0.01, "--notes", 1.01, "--cap", 2)  # one reached at once, one that cannot be
     out, found = benchmark("time_to_quality", "--dir", songs_folder, *bars)
     for preset in found["presets"].values():
         assert not preset["notes"]["reached"] and preset["notes"]["seconds"] is None
