@@ -8,8 +8,10 @@ import contextlib
 import dataclasses
 import os
 import sys
+import threading
 import time
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ def train(args: argparse.Namespace) -> int:
     began, options = time.monotonic(), _options(args)
     console.start_jax()
     first = _join(args) if args.coordinator else True
+    threading.Thread(target=import_module, args=("nemui_jax.training.loop",)).start()  # JAX, while songs are read
     corpus, reports = dataset.load(args.dir, options.first_config, args.max_seconds)
     console.print_reports(reports)
     if not corpus.entries:

@@ -22,7 +22,7 @@ from nemui_jax.music import midi_files, midi_reader
 from nemui_jax.music.clock import with_beats
 from nemui_jax.music.song import ARRAYS, Song, from_arrays, to_arrays
 
-READER = 6  # increased when parsing returns other songs or beats, so that those cached before are parsed again
+READER = 7  # increased when parsing returns other songs or beats, so that those cached before are parsed again
 DIGEST_BYTES = hashlib.sha256().digest_size
 POOL_BYTES = 2**18  # of files, from which starting processes saves time where beats have to be tracked
 

@@ -13,7 +13,7 @@ from nemui_jax.music.beat_network import BINS, FASTEST_OCTAVE, OCTAVE_BIN, Readi
 
 SHORTEST, LONGEST = 0.25, 3.0  # seconds a beat may last
 _MULTIPLES = (1, 2, 3)  # beats a segment may hold; more than one only where there are few groups inside
-_CANDIDATES, _KEPT = 30, 8  # segments from each group whose onsets are compared with subdivisions, and those returned
+_CANDIDATES, _KEPT = 16, 8  # segments from each group whose onsets are compared with subdivisions, and those returned
 _LAG_FACTORS = {"1": 1, "2": 2, "3": 3, "4": 4, "1/2": 1 / 2, "1/3": 1 / 3, "3/2": 3 / 2, "2/3": 2 / 3}
 # Subdivisions: family (binary, ternary) and slots a beat.
 TYPES = (("b", 1), ("b", 2), ("b", 4), ("b", 8), ("t", 1), ("t", 3), ("t", 6))
@@ -119,7 +119,7 @@ def _all_segments(times: Float[np.ndarray, " group"]) -> Segments:
         low = np.maximum(np.searchsorted(times, times + beats * SHORTEST), here + 1)
         high = np.searchsorted(times, times + beats * LONGEST, "right")
         high = high if beats == 1 else np.minimum(high, here + 2 * beats)
-        first, last = _ranges(low, np.maximum(high - low, 0))
+        first, last = ranges(low, np.maximum(high - low, 0))
         parts.append((first, last, np.full(len(first), beats)))
     first, last, beats = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(first, kind="stable")
@@ -127,7 +127,7 @@ def _all_segments(times: Float[np.ndarray, " group"]) -> Segments:
     return Segments(first, last, beats, (times[last] - times[first]) / beats)
 
 
-def _ranges(
+def ranges(
     starts: Int[np.ndarray, " range"], counts: Int[np.ndarray, " range"]
 ) -> tuple[Int[np.ndarray, " member"], Int[np.ndarray, " member"]]:
     """For each member of each range the number of the range, and the member: counts[i] integers from starts[i]."""
@@ -188,7 +188,7 @@ def _slot_weights(family: str, slots: int) -> tuple[np.ndarray, np.ndarray, np.n
 def _subdivision_scores(groups: Groups, segments: Segments) -> Float[np.ndarray, "segment subdivision"]:
     """How well the onsets inside each segment fit each subdivision, where tempo is loose, then where it is steady."""
     inside = segments.last - segments.first - 1
-    number, inner = _ranges(segments.first + 1, inside)
+    number, inner = ranges(segments.first + 1, inside)
     deviation = np.sqrt(0.02**2 + (0.05 * segments.period) ** 2)  # seconds
     times, beats = groups.times.astype(np.float32), segments.beats
     phase = (times[inner] - times[segments.first][number]) / segments.period.astype(np.float32)[number]  # beats

@@ -28,6 +28,7 @@ from nemui_jax.music.beat_scores import (
     TEMPO_MOVES,
     TYPES,
     Segments,
+    ranges,
     weigh_segments,
 )
 from nemui_jax.music.song import PEDAL
@@ -179,7 +180,7 @@ class _Chain(NamedTuple):
     from_group: list[int]  # segments from_group[i] to before from_group[i + 1] begin at group i
     by_last: Int[np.ndarray, " segment"]
     to_group: list[int]  # by_last[to_group[i]:to_group[i + 1]] end at group i
-    level: Int[np.ndarray, " segment"]  # log period in units of _LEVEL
+    tempo: list[Float32[np.ndarray, "2 _ _"]]  # see _tempo_changes
     weights: Float32[np.ndarray, "segment state"]  # e to the power of the log weights less `greatest`
     greatest: Float[np.ndarray, " group"]  # the highest log weight of the segments from each group
     begin: Float[np.ndarray, " group"]  # log weight of a path that begins at each group
@@ -194,12 +195,13 @@ def _posteriors(
     from_group = np.searchsorted(segments.first, bounds)
     greatest = np.zeros(len(times))
     np.maximum.at(greatest, segments.first, weights.max(1))
+    to_group = np.searchsorted(segments.last[by_last], bounds)
     chain = _Chain(
         segments,
         from_group.tolist(),
         by_last,
-        np.searchsorted(segments.last[by_last], bounds).tolist(),
-        np.rint(np.log(segments.period) / _LEVEL).astype(int),
+        to_group.tolist(),
+        _tempo_changes(segments, from_group, to_group, by_last),
         np.exp(weights - greatest[segments.first, None].astype(np.float32)),
         greatest,
         _edge_weights(times),
@@ -241,6 +243,22 @@ _LEVELS = np.arange(int(np.log(LONGEST / SHORTEST) / _LEVEL) + 2) * _LEVEL
 _TEMPO = np.exp(np.array(TEMPO_MOVES, np.float32))[:, np.searchsorted(TEMPO_EDGES, _LEVELS + 1e-9, "right") - 1]
 
 
+def _tempo_changes(
+    segments: Segments,
+    from_group: Int[np.ndarray, " bound"],
+    to_group: Int[np.ndarray, " bound"],
+    by_last: Int[np.ndarray, " segment"],
+) -> list[Float32[np.ndarray, "2 _ _"]]:
+    """For each group, loose and steady, the weights of the changes of period: to segments from it, of those to it."""
+    level = np.rint(np.log(segments.period) / _LEVEL).astype(int)
+    begin, end = np.diff(from_group), np.diff(to_group)
+    number, arriving = ranges(to_group[segments.first], end[segments.first])
+    weights = _TEMPO[:, np.abs(level[number] - level[by_last[arriving]])]
+    starts = np.concatenate([[0], np.cumsum(begin * end)]).tolist()
+    shapes = zip(begin.tolist(), end.tolist(), itertools.pairwise(starts), strict=True)
+    return [weights[:, start:stop].reshape(2, rows, columns) for rows, columns, (start, stop) in shapes]
+
+
 def _forward(chain: _Chain) -> tuple[Float32[np.ndarray, "segment state"], Float[np.ndarray, " group"]]:
     """The weight of all paths that end with each segment in each state, and the log scale of those from each group."""
     first_by_last = chain.segments.first[chain.by_last]
@@ -255,8 +273,7 @@ def _forward(chain: _Chain) -> tuple[Float32[np.ndarray, "segment state"], Float
         if start == stop or top == -np.inf:
             continue
         before = (total[arriving] * np.exp(sizes - top).astype(np.float32)[:, None]) @ _MOVES
-        kernel = _TEMPO[:, np.abs(chain.level[start:stop, None] - chain.level[arriving])]
-        after = np.matmul(kernel, before.reshape(-1, 2, _HALF).transpose(1, 0, 2)).transpose(1, 0, 2)
+        after = np.matmul(chain.tempo[group], before.reshape(-1, 2, _HALF).transpose(1, 0, 2)).transpose(1, 0, 2)
         after = (after.ravel()[turned[start:stop]] + np.float32(math.exp(begin - top))) * chain.weights[start:stop]
         highest = float(np.maximum.reduce(after, axis=None))
         if highest > 0:
@@ -279,8 +296,8 @@ def _backward(chain: _Chain) -> tuple[Float32[np.ndarray, "segment state"], Floa
             continue
         after = chain.weights[start:stop] * total[start:stop] * np.exp(sizes - top).astype(np.float32)[:, None]
         after = after.ravel()[turned[start:stop]].reshape(-1, 2, _HALF).transpose(1, 0, 2)
-        kernel = _TEMPO[:, np.abs(chain.level[arriving, None] - chain.level[start:stop])]
-        before = np.matmul(kernel, after).transpose(1, 0, 2).reshape(len(arriving), -1) @ _MOVES.T
+        before = np.matmul(chain.tempo[group].swapaxes(1, 2), after)
+        before = before.transpose(1, 0, 2).reshape(len(arriving), -1) @ _MOVES.T
         before += np.float32(math.exp(end - top))
         highest = float(np.maximum.reduce(before, axis=None))
         if highest > 0:

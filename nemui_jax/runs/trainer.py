@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 else:  # what they come from takes seconds to import
     DecoderClass = Loop = OptimizerOf = TrainState = Any
 
-MEASUREMENTS = 10  # of note F1 in the course of a training
+MEASUREMENTS = 6  # of note F1 in the course of a training
 MEASURED_SONGS = 4  # that stand for all until the last measurement
 Scores = Mapping[str, Any]  # of a song, as `note_metrics.playback_scores` gives them; empty where it was not measured
 
@@ -250,6 +251,8 @@ def _update(
     from nemui_jax.training import distributed
     from nemui_jax.training.step import UPDATES_PER_CALL, is_finite
 
+    if distributed.is_coordinator():
+        threading.Thread(target=_prepare, args=(run, corpus, options.components.decoder)).start()
     every = math.ceil((run.planned or run.total) / MEASUREMENTS / UPDATES_PER_CALL) * UPDATES_PER_CALL
     done, scores, saved_at = start or 0, None, time.monotonic()
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
@@ -278,17 +281,27 @@ def _update(
     return run, done, scores
 
 
+def _prepare(run: Run, corpus: dataset.Corpus, decoder: DecoderClass) -> None:
+    """Imports and compiles what measures and saves, while the first updates are compiled on another core."""
+    import orbax.checkpoint  # noqa: F401, which takes half a second
+
+    from nemui_jax.evaluation import playback
+
+    with contextlib.suppress(Exception):  # that measuring raises again
+        playback.compile_ahead(corpus, run.config, decoder)
+
+
 def _state(run: Run, loop: Loop, step: int | None, components: Components) -> TrainState:
     """The state of a checkpoint, or that before training."""
     import jax
 
     from nemui_jax.runs import checkpoint
-    from nemui_jax.training.step import init_state, place_state
+    from nemui_jax.training.step import init_state_once, place_state
 
     if step is not None:
         return loop.place(lambda mesh: checkpoint.restore(run, step, mesh, *components))
     key = jax.random.key(run.seed)
-    return loop.place(lambda mesh: place_state(init_state(key, run.rows, run.config, *components), mesh))
+    return loop.place(lambda mesh: place_state(init_state_once(key, run.rows, run.config, *components), mesh))
 
 
 def _measured(event: Event, corpus: dataset.Corpus, decoder: DecoderClass) -> Event:

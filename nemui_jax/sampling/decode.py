@@ -102,7 +102,7 @@ def decode_heads(
 ) -> Heads:
     """All heads, with logits turned into probabilities; decoded in batches of few shapes."""
     count = len(latent)
-    batch = next((size for size in QUERY_BATCHES if size >= count), QUERY_BATCHES[-1])
+    batch = batch_size(count)
     padding = -count % batch
     latent, time = np.pad(latent, ((0, padding), (0, 0))), np.pad(time, (0, padding))
     parts = [
@@ -114,6 +114,11 @@ def decode_heads(
         name: parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts]) for name in parts[0]
     }
     return {name: values[:count].reshape(-1, *values.shape[2:]) for name, values in heads.items()}
+
+
+def batch_size(count: int) -> int:
+    """How many of `count` queries are decoded by one call."""
+    return next((size for size in QUERY_BATCHES if size >= count), QUERY_BATCHES[-1])
 
 
 @partial(jax.jit, static_argnames=("config", "decoder"))

@@ -16,7 +16,7 @@ from nemui_jax.errors import UsageError
 from nemui_jax.model.decoder import Decoder, DecoderClass
 from nemui_jax.training import batches, distributed, sharded
 from nemui_jax.training.optimizer import make_optimizer
-from nemui_jax.training.step import OptimizerOf, TrainState, init_state, place_state, steps_in_time, train_loop
+from nemui_jax.training.step import OptimizerOf, TrainState, init_state_once, place_state, steps_in_time, train_loop
 
 
 class Loop(NamedTuple):
@@ -88,7 +88,7 @@ def _whole(
 
     def steps_in(seconds: float) -> int:
         rows = layout.count_rows(corpus.entries)
-        state = place_state(init_state(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
+        state = place_state(init_state_once(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
         return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
 
     note_start = np.asarray(data.rolls.note_start)

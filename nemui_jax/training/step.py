@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from nemui_jax.config import Config, TrainConfig
 from nemui_jax.model import losses
@@ -24,6 +24,7 @@ from nemui_jax.training.optimizer import Optimizer, make_optimizer
 
 UPDATES_PER_CALL = 50  # which take seconds on a laptop
 ROW_MULTIPLE = 256  # the table's length is a multiple of this, so that it divides evenly over devices
+FAST_COMPILE = {"xla_backend_optimization_level": 0}  # of what takes longer to compile than to run
 
 OptimizerOf = Callable[[TrainConfig], Optimizer]
 
@@ -56,6 +57,9 @@ def init_state(
     params = init(params_key, config, decoder)
     table = jax.random.normal(latents_key, (rows, config.model.latent_size)) * config.model.latent_scale
     return start_state(params, table, config, optimizer)
+
+
+init_state_once = jax.jit(init_state, static_argnums=(1, 2, 3, 4), compiler_options=FAST_COMPILE)
 
 
 def start_state(
@@ -217,8 +221,12 @@ def is_known(losses: Float[np.ndarray, " step"], notes_per_step: float, config: 
 
 def is_finite(state: TrainState, losses: np.ndarray) -> bool:
     """Whether every loss, weight and row is a finite number."""
-    leaves = [losses, state.latents, *jax.tree.leaves(state.params)]
-    return all(bool((np if isinstance(leaf, np.ndarray) else jnp).isfinite(leaf).all()) for leaf in leaves)
+    return bool(np.isfinite(losses).all()) and bool(_all_finite((state.latents, state.params)))
+
+
+@partial(jax.jit, compiler_options=FAST_COMPILE)
+def _all_finite(arrays: PyTree[Float[Array, "..."]]) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)]).all()
 
 
 def steps_in_time(
