@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from nemui_jax.music.song import (
 )
 from nemui_jax.training import finetune
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of workers and commands: more threads than cores wait long
 RANK_PROMOTION = "raise"
 ROOT = Path(__file__).parent.parent
 # A training step compiles in a fourth of the time, and then takes a fifth longer. XLA stops the process where it does

@@ -822,6 +822,18 @@ def test_ctrl_c_while_jax_is_imported(seconds, trained, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"a.mid"}
 
 
+def test_an_error_that_a_library_makes_of_ctrl_c_is_not_reported(monkeypatch):
+    def interrupted(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ValueError("something failed") from error
+
+    monkeypatch.setattr("nemui_jax.cli.songs.songs", interrupted)
+    answer = call("songs")
+    assert (answer.code, answer.err) == (130, "nemui: stopped\n")
+
+
 def test_an_exception_is_not_raised_within_an_import(tmp_path):
     """C++ code that is initialised there would abort the process."""
     (tmp_path / "slow_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n")

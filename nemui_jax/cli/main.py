@@ -28,9 +28,8 @@ def main(arguments: "list[str] | None" = None) -> int:
 
         with signals.handled(last) as received:
             try:
-                code = _run(arguments)
+                code = _run(arguments, received)
             except BaseException as error:
-                # After a signal any error may be what a library has made of it.
                 if not received and not isinstance(error, KeyboardInterrupt):
                     raise
                 if last:
@@ -47,7 +46,8 @@ def main(arguments: "list[str] | None" = None) -> int:
     return code
 
 
-def _run(arguments: "list[str] | None") -> int:
+def _run(arguments: "list[str] | None", received: list[int]) -> int:
+    """Runs the command, with errors as messages unless a signal was `received`: any may then be what it has caused."""
     try:
         from nemui_jax.cli.parser import parse
 
@@ -61,6 +61,8 @@ def _run(arguments: "list[str] | None") -> int:
     except BrokenPipeError:
         return FAILED
     except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        if received:
+            raise
         if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("nemui_jax"):
             return _complain(_not_installed(error.name), USAGE)
         if type(error).__module__.startswith("nemui_jax"):  # an error with a message for the user

@@ -8,8 +8,8 @@ import contextlib
 import dataclasses
 import os
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -38,8 +38,7 @@ def train(args: argparse.Namespace) -> int:
     began, options = time.monotonic(), _options(args)
     console.start_jax()
     first = _join(args) if args.coordinator else True
-    threading.Thread(target=import_module, args=("nemui_jax.training.loop",)).start()  # JAX, while songs are read
-    corpus, reports = dataset.load(args.dir, options.first_config, args.max_seconds)
+    corpus, reports = _load(args, options)
     console.print_reports(reports)
     if not corpus.entries:
         raise UsageError(f"--dir {name}: no song in {len(reports)} files; put .mid files there")
@@ -52,6 +51,17 @@ def train(args: argparse.Namespace) -> int:
 
     distributed.leave()
     return code
+
+
+def _load(args: argparse.Namespace, options: trainer.TrainOptions) -> tuple[dataset.Corpus, list[dataset.FileReport]]:
+    """The songs of the folder. JAX is imported meanwhile, from the first file on: an empty folder is told at once."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def progress(done: int, _: int) -> None:
+            if done == 1:
+                pool.submit(import_module, "nemui_jax.training.loop")
+
+        return dataset.load(args.dir, options.first_config, args.max_seconds, progress)
 
 
 def _options(args: argparse.Namespace) -> trainer.TrainOptions:
