@@ -36,7 +36,7 @@ from nemui_jax.training.step import init_state, place_state, train_loop
 settings, folder, path = config.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 corpus, _ = dataset.load(folder, settings)
 settings = dataset.fit_pitches(settings, corpus)
-run = create_run(path, settings, 0, 60, corpus)
+run = create_run(path, settings, 0, 50, corpus)
 key = jax.random.key(0)
 losses = {}
 for count in (1, 2, 4, 8):
@@ -44,7 +44,7 @@ for count in (1, 2, 4, 8):
     data, most = batches.load_data(corpus, settings, mesh)
     state = place_state(init_state(key, run.rows, settings), mesh)
     found = []
-    for state, part in train_loop(state, data, distributed.place_tree(key, mesh), 60, settings, most):
+    for state, part in train_loop(state, data, distributed.place_tree(key, mesh), 50, settings, most):
         found += part.tolist()
     assert len(state.latents.sharding.device_set) == count
     losses[count] = found
@@ -53,7 +53,7 @@ for count in (1, 2, 4, 8):
         assert state.latents_opt[0].mu.addressable_shards[0].data.shape[0] == len(state.latents) // 8
         checkpoint.save(run, state)
         for again in (8, 2, 1):
-            back = checkpoint.restore(run, 60, distributed.make_mesh(again))
+            back = checkpoint.restore(run, 50, distributed.make_mesh(again))
             assert len(back.latents.sharding.device_set) == again
             jax.tree.map(np.testing.assert_array_equal, distributed.gather(back), distributed.gather(state))
 print(json.dumps(losses))
@@ -84,10 +84,10 @@ def test_any_number_of_devices_gives_the_same_losses(on_eight):
 def test_what_eight_devices_saved_goes_on_with_one(on_eight, songs_folder):
     _, path = on_eight
     run = read_run(path)
-    assert checkpoint.whole_step(run) == (60, [])
-    state = checkpoint.restore(run, 60)
+    assert checkpoint.whole_step(run) == (50, [])
+    state = checkpoint.restore(run, 50)
     data, most = batches.load_data(run.corpus(), run.config)
-    for _, losses in train_loop(state, data, jax.random.key(0), 70, run.config, most):
+    for _, losses in train_loop(state, data, jax.random.key(0), 60, run.config, most):
         assert np.isfinite(losses).all()
 
 
