@@ -116,7 +116,7 @@ def test_bars_that_return_are_found(bands):
 
 @pytest.mark.parametrize("bars", [2, 7, 12, 16, 24, 60])
 def test_a_form_begins_and_ends_as_its_song(bands, bars):
-    order = form.whole_form(bands[0], bars, np.random.default_rng(0))
+    order = form.whole_form(bands[0], bars, 0.5, np.random.default_rng(0))
     assert abs(len(order) - bars) <= form.BARS_NEAR
     assert order[0] == 0 and order[-1] == 15
     assert (np.diff(order) != 1).sum() <= max(1, bars // 8)

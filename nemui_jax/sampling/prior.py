@@ -84,11 +84,13 @@ def draw(
     if len(songs) < 2:
         raise ValueError(f"new songs are made of two songs or more, and there are {len(songs)}; vary one with perturb")
     rng = np.random.default_rng(seed)
-    chosen, found = _choose(songs, analyzed, seconds, rng)
+    chosen, read = _choose(songs, analyzed, seconds, rng)
+    found = [read[index] for index in chosen]
     model, band, singer = _in_common_beats(found)
     quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
-    bar_seconds = model.unit_steps / STEPS_PER_BEAT / model.beats_per_quarter * quarter_seconds
-    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), rng)
+    bar_seconds = _bar_quarters(model) * quarter_seconds
+    returns = float(np.mean([form.usual_returns(song, _bars_in(song, seconds)) for song in read.values()]))
+    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), returns, rng)
     players = _players(model, order, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
     parts, shares = _parts(players, units)
@@ -116,8 +118,8 @@ def draw(
 
 def _choose(
     songs: Sequence[int], analyzed: Callable[[int], AnalyzedSong], seconds: float, rng: np.random.Generator
-) -> tuple[list[int], list[AnalyzedSong]]:
-    """The song that gives the form, the one that accompanies, and the one with the melody.
+) -> tuple[list[int], dict[int, AnalyzedSong]]:
+    """The song that gives the form, the one that accompanies, and the one with the melody; and all that were read.
 
     Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it.
     """
@@ -127,7 +129,7 @@ def _choose(
     others = [index for index in drawn if index != model]
     nearest = sorted(others, key=lambda index: _unlike(read[model], read[index], seconds))[:2]
     chosen = [model, *rng.permutation(nearest).tolist(), model][:3]
-    return chosen, [read[index] for index in chosen]
+    return chosen, read
 
 
 def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
@@ -142,6 +144,11 @@ def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
 
 def _seconds(song: AnalyzedSong) -> float:
     return float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT))
+
+
+def _bars_in(song: AnalyzedSong, seconds: float) -> int:
+    """The number of bars of a song in so many seconds of its own tempo."""
+    return max(round(seconds / (_bar_quarters(song) * song.quarter_seconds)), 2)
 
 
 def _is_minor(song: AnalyzedSong) -> bool:
