@@ -30,7 +30,7 @@ from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
 MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.3  # of what is looked up
-SONGS_READ = 8  # of which three are chosen
+SONGS_READ = 16  # of which three are chosen
 ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
 SHORT_COST = 3.0  # for a song that lasts 1 / e of that
 OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
@@ -121,14 +121,16 @@ def _choose(
 ) -> tuple[list[int], dict[int, AnalyzedSong]]:
     """The song that gives the form, the one that accompanies, and the one with the melody; and all that were read.
 
-    Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it.
+    Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it, of
+    which the one that lacks drums or a bass does not accompany.
     """
     drawn = [songs[index] for index in rng.permutation(len(songs))[:SONGS_READ].tolist()]
     read = {index: analyzed(index) for index in drawn}
     model = max(drawn, key=lambda index: min(_seconds(read[index]), seconds))
     others = [index for index in drawn if index != model]
     nearest = sorted(others, key=lambda index: _unlike(read[model], read[index], seconds))[:2]
-    chosen = [model, *rng.permutation(nearest).tolist(), model][:3]
+    given = sorted(rng.permutation(nearest).tolist(), key=lambda index: -_foundations(read[index]))
+    chosen = [model, *given, model][:3]
     return chosen, read
 
 
@@ -140,6 +142,11 @@ def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
     short = max(float(np.log(ROOM * seconds / _seconds(second))), 0.0) * SHORT_COST
     bars, mode = _bar_quarters(first) != _bar_quarters(second), _is_minor(first) != _is_minor(second)
     return OTHER_BARS * bars + abs(tempo) + abs(density) + mode + short
+
+
+def _foundations(song: AnalyzedSong) -> int:
+    """How many of drums and bass a song has."""
+    return len({voice.role for voice in song.voices} & {Role.DRUMS, Role.BASS})
 
 
 def _seconds(song: AnalyzedSong) -> float:
