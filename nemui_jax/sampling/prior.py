@@ -235,8 +235,7 @@ def _look_up(
     bars = np.flatnonzero(heard)
     sounding = np.flatnonzero(song.counts[voices].sum(0))
     everything = np.ones(len(model.voices), bool)
-    alike = [form.likeness(form.onset_rolls(model, some)[order]) for some in (everything, replaced)]
-    first = form.first_occurrences(np.maximum(*alike))
+    first = form.first_occurrences(form.likeness(form.onset_rolls(model, everything)[order]))
     first[bars[-1]] = bars[-1]
     for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
         cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST
