@@ -69,9 +69,7 @@ def usual_returns(song: AnalyzedSong, bars: int) -> float:
     return share_returning(likeness(onset_rolls(song, np.ones(len(song.voices), bool))[order]))
 
 
-def whole_form(
-    song: AnalyzedSong, bars: int, returns: float, rng: np.random.Generator
-) -> Int[np.ndarray, " bar"]:
+def whole_form(song: AnalyzedSong, bars: int, returns: float, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
     """About so many bars of a song, in order, from its first whole one to the last in which notes begin.
 
     Some in the middle are left out, or come twice: of all places the one where the cut is heard least, and after which
@@ -87,7 +85,11 @@ def whole_form(
     while bars > 2 * len(order) - 1 - BARS_NEAR:
         order = np.concatenate([order[:-1], order[1:]])
     cuts = [
-        (_cut_cost(order, first, second, alike, returns, harmony, classes) + BAR_COST * abs(count - bars), first, second)
+        (
+            _cut_cost(order, first, second, alike, returns, harmony, classes) + BAR_COST * abs(count - bars),
+            first,
+            second,
+        )
         for count in range(max(bars - BARS_NEAR, 2), bars + BARS_NEAR + 1)
         for first in range(1, min(count, len(order)))
         if 1 <= (second := len(order) - count + first) < len(order)
