@@ -181,6 +181,7 @@ def test_sixteen_quarters_of_a_song_are_a_copy_in_any_key():
     assert mixing.copy_likeness(copy, [song], 32, 4).min() == pytest.approx(1)
     copy["pitch"][::4] += 1
     assert mixing.copy_likeness(copy, [song], 32, 4).max() < mixing.COPY_LIKENESS
+    assert not len(mixing.copy_likeness(copy, [song], 8, 4))  # shorter than a window
 
 
 @pytest.mark.parametrize("name", ["minuet-in-g", "the-entertainer"])

@@ -133,7 +133,7 @@ def copy_likeness(
     Windows of HEARD_QUARTERS begin every `hop` quarters.
     """
     here = _windows(mix, quarters, HEARD_QUARTERS, hop)
-    rolls = here.reshape(len(here), -1, 128)
+    rolls = here.reshape(len(here), HEARD_QUARTERS * STEPS, 128)
     best = np.zeros(len(here))
     for song in songs:
         there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
