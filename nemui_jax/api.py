@@ -355,7 +355,7 @@ class LoadedRun:
         for new in novelty.draw_songs(drawable, model.analyzed, sources, seeds, seconds, shift):
             song = new.song if options.program is None else one_instrument(new.song, options.program)
             song = dataclasses.replace(song, name=f"random {new.seed}")
-            copies += new.near.too_close
+            copies += new.too_close
             again = any(np.array_equal(song.notes, other.notes) for other in made)  # of few or short songs
             if new.is_new and not again:
                 provenance = self._provenance({"random": True, **options.recipe()}, new.seed, model.step)

@@ -116,10 +116,19 @@ def test_bars_that_return_are_found(bands):
 
 @pytest.mark.parametrize("bars", [2, 7, 12, 16, 24, 60])
 def test_a_form_begins_and_ends_as_its_song(bands, bars):
-    order = form.whole_form(bands[0], bars, np.random.default_rng(0))
+    order = form.whole_form(bands[0], bars, 0.5, np.random.default_rng(0))
     assert abs(len(order) - bars) <= form.BARS_NEAR
     assert order[0] == 0 and order[-1] == 15
     assert (np.diff(order) != 1).sum() <= max(1, bars // 8)
+
+
+def test_a_form_returns_as_often_as_is_asked_for(bands):
+    rolls = form.onset_rolls(bands[0], np.ones(len(bands[0].voices), bool))
+    shares = []
+    for returns in (0.0, 1.0):
+        order = form.whole_form(bands[0], 12, returns, np.random.default_rng(0))
+        shares.append(form.share_returning(form.likeness(rolls[order])))
+    assert shares[0] < form.usual_returns(bands[0], 16) < shares[1]
 
 
 def test_a_new_song_has_the_form_and_the_band(bands):
@@ -148,9 +157,31 @@ def test_no_song_is_heard_in_its_own_order_for_long(bands):
     cost = np.ones((16, 16, len(SHIFTS)), np.float32)
     cost[np.arange(16), np.arange(16)] = 0  # all would stand where they are
     chain = find_chain(song, voices, cost, 2)
-    follows = (np.diff(chain.place) == 1) & (np.diff(chain.shift) == 0)
+    same = form.likeness(form.onset_rolls(song, voices)) >= form.SAME_BAR
+    place = chain.place
+    follows = same[np.minimum(place[:-1] + 1, 15), place[1:]] & (np.diff(chain.shift) == 0)
     assert not (follows[1:] & follows[:-1]).any()
     assert follows.any()
+
+
+def test_bars_that_do_not_return_are_other_bars(bands):
+    song = bands[0]
+    voices = np.ones(len(song.voices), bool)
+    cost = np.ones((8, 16, len(SHIFTS)), np.float32)
+    cost[:, 12] = 0  # all would be one bar
+    place = find_chain(song, voices, cost, 2).place
+    same = form.likeness(form.onset_rolls(song, voices)) >= form.SAME_BAR
+    assert (same[np.ix_(place, place)].sum(1) == 1).all()
+
+
+def test_sixteen_quarters_of_a_song_are_a_copy_in_any_key():
+    song = mixing.in_beats(make_song([tuple(note) for note in piece(3)]))
+    copy = song.copy()
+    copy["pitch"] += 5
+    assert mixing.copy_likeness(copy, [song], 32, 4).min() == pytest.approx(1)
+    copy["pitch"][::4] += 1
+    assert mixing.copy_likeness(copy, [song], 32, 4).max() < mixing.COPY_LIKENESS
+    assert not len(mixing.copy_likeness(copy, [song], 8, 4))  # shorter than a window
 
 
 @pytest.mark.parametrize("name", ["minuet-in-g", "the-entertainer"])

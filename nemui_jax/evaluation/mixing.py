@@ -121,20 +121,31 @@ def heard(
 
 def copied(mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int) -> float:
     """The share of windows of HEARD_QUARTERS that are a passage of one of the songs, at its best transposition."""
-    here = _windows(mix, quarters, HEARD_QUARTERS, HEARD_QUARTERS)
-    if not len(here):
-        return 0.0
+    found = copy_likeness(mix, songs, quarters, HEARD_QUARTERS)
+    return float((found > COPY_LIKENESS).mean()) if len(found) else 0.0
+
+
+def copy_likeness(
+    mix: np.ndarray, songs: Sequence[np.ndarray], quarters: int, hop: int
+) -> Float[np.ndarray, " window"]:
+    """How like a passage of one of the songs each window is: the F1 of its onsets at the best transposition.
+
+    Windows of HEARD_QUARTERS begin every `hop` quarters.
+    """
+    here = _windows(mix, quarters, HEARD_QUARTERS, hop)
+    rolls = here.reshape(len(here), HEARD_QUARTERS * STEPS, 128)
     best = np.zeros(len(here))
     for song in songs:
         there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
         if not len(there):
             continue
-        rolls = there.reshape(len(there), -1, 128)
+        used = np.flatnonzero(there.any(0))
         total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
+        there = there[:, used]
         for shift in range(-11, 12):
-            moved = np.roll(rolls, shift, 2).reshape(there.shape)
-            best = np.maximum(best, (2 * (here @ moved.T) / total).max(1, initial=0))
-    return float((best > COPY_LIKENESS).mean())
+            moved = np.roll(rolls, shift, 2).reshape(here.shape)[:, used]
+            best = np.maximum(best, (2 * (moved @ there.T) / total).max(1, initial=0))
+    return best
 
 
 def returning(song: Song, quarters: float) -> float:

@@ -25,6 +25,7 @@ FLOOR = -5.0  # of a measure's log density, so that no single measure decides
 COPY_SECONDS = 10.0  # length of the excerpts that are compared
 COPY_ONSETS = 10  # the fewest onsets of such an excerpt
 COPY_SHIFTS = range(-11, 12)  # semitones: all that two songs' shifts to the common key can be apart
+COPY_HOP_QUARTERS = 4  # between windows of quarters that are compared
 COPY_LIKENESS = 0.8  # unrelated performances reach 0.34; a song played back, 1
 
 
@@ -50,11 +51,17 @@ class Drawn(NamedTuple):
     sources: tuple[prior.Source, ...]  # what it is made of
     in_beats: np.ndarray  # NOTE: its notes, as `mixing.in_beats` gives them
     near: Nearest
+    likeness: float  # of its 16 quarters most like a passage of a song that it is made of, at any tempo
+
+    @property
+    def too_close(self) -> bool:
+        """Whether a stretch of it is too like a passage of a song for it to be called new."""
+        return self.near.too_close or self.likeness > COPY_LIKENESS
 
     @property
     def is_new(self) -> bool:
         """Whether it has notes, and is not a copy."""
-        return bool(self.song.seconds) and not self.near.too_close
+        return bool(self.song.seconds) and not self.too_close
 
 
 def draw_songs(
@@ -70,7 +77,10 @@ def draw_songs(
         new = prior.draw(songs, analyzed, seed, seconds, shift)
         song = cut_song(new.song, seconds)
         notes = mixing.in_beats(song)  # a copy at another tempo is one too
-        yield Drawn(seed, song, new.sources, notes, nearest_passage(notes, in_beats))
+        given = [in_beats[source.song] for source in new.sources]
+        likeness = mixing.copy_likeness(notes, given, mixing.count_quarters(notes), COPY_HOP_QUARTERS)
+        near = nearest_passage(notes, in_beats)
+        yield Drawn(seed, song, new.sources, notes, near, float(likeness.max(initial=0)))
 
 
 def rank(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> list[int]:

@@ -15,7 +15,7 @@ from nemui_jax.sampling.lookup import SHIFTS, following, unit_length, windows
 
 CANDIDATES = 120  # of each bar: the places and transpositions of the least cost
 TRIES = 6
-SAME_COST = 4.0  # for a bar that is the same as an earlier one, added at each try
+SAME_COST = 4.0
 FORBIDDEN_COST = 100.0
 OCTAVE = 12
 
@@ -55,14 +55,18 @@ def find_chain(
     """
     same = likeness(onset_rolls(song, voices)) >= SAME_BAR
     cost = cost.copy()
-    chain = _cheapest(song, voices, cost, longest_run, joins)
+    chain = _cheapest(song, voices, cost, same, longest_run, joins)
     for _ in range(tries):
-        again = [bar for bar in range(len(cost)) if same[chain.place[:bar], chain.place[bar]].any()]
-        if not again:
+        taken = same[chain.place]
+        owner = taken[:, chain.place].argmax(1)  # the first bar that has the same
+        if (owner == np.arange(len(owner))).all():
             break
-        for bar in again:
-            cost[bar, same[chain.place[:bar]].any(0)] += SAME_COST
-        chain = _cheapest(song, voices, cost, longest_run, joins)
+        others = np.ones(len(cost), bool)
+        for bar in np.unique(owner):
+            others[bar] = False
+            cost[np.ix_(others, same[chain.place[bar]])] += SAME_COST
+            others[bar] = True
+        chain = _cheapest(song, voices, cost, same, longest_run, joins)
     return chain
 
 
@@ -86,10 +90,14 @@ def _cheapest(
     song: AnalyzedSong,
     voices: Bool[np.ndarray, " voice"],
     cost: Float[np.ndarray, "bar place shift"],
+    same: Bool[np.ndarray, "place place"],
     longest_run: int,
     joins: JoinCosts,
 ) -> Chain:
-    """The best chain of the candidates of each bar, by dynamic programming over them and the lengths of runs."""
+    """The best chain of the candidates of each bar, by dynamic programming over them and the lengths of runs.
+
+    A jump to a bar that is the same as the one that followed would go on like the song, so it is forbidden.
+    """
     after, flat = following(song), cost.reshape(len(cost), -1)
     unlike, tops = _unlike_what_followed(song, voices, after), _first_tops(song, voices)
     expected = np.where(after >= 0, tops[after], np.nan)
@@ -106,6 +114,8 @@ def _cheapest(
         jump = joins.jump + joins.texture * unlike[np.ix_(before[0], here[0])] + joins.key * ~same_shift
         jump += joins.line * np.minimum(np.nan_to_num(leap, nan=OCTAVE / 2), OCTAVE) / OCTAVE
         jump += joins.phrase * (song.phase[here[0]] != bar % PHRASE_UNITS)
+        goes_on = same_shift & (after[before[0]] >= 0)[:, None] & same[after[before[0]]][:, here[0]]
+        jump += FORBIDDEN_COST * goes_on
         jump[follows] = np.inf
         run = total.argmin(1)
         through = total[np.arange(len(total)), run][:, None] + jump

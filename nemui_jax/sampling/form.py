@@ -13,7 +13,7 @@ from nemui_jax.sampling.lookup import unit_length, windows
 SAME_BAR = 0.8  # F1 of onsets from which two bars are the same
 TONES = 128
 BARS_NEAR = 2  # by which a form may be longer or shorter than was asked for
-RETURNS_COST = 3.0  # for a form in which all bars return, and none did in as many bars of the song
+RETURNS_COST = 8.0  # for a form in which all bars return, where none were to
 PHRASE_COST = 0.5  # for a cut from one place in a phrase to another
 MID_PHRASE_COST = 0.3  # for a cut within a phrase
 BAR_COST = 0.1  # for each bar more or less than was asked for
@@ -63,13 +63,19 @@ def share_returning(alike: Float[np.ndarray, "bar bar"]) -> float:
     return float((others.max(1) >= SAME_BAR).mean()) if len(alike) > 1 else 0.0
 
 
-def whole_form(song: AnalyzedSong, bars: int, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
+def usual_returns(song: AnalyzedSong, bars: int) -> float:
+    """The share of bars that return in the first so many bars of a song."""
+    order = _whole_bars(song)[:bars]
+    return share_returning(likeness(onset_rolls(song, np.ones(len(song.voices), bool))[order]))
+
+
+def whole_form(song: AnalyzedSong, bars: int, returns: float, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
     """About so many bars of a song, in order, from its first whole one to the last in which notes begin.
 
     Some in the middle are left out, or come twice: of all places the one where the cut is heard least, and after which
-    as many bars return as in as long a stretch of the song from its beginning.
+    about a share `returns` of the bars return.
     """
-    order = np.arange(song.upbeats, int(np.flatnonzero(song.counts.any(0)).max(initial=0)) + 1)
+    order = _whole_bars(song)
     if len(order) < 3:
         return np.resize(order, bars) if len(order) else np.zeros(bars, np.int64)
     alike = likeness(onset_rolls(song, np.ones(len(song.voices), bool)))
@@ -79,7 +85,11 @@ def whole_form(song: AnalyzedSong, bars: int, rng: np.random.Generator) -> Int[n
     while bars > 2 * len(order) - 1 - BARS_NEAR:
         order = np.concatenate([order[:-1], order[1:]])
     cuts = [
-        (_cut_cost(order, first, second, alike, harmony, classes) + BAR_COST * abs(count - bars), first, second)
+        (
+            _cut_cost(order, first, second, alike, returns, harmony, classes) + BAR_COST * abs(count - bars),
+            first,
+            second,
+        )
         for count in range(max(bars - BARS_NEAR, 2), bars + BARS_NEAR + 1)
         for first in range(1, min(count, len(order)))
         if 1 <= (second := len(order) - count + first) < len(order)
@@ -89,20 +99,25 @@ def whole_form(song: AnalyzedSong, bars: int, rng: np.random.Generator) -> Int[n
     return np.concatenate([order[:first], order[second:]])
 
 
+def _whole_bars(song: AnalyzedSong) -> Int[np.ndarray, " bar"]:
+    """The bars from the first whole one to the last in which notes begin."""
+    return np.arange(song.upbeats, int(np.flatnonzero(song.counts.any(0)).max(initial=0)) + 1)
+
+
 def _cut_cost(
     order: Int[np.ndarray, " bar"],
     first: int,
     second: int,
     alike: Float[np.ndarray, "place place"],
+    returns: float,
     harmony: Float[np.ndarray, "place sound"],
     classes: Float[np.ndarray, "place 12"],
 ) -> float:
     """What it costs to go on with bar `second` of an order after the first `first` bars."""
     made = np.concatenate([order[:first], order[second:]])
-    usual = np.resize(order, len(made))
-    returns = abs(share_returning(alike[np.ix_(made, made)]) - share_returning(alike[np.ix_(usual, usual)]))
+    unlike = abs(share_returning(alike[np.ix_(made, made)]) - returns)
     if first == second:
-        return RETURNS_COST * returns
+        return RETURNS_COST * unlike
     left, right = harmony[order[[first - 1, second - 1]]], harmony[order[[first, second]]]
     heard = 2 - left[0] @ left[1] - right[0] @ right[1]
     before, after = (
@@ -110,4 +125,4 @@ def _cut_cost(
     )
     key = KEY_COST * (1 - float(before @ after))
     phrase = PHRASE_COST * ((first - second) % PHRASE_UNITS != 0) + MID_PHRASE_COST * (first % PHRASE_UNITS != 0)
-    return RETURNS_COST * returns + float(heard) + key + phrase
+    return RETURNS_COST * unlike + float(heard) + key + phrase

@@ -30,7 +30,7 @@ from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
 MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.3  # of what is looked up
-SONGS_READ = 8  # of which three are chosen
+SONGS_READ = 16  # of which three are chosen
 ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
 SHORT_COST = 3.0  # for a song that lasts 1 / e of that
 OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
@@ -84,11 +84,13 @@ def draw(
     if len(songs) < 2:
         raise ValueError(f"new songs are made of two songs or more, and there are {len(songs)}; vary one with perturb")
     rng = np.random.default_rng(seed)
-    chosen, found = _choose(songs, analyzed, seconds, rng)
+    chosen, read = _choose(songs, analyzed, seconds, rng)
+    found = [read[index] for index in chosen]
     model, band, singer = _in_common_beats(found)
     quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
-    bar_seconds = model.unit_steps / STEPS_PER_BEAT / model.beats_per_quarter * quarter_seconds
-    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), rng)
+    bar_seconds = _bar_quarters(model) * quarter_seconds
+    returns = float(np.mean([form.usual_returns(song, _bars_in(song, seconds)) for song in read.values()]))
+    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), returns, rng)
     players = _players(model, order, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
     parts, shares = _parts(players, units)
@@ -116,18 +118,20 @@ def draw(
 
 def _choose(
     songs: Sequence[int], analyzed: Callable[[int], AnalyzedSong], seconds: float, rng: np.random.Generator
-) -> tuple[list[int], list[AnalyzedSong]]:
-    """The song that gives the form, the one that accompanies, and the one with the melody.
+) -> tuple[list[int], dict[int, AnalyzedSong]]:
+    """The song that gives the form, the one that accompanies, and the one with the melody; and all that were read.
 
-    Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it.
+    Of the songs that are read, the first is one that lasts long enough, and the others are the two most like it, of
+    which the one that lacks drums or a bass does not accompany.
     """
     drawn = [songs[index] for index in rng.permutation(len(songs))[:SONGS_READ].tolist()]
     read = {index: analyzed(index) for index in drawn}
     model = max(drawn, key=lambda index: min(_seconds(read[index]), seconds))
     others = [index for index in drawn if index != model]
     nearest = sorted(others, key=lambda index: _unlike(read[model], read[index], seconds))[:2]
-    chosen = [model, *rng.permutation(nearest).tolist(), model][:3]
-    return chosen, [read[index] for index in chosen]
+    given = sorted(rng.permutation(nearest).tolist(), key=lambda index: -_foundations(read[index]))
+    chosen = [model, *given, model][:3]
+    return chosen, read
 
 
 def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
@@ -140,8 +144,18 @@ def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
     return OTHER_BARS * bars + abs(tempo) + abs(density) + mode + short
 
 
+def _foundations(song: AnalyzedSong) -> int:
+    """How many of drums and bass a song has."""
+    return len({voice.role for voice in song.voices} & {Role.DRUMS, Role.BASS})
+
+
 def _seconds(song: AnalyzedSong) -> float:
     return float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT))
+
+
+def _bars_in(song: AnalyzedSong, seconds: float) -> int:
+    """The number of bars of a song in so many seconds of its own tempo."""
+    return max(round(seconds / (_bar_quarters(song) * song.quarter_seconds)), 2)
 
 
 def _is_minor(song: AnalyzedSong) -> bool:
@@ -221,8 +235,7 @@ def _look_up(
     bars = np.flatnonzero(heard)
     sounding = np.flatnonzero(song.counts[voices].sum(0))
     everything = np.ones(len(model.voices), bool)
-    alike = [form.likeness(form.onset_rolls(model, some)[order]) for some in (everything, replaced)]
-    first = form.first_occurrences(np.maximum(*alike))
+    first = form.first_occurrences(form.likeness(form.onset_rolls(model, everything)[order]))
     first[bars[-1]] = bars[-1]
     for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
         cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST
