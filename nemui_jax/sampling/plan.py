@@ -37,7 +37,7 @@ def make_plan(
     heaviest first, each to fit what sounds already.
     """
     rng = np.random.default_rng(seed)
-    seats = seat_voices(songs, reference)
+    seats = seat_voices(tuple(songs), reference)
     player, leader = cast(seats, songs, timeline, weights)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
