@@ -22,6 +22,11 @@ class Plan(NamedTuple):
     source: Int[np.ndarray, "song unit"]  # the step of each song from which it is played
     shift: Int[np.ndarray, "song unit"]  # its transposition
 
+    def starting(self, unit: int, step: int) -> "Plan":
+        """The plan from a unit on, with steps counted from `step`."""
+        units, source, shift = self.units[unit:] - step, self.source[:, unit:], self.shift[:, unit:]
+        return Plan(units, self.seats, self.player[:, unit:], self.leader[unit:], source, shift)
+
 
 def make_plan(
     songs: Sequence[AnalyzedSong],
