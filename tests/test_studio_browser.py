@@ -459,12 +459,18 @@ def test_every_size_and_theme(browser, address, width, height, scheme):
         assert at["x"] * box["width"] == pytest.approx(x - box["x"], abs=2)
     page.locator("#more summary").click()
     until(page, "() => document.querySelectorAll('#list li').length >= 3")
-    if width > 860:
-        take, side = (page.locator(name).bounding_box() for name in (".take", "#side"))
-        assert take["y"] + take["height"] < side["y"] + side["height"]
+    take, side = (page.locator(name).bounding_box() for name in (".take", "#side"))
+    assert take["y"] + take["height"] < side["y"] + side["height"]
+    for name in ("#play", "#sliders", "#list", "#command"):  # wherever a small page is scrolled to
+        page.locator(name).scroll_into_view_if_needed()
+        assert page.evaluate(IN_VIEW) == ["MIDI", "WAV", "Page", "Link", "Command"]
     context.close()
 
 
+IN_VIEW = """() => [...document.querySelectorAll(".take button")].filter((one) => {
+  const box = one.getBoundingClientRect();
+  return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === one && box.bottom <= innerHeight;
+}).map((one) => one.textContent)"""
 FREE = """() => { // a place on the pad where no song is
   const box = document.getElementById("pad").getBoundingClientRect();
   const free = ([x, y]) => document.elementFromPoint(x, y).className === "lines";
@@ -636,7 +642,7 @@ RENDER = """async ([from, to]) => { // the sound of the music from one time to a
   const voice = new Voice("/sounds.js");
   voice.need(studio.music.parts.map(({ family }) => family));
   await Promise.all(Object.values(voice.ready));
-  await new Promise((done) => setTimeout(done, 1500)); // the sounds of all pitches
+  voice.worker.terminate(); // the first sounds will do for all pitches
   voice.build(new OfflineAudioContext(1, 44100 * (to - from), 44100));
   const player = new Player(studio.music, voice);
   Object.assign(player, { playing: true, cursor: from, clock: 0, starts: [{ clock: 0, cursor: from }] });
