@@ -144,10 +144,20 @@ def _unit_before(plan: Plan, clock: TempoMap, seconds: float) -> int:
     return int(np.clip(np.searchsorted(plan.units, steps, side="right") - 2, 0, len(plan.leader) - 1))
 
 
-def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
-    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
-    bars = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
-    shortest = min(bars) * min(song.quarter_seconds for song in songs)
+def count_bars(
+    songs: Sequence[AnalyzedSong], seconds: float, weights: Float[np.ndarray, " song"] | None = None
+) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights.
+
+    With weights, which are those of all bars, fewer bars, that last so long unless the songs are faster there than
+    elsewhere.
+    """
+    bars = np.array([song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs])  # in quarter notes
+    quarters = np.array([song.quarter_seconds for song in songs])
+    if weights is None:
+        shortest = bars.min() * quarters.min()
+    else:
+        shortest = bars[weights.argmax()] * np.exp(np.log(quarters) @ weights)
     return math.ceil(1.1 * seconds / shortest) + 2
 
 

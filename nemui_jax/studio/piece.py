@@ -200,6 +200,10 @@ class Player:
         options: dict[str, Any] = {"factors": factors, "shift": recipe.shift, "seed": recipe.seed}
         if since is None:
             return mix(analyzed, weigh, seconds=recipe.seconds, **options)
+        bars = count_bars(analyzed, recipe.seconds, weights[:, 0])
+        song = mix(analyzed, weigh, bars=bars, since=since, **options)
+        if song.seconds >= recipe.seconds - OPENING_SECONDS:
+            return song
         return mix(analyzed, weigh, bars=count_bars(analyzed, recipe.seconds), since=since, **options)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
