@@ -144,9 +144,7 @@ def _unit_before(plan: Plan, clock: TempoMap, seconds: float) -> int:
     return int(np.clip(np.searchsorted(plan.units, steps, side="right") - 2, 0, len(plan.leader) - 1))
 
 
-def count_bars(
-    songs: Sequence[AnalyzedSong], seconds: float, weights: Float[np.ndarray, " song"] | None = None
-) -> int:
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float, weights: Float[np.ndarray, " song"] | None = None) -> int:
     """Bars of a mix of songs that last so many seconds at least, whatever the weights.
 
     With weights, which are those of all bars, fewer bars, that last so long unless the songs are faster there than

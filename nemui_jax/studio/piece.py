@@ -149,8 +149,9 @@ class Player:
     def opening(self, recipe: Recipe, block: int) -> Piece | None:
         """The beginning of a long mix, up to the first stretch that is heard from a block on.
 
-        It takes a fraction of the time, as only its bars are mixed and only those of the stretch are played, and its
-        notes are those of the whole or much like them. None where they would not be, as weights move or places are drawn, and where it would not be worth while.
+        It takes a fraction of the time, as only its bars are mixed and only those of the stretch are played. Its notes
+        are those of the whole or much like them. None where they would not be, as weights move or places are drawn,
+        and where it would not be worth while.
         """
         seconds = (block + STRETCH_BLOCKS) * BLOCK_SECONDS + OPENING_SECONDS
         steady = len(recipe.weights) == 1 and sum(weight > 0 for weight in recipe.weights[0]) > 1
