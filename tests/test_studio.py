@@ -521,6 +521,20 @@ def test_what_cannot_be_brought_or_kept_is_named(place):
         assert place.ask(f"/keep?guest={guest}", "POST").status == 404
 
 
+def test_songs_about_the_point_are_made_ready(place):
+    """Once a page has its music the songs that stand nearest are analyzed, before they are mixed."""
+    kept = place.studio.player._analyzed
+    kept.cache_clear()
+    with place.listen() as line:
+        line.send(json.dumps({"ask": 1, "recipe": {"songs": [0], "weights": [[1]], "seconds": 5}}))
+        stretches_of(line, 1)
+        end = time.monotonic() + 20
+        while kept.cache_info().currsize < len(place.studio.entries):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert place.studio.near([1])[0] == 1
+
+
 def test_a_long_mix_opens_before_it_is_whole(place):
     """What is heard first takes only the beginning; the page has the notes of the whole in the end."""
     recipe = {"songs": [0, 1], "weights": [[0.4, 0.6]], "seconds": 90}
@@ -531,6 +545,12 @@ def test_a_long_mix_opens_before_it_is_whole(place):
     begun = [page_notes(song, 0.0, 20 * BLOCK_SECONDS)["notes"] for song in (opening.song, whole.song)]
     assert begun[0] == begun[1]
     assert len(begun[0]) > 20
+    later = place.studio.player.opening(read_recipe(recipe, 3), 60)
+    assert later is not None
+    assert later.song.notes["onset"][0] > 60 * BLOCK_SECONDS - 10  # what comes before is not played
+    heard = [page_notes(song, 36.0, 48.0)["notes"] for song in (later.song, whole.song)]
+    assert heard[0] == heard[1]
+    assert len(heard[0]) > 20
     with place.listen() as line:
         line.send(json.dumps({"ask": 1, "recipe": recipe}))
         messages = itertools.takewhile(lambda message: message["kind"] != "done", messages_of(line))

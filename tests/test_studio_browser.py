@@ -1,5 +1,6 @@
 """The studio's page in real Chromium: hands, keys, links, files and sound. Nothing may leave the machine."""
 
+import base64
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from nemui_jax.runs.run import read_run  # noqa: E402
 from nemui_jax.studio import messages, server  # noqa: E402
 from nemui_jax.studio.piece import BLOCK_SECONDS  # noqa: E402
 from nemui_jax.studio.state import Studio  # noqa: E402
+from nemui_jax.training import finetune  # noqa: E402
 
 FLAGS = """
     --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync
@@ -221,8 +223,10 @@ def upside_down(path: Path) -> list[int]:
     return list(midi_writer.encode(song))
 
 
-def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run):
+def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run, monkeypatch):
     """Each becomes an anchor as soon as it plays; one is kept, and then the command names it by its index."""
+    monkeypatch.setattr(finetune, "MIN_FINETUNE_UPDATES", 50)  # how well songs are kept, tests of `add` tell
+    monkeypatch.setattr(finetune, "FINETUNE_UPDATES_RATIO", 0.0)
     anchors = page.locator(".anchor").count()
     page.click("#play")
     until(page, f"() => ({LEVEL})() > 0.001")
@@ -459,12 +463,18 @@ def test_every_size_and_theme(browser, address, width, height, scheme):
         assert at["x"] * box["width"] == pytest.approx(x - box["x"], abs=2)
     page.locator("#more summary").click()
     until(page, "() => document.querySelectorAll('#list li').length >= 3")
-    if width > 860:
-        take, side = (page.locator(name).bounding_box() for name in (".take", "#side"))
-        assert take["y"] + take["height"] < side["y"] + side["height"]
+    take, side = (page.locator(name).bounding_box() for name in (".take", "#side"))
+    assert take["y"] + take["height"] < side["y"] + side["height"]
+    for name in ("#play", "#sliders", "#list", "#command"):  # wherever a small page is scrolled to
+        page.locator(name).scroll_into_view_if_needed()
+        assert page.evaluate(IN_VIEW) == ["MIDI", "WAV", "Page", "Link", "Command"]
     context.close()
 
 
+IN_VIEW = """() => [...document.querySelectorAll(".take button")].filter((one) => {
+  const box = one.getBoundingClientRect();
+  return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === one && box.bottom <= innerHeight;
+}).map((one) => one.textContent)"""
 FREE = """() => { // a place on the pad where no song is
   const box = document.getElementById("pad").getBoundingClientRect();
   const free = ([x, y]) => document.elementFromPoint(x, y).className === "lines";
@@ -636,7 +646,7 @@ RENDER = """async ([from, to]) => { // the sound of the music from one time to a
   const voice = new Voice("/sounds.js");
   voice.need(studio.music.parts.map(({ family }) => family));
   await Promise.all(Object.values(voice.ready));
-  await new Promise((done) => setTimeout(done, 1500)); // the sounds of all pitches
+  voice.worker.terminate(); // the first sounds will do for all pitches
   voice.build(new OfflineAudioContext(1, 44100 * (to - from), 44100));
   const player = new Player(studio.music, voice);
   Object.assign(player, { playing: true, cursor: from, clock: 0, starts: [{ clock: 0, cursor: from }] });
@@ -647,12 +657,13 @@ RENDER = """async ([from, to]) => { // the sound of the music from one time to a
     player.cursor = Math.min((player.index + 1) * studio.music.block, to);
     if (player.cursor < to) player.open();
   }
-  return [...(await voice.context.startRendering()).getChannelData(0)];
+  const sound = new Uint8Array((await voice.context.startRendering()).getChannelData(0).buffer);
+  return btoa(sound.reduce((text, byte) => text + String.fromCharCode(byte), "")); // a list of numbers takes seconds
 }"""
 
 
 def _sound(page, start: float, end: float) -> np.ndarray:
-    return np.array(page.evaluate(RENDER, [start, end]))
+    return np.frombuffer(base64.b64decode(page.evaluate(RENDER, [start, end])), np.float32)
 
 
 def _strongest(sound: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,15 +16,17 @@ SLOT_STEPS = 3  # a quarter of a beat, the resolution at which harmonies are com
 REGISTER_SEMITONES = 5
 LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
 PHRASE_UNITS = 4
+MAX_KEPT = 32  # songs as they were counted and divided for mixes
 WITHIN_UNIT = -1  # the phase of a place that is not the beginning of a unit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnalyzedSong:
     """A song on the grid with what mixing needs of it; it does not depend on the songs it is mixed with.
 
     A unit is a bar, or a half or less of a bar of more than six beats. In a mix whose units are of another length there
-    are places within units from which the song may go on, but not begin (`divided`).
+    are places within units from which the song may go on, but not begin (`divided`). Two are equal if they are the same
+    object, so that what follows from songs can be kept.
     """
 
     song: GridSong
@@ -53,7 +55,7 @@ class AnalyzedSong:
         counts = [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
         return np.array(counts, np.int64).reshape(len(steps), len(starts))
 
-    @property
+    @cached_property
     def pitched(self) -> Bool[np.ndarray, " voice"]:
         """The voices that are not drums."""
         return np.array([voice.role is not Role.DRUMS for voice in self.voices], bool)
@@ -149,6 +151,7 @@ def _beginning(notes: np.ndarray, slots: int) -> Float[np.ndarray, "slot registe
     return onsets
 
 
+@lru_cache(MAX_KEPT)
 def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
     """The song counted in beats that are `factor` times as short, so that each of its beats becomes `factor` beats."""
     if factor == 1:
@@ -181,6 +184,7 @@ def stretch(analyzed: AnalyzedSong, factor: int) -> AnalyzedSong:
     )
 
 
+@lru_cache(MAX_KEPT)
 def divided(analyzed: AnalyzedSong, unit_steps: int) -> AnalyzedSong:
     """The song for a mix whose units have another length: it goes on where it stopped, also in the middle of its bars.
 

@@ -76,14 +76,18 @@ def read_notes(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, con
     frame = (heads["frame"][step] > 0.5) & heard
     begins = frame & ~np.pad(frame, ((1, 0), (0, 0)))[:-1]
     onset = (heads["onset"][step] > 0.5) & heard if "onset" in heads else begins
-    roll = np.empty((len(step), len(pianoroll.CHANNELS), frame.shape[1]), np.float32)
+    at, pitch = np.nonzero(onset)
+    place = np.minimum(np.arange(len(at)) - np.searchsorted(at, at), config.model.chord_size - 1)  # among its step's
+
+    def values(name: str) -> Float[np.ndarray, " onset"]:
+        default = np.full(len(at), HEADS[name].default)
+        return np.asarray(heads[name][step[at], place] if name in heads else default, np.float32)
+
+    roll = np.zeros((len(step), len(pianoroll.CHANNELS), frame.shape[1]), np.float32)
     roll[:, pianoroll.ONSET], roll[:, pianoroll.FRAME] = onset, frame
-    place = np.clip(np.cumsum(onset, axis=1) - 1, 0, config.model.chord_size - 1)  # among the onsets of the step
-    for channel, name in ((pianoroll.VELOCITY, "velocity"), (pianoroll.TIMING, "timing")):
-        roll[:, channel] = np.take_along_axis(heads[name][step], place, 1) if name in heads else HEADS[name].default
     low, high = part.velocities
-    roll[:, pianoroll.VELOCITY] = (low + (high - low) * roll[:, pianoroll.VELOCITY].clip(0, 1)) / 127
-    roll[:, pianoroll.TIMING] = roll[:, pianoroll.TIMING].clip(*part.timings)
+    roll[at, pianoroll.VELOCITY, pitch] = (low + (high - low) * values("velocity").clip(0, 1)) / 127
+    roll[at, pianoroll.TIMING, pitch] = values("timing").clip(*part.timings)
     return pianoroll.from_roll(roll, config.roll.low)
 
 

@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from nemui_jax.data.grid import GridPart
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, FIRST_VALUES, PROGRAM_CHANGE, Part, TempoMap
 from nemui_jax.sampling.analysis import AnalyzedSong
@@ -17,6 +17,7 @@ from nemui_jax.sampling.passages import Passage, merged
 from nemui_jax.sampling.plan import Plan
 
 MOST_PITCHED = 15  # channels beside that of the drums
+MAX_PARTS = 512  # of which controls are kept
 MANY_EVENTS = (6, 38, 98, 99, 100, 101)  # data entry and parameter numbers: bend ranges and the like, in order
 Owner = tuple[int, int]  # a song and the index of its part
 
@@ -163,7 +164,7 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
     """
     in_force, parameters_in_force = dict(FIRST_VALUES), b""
     events: list[np.ndarray] = []
-    of_owner = {owner: _controls_of(songs[owner[0]], songs[owner[0]].song.parts[owner[1]]) for owner in chair.owners}
+    of_owner = {owner: _controls_of(songs[owner[0]], owner[1]) for owner in chair.owners}
     moved = {number for found in of_owner.values() for number in found.places}
     for reach in _reaches(chair, songs):
         found = of_owner[reach.owner]
@@ -191,8 +192,9 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
     return array[np.argsort(array["time"], kind="stable")]
 
 
-def _controls_of(song: AnalyzedSong, part: GridPart) -> Controls:
-    events = part_controls(part, song.song.clock)
+@lru_cache(MAX_PARTS)
+def _controls_of(song: AnalyzedSong, part: int) -> Controls:
+    events = part_controls(song.song.parts[part], song.song.clock)
     events = events[events["controller"] != PROGRAM_CHANGE]
     numbers = np.unique(events["controller"])
     return Controls(

@@ -4,6 +4,7 @@ Nothing is composed here. A song has enough bars of its own for nearly any harmo
 looked up where it fits and left as it is, is better music than one whose notes were moved.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.sampling.analysis import PHRASE_UNITS, SLOT_STEPS, WITHIN_UNIT, AnalyzedSong
 
 SHIFTS = np.arange(-2, 3)  # semitones by which a looked-up unit may be transposed
+MAX_KEPT = 64  # groups of voices of songs of which places are kept
 LEAST_ACTIVITY, MOST_ACTIVITY = 0.3, 2.0  # that is asked for, however few or many notes the leading song has
 
 
@@ -119,9 +121,7 @@ def place_costs(
     count, slots = frame.sounds.shape[:2]
     cost = np.zeros((count, len(song.units), len(SHIFTS)), np.float32)
     busy = frame.slots[:, None] > np.arange(slots)
-    chroma = unit_length(
-        windows(song.sounds[song.pitched].sum(0), song.units, slots).reshape(len(song.units), -1, 4, 12).sum(2)
-    )
+    chroma = _chroma(song, slots)
     wanted_chroma = unit_length((frame.harmony * busy[:, :, None]).reshape(count, -1, 4, 12).sum(2))
     beats = np.maximum((wanted_chroma.any(2)).sum(1), 1)
     near = (np.roll(frame.sounds, 1, 2) + np.roll(frame.sounds, -1, 2)) * busy[:, :, None]
@@ -131,15 +131,14 @@ def place_costs(
         rows = np.flatnonzero((used == pattern[:, None]).all(0))
         if not pattern.any():
             continue
-        voices = windows(song.sounds[pattern].sum(0), song.units, slots)
+        voices, onsets = _places(song, pattern.tobytes(), slots)
         counts = song.counts[pattern].sum(0)
         wanted = frame.activity[rows] * means[pattern].sum()
         spread = np.abs(np.log((counts + 1) / (wanted[:, None] + 1)))
-        texture = unit_length(windows(song.onsets[pattern].sum(0), song.units, slots).reshape(len(voices), -1))
-        unlike = 1 - replaced[rows] @ texture.T
+        unlike = 1 - replaced[rows] @ onsets.T
         for index, shift in enumerate(SHIFTS):
-            clash = near[rows].reshape(len(rows), -1) @ np.roll(voices, shift, 2).reshape(len(voices), -1).T
-            like = wanted_chroma[rows].reshape(len(rows), -1) @ np.roll(chroma, shift, 2).reshape(len(chroma), -1).T
+            clash = near[rows].reshape(len(rows), -1) @ voices[index].T
+            like = wanted_chroma[rows].reshape(len(rows), -1) @ chroma[index].T
             cost[rows, :, index] = (
                 costs.clash * clash / frame.slots[rows, None]
                 + costs.harmony * (1 - like / beats[rows, None])
@@ -148,6 +147,27 @@ def place_costs(
                 + costs.shift * abs(shift)
             )
     return cost
+
+
+@lru_cache(MAX_KEPT)
+def _chroma(song: AnalyzedSong, slots: int) -> Float[np.ndarray, "shift place value"]:
+    """What sounds in each beat from each place on, in each transposition, at length 1."""
+    sounds = windows(song.sounds[song.pitched].sum(0), song.units, slots).reshape(len(song.units), -1, 4, 12).sum(2)
+    return _transposed(unit_length(sounds))
+
+
+@lru_cache(MAX_KEPT)
+def _places(
+    song: AnalyzedSong, pattern: bytes, slots: int
+) -> tuple[Float[np.ndarray, "shift place value"], Float[np.ndarray, "place onset"]]:
+    """What some voices, given as bytes of booleans, sound from each place on in each transposition; their onsets."""
+    voices = np.frombuffer(pattern, bool)
+    onsets = windows(song.onsets[voices].sum(0), song.units, slots).reshape(len(song.units), -1)
+    return _transposed(windows(song.sounds[voices].sum(0), song.units, slots)), unit_length(onsets)
+
+
+def _transposed(sounds: Float[np.ndarray, "place time 12"]) -> Float[np.ndarray, "shift place value"]:
+    return np.stack([np.roll(sounds, shift, 2).reshape(len(sounds), -1) for shift in SHIFTS])
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:

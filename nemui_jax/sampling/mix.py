@@ -72,6 +72,7 @@ def mix(
     *,
     bars: int | None = None,
     seconds: float | None = None,
+    since: float = 0.0,
     factors: Factors = Factors(),
     shift: int | None = None,
     temperature: float = 0.0,
@@ -85,6 +86,7 @@ def mix(
     least so long if its weights stay the same, else about so long, and the weights are spread over this time. Pitches
     are moved to the key of the heaviest song, or down by `shift` semitones from the common key. A `temperature`
     makes the choice of places random, by `seed`. Bars in which one song has all the weight are played as they are.
+    What comes before `since` seconds may be left out.
     """
     first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
     heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
@@ -107,13 +109,19 @@ def mix(
     timeline = make_timeline(songs, heaviest, count, places_of_songs(weights))
     plan = make_plan(songs, heaviest, timeline, chosen, temperature, seed)
     clock = mixed_clock(plan, songs, factors.of("tempo", weights))
+    tempo_map, meters = clock.counted(1 / beats_per_quarter), _meters(reference, clock, int(plan.units[-1]))
+    if since > 0:
+        unit = _unit_before(plan, clock, since)
+        beat = int(plan.units[unit]) // STEPS_PER_BEAT
+        plan, weights = plan.starting(unit, beat * STEPS_PER_BEAT), weights[:, unit:]
+        clock = clock._replace(beat=clock.beat - beat)
     played = _played(plan, songs, factors.of("dynamics", weights))
-    shifts = (
-        np.array([song.song.shift for song in songs])[weights.argmax(0)] if shift is None else np.full(count, shift)
-    )
+    shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)]
+    if shift is not None:
+        shifts = np.full_like(shifts, shift)
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
-        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, count - 1)
+        unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, len(shifts) - 1)
         return pianoroll.to_notes(grid, clock, shifts[unit] if pitched else 0)
 
     chairs, warnings = ensemble.seat_players(plan, songs, played, _instruments_of(plan, factors, weights))
@@ -123,17 +131,31 @@ def mix(
     )
     return Song(
         parts=parts,
-        tempo_map=clock.counted(1 / beats_per_quarter),
-        meters=_meters(reference, clock, int(plan.units[-1])),
+        tempo_map=tempo_map,
+        meters=meters,
         name=reference.song.source.name or reference.song.name,
         warnings=warnings,
     )
 
 
-def count_bars(songs: Sequence[AnalyzedSong], seconds: float) -> int:
-    """Bars of a mix of songs that last so many seconds at least, whatever the weights."""
-    bars = [song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs]  # in quarter notes
-    shortest = min(bars) * min(song.quarter_seconds for song in songs)
+def _unit_before(plan: Plan, clock: TempoMap, seconds: float) -> int:
+    """The unit of a mix that begins a unit and more before a time, as what sounds then may have begun there."""
+    steps = float(clock.beats_at(seconds)) * STEPS_PER_BEAT
+    return int(np.clip(np.searchsorted(plan.units, steps, side="right") - 2, 0, len(plan.leader) - 1))
+
+
+def count_bars(songs: Sequence[AnalyzedSong], seconds: float, weights: Float[np.ndarray, " song"] | None = None) -> int:
+    """Bars of a mix of songs that last so many seconds at least, whatever the weights.
+
+    With weights, which are those of all bars, fewer bars, that last so long unless the songs are faster there than
+    elsewhere.
+    """
+    bars = np.array([song.unit_steps / STEPS_PER_BEAT / song.beats_per_quarter for song in songs])  # in quarter notes
+    quarters = np.array([song.quarter_seconds for song in songs])
+    if weights is None:
+        shortest = bars.min() * quarters.min()
+    else:
+        shortest = bars[weights.argmax()] * np.exp(np.log(quarters) @ weights)
     return math.ceil(1.1 * seconds / shortest) + 2
 
 

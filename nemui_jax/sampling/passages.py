@@ -116,28 +116,28 @@ def fit_to_harmony(
     return notes[np.sort(kept)]
 
 
-def clashing(notes: np.ndarray, sounding: Int[np.ndarray, "step_and_one pitch"]) -> Bool[np.ndarray, " note"]:
+def clashing(notes: np.ndarray, sounding: Int[np.ndarray, "pitch step_and_one"]) -> Bool[np.ndarray, " note"]:
     """Which GRID notes clash with what others play: `sounding` is their `sounding_roll`.
 
     A note clashes where another sounds with it a minor second, a major seventh or a minor ninth away for half a beat.
     """
-    last = len(sounding) - 1
+    last = sounding.shape[1] - 1
     start, end = np.minimum(notes["step"], last), np.minimum(notes["end"], last)
     found = np.zeros(len(notes), bool)
     for interval in CLASHES:
         for sign in (-1, 1):
-            pitch = np.clip(notes["pitch"].astype(int) + sign * interval, 0, sounding.shape[1] - 1)
-            found |= sounding[end, pitch] - sounding[start, pitch] >= LONG_CLASH_STEPS
+            pitch = np.clip(notes["pitch"].astype(int) + sign * interval, 0, len(sounding) - 1)
+            found |= sounding[pitch, end] - sounding[pitch, start] >= LONG_CLASH_STEPS
     return found
 
 
-def sounding_roll(notes: np.ndarray, steps: int) -> Int[np.ndarray, "step_and_one pitch"]:
+def sounding_roll(notes: np.ndarray, steps: int) -> Int[np.ndarray, "pitch step_and_one"]:
     """How long each pitch has sounded before each step, so that differences tell whether it sounds in a span."""
-    roll = np.zeros((steps + 2, 128), np.int32)
+    roll = np.zeros((128, steps + 2), np.int32)
     pitch = np.clip(notes["pitch"].astype(int), 0, 127)
-    np.add.at(roll, (notes["step"] + 1, pitch), 1)
-    np.add.at(roll, (np.minimum(notes["end"], steps) + 1, pitch), -1)
-    return np.cumsum(np.cumsum(roll, 0, dtype=np.int32), 0, dtype=np.int32)
+    np.add.at(roll, (pitch, notes["step"] + 1), 1)
+    np.add.at(roll, (pitch, np.minimum(notes["end"], steps) + 1), -1)
+    return np.cumsum(np.cumsum(roll, 1, dtype=np.int32), 1, dtype=np.int32)
 
 
 def merged(found: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,6 +22,11 @@ class Plan(NamedTuple):
     source: Int[np.ndarray, "song unit"]  # the step of each song from which it is played
     shift: Int[np.ndarray, "song unit"]  # its transposition
 
+    def starting(self, unit: int, step: int) -> "Plan":
+        """The plan from a unit on, with steps counted from `step`."""
+        units, source, shift = self.units[unit:] - step, self.source[:, unit:], self.shift[:, unit:]
+        return Plan(units, self.seats, self.player[:, unit:], self.leader[unit:], source, shift)
+
 
 def make_plan(
     songs: Sequence[AnalyzedSong],
@@ -37,7 +42,7 @@ def make_plan(
     heaviest first, each to fit what sounds already.
     """
     rng = np.random.default_rng(seed)
-    seats = seat_voices(songs, reference)
+    seats = seat_voices(tuple(songs), reference)
     player, leader = cast(seats, songs, timeline, weights)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")

@@ -1,6 +1,7 @@
 """Who plays in a mix: the voices of songs that answer each other, and the song of each of them at each time."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from nemui_jax.sampling.lines import Role, Voice
 from nemui_jax.sampling.timeline import Timeline
 
 UNLIKE_VOICES = 4.0  # cost from which voices of two songs are not the same voice
+MAX_KEPT = 64  # groups of songs
 SILENT = -1  # the player of a seat where no song has its voice
 
 
@@ -34,7 +36,8 @@ def voice_distance(first: Voice, second: Voice) -> float:
     )
 
 
-def seat_voices(songs: Sequence[AnalyzedSong], reference: int) -> tuple[Seat, ...]:
+@lru_cache(MAX_KEPT)
+def seat_voices(songs: tuple[AnalyzedSong, ...], reference: int) -> tuple[Seat, ...]:
     """The voices of songs that answer each other, by optimal assignment to the reference song's, ordered by role."""
     members: list[dict[int, int]] = [{reference: index} for index in range(len(songs[reference].voices))]
     for number, song in enumerate(songs):

@@ -149,21 +149,23 @@ class Player:
     def opening(self, recipe: Recipe, block: int) -> Piece | None:
         """The beginning of a long mix, up to the first stretch that is heard from a block on.
 
-        It takes a fraction of the time, as only its bars are mixed, and its notes are those of the whole or much like
-        them. None where they would not be, as weights move or places are drawn, and where it would not be worth while.
+        It takes a fraction of the time, as only its bars are mixed and only those of the stretch are played. Its notes
+        are those of the whole or much like them. None where they would not be, as weights move or places are drawn,
+        and where it would not be worth while.
         """
         seconds = (block + STRETCH_BLOCKS) * BLOCK_SECONDS + OPENING_SECONDS
         steady = len(recipe.weights) == 1 and sum(weight > 0 for weight in recipe.weights[0]) > 1
         if not steady or recipe.noise or recipe.random or not 0 < seconds < OPENING_SHARE * recipe.seconds:
             return None
-        return self._play_songs(replace(recipe, seconds=seconds), whole=False)._replace(seconds=recipe.seconds)
+        heard = replace(recipe, seconds=seconds)
+        return self._play_songs(heard, since=block * BLOCK_SECONDS)._replace(seconds=recipe.seconds)
 
-    def _play_songs(self, recipe: Recipe, whole: bool = True) -> Piece:
-        """A song, a mix or a variation. If not `whole`, bars that are not heard are not mixed."""
+    def _play_songs(self, recipe: Recipe, since: float | None = None) -> Piece:
+        """A song, a mix or a variation. With `since` only what is heard from then on is sure to be there."""
         moments = np.array(recipe.weights)
         heard = (moments > 0).any(0)
         used = np.array(recipe.songs)[heard].tolist()
-        song = cut_song(self._mix(used, moments[:, heard].T, recipe, whole), recipe.seconds)
+        song = cut_song(self._mix(used, moments[:, heard].T, recipe, since), recipe.seconds)
         return Piece(song, used, recipe.seed, song.seconds)
 
     def _draw(self, recipe: Recipe) -> Piece:
@@ -180,7 +182,7 @@ class Player:
         raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")
 
     def _mix(
-        self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe, whole: bool
+        self, songs: Sequence[int], weights: Float[np.ndarray, "song moment"], recipe: Recipe, since: float | None
     ) -> Song:
         if len(songs) == 1 and not recipe.noise and not recipe.factors:
             return to_song(self.played(songs[0]), recipe.shift)
@@ -196,8 +198,14 @@ class Player:
             varied = [analyze(vary(song, recipe.noise, recipe.seed)) for song in analyzed[: len(songs)]]
             analyzed[: len(songs)] = varied
         factors = Factors(**{name: everyone.index(song) for name, song in recipe.factors})
-        seconds, bars = (recipe.seconds, None) if whole else (None, count_bars(analyzed, recipe.seconds))
-        return mix(analyzed, weigh, bars=bars, seconds=seconds, factors=factors, shift=recipe.shift, seed=recipe.seed)
+        options: dict[str, Any] = {"factors": factors, "shift": recipe.shift, "seed": recipe.seed}
+        if since is None:
+            return mix(analyzed, weigh, seconds=recipe.seconds, **options)
+        bars = count_bars(analyzed, recipe.seconds, weights[:, 0])
+        song = mix(analyzed, weigh, bars=bars, since=since, **options)
+        if song.seconds >= recipe.seconds - OPENING_SECONDS:
+            return song
+        return mix(analyzed, weigh, bars=count_bars(analyzed, recipe.seconds), since=since, **options)
 
     def order(self, count: int, from_block: int) -> list[tuple[int, int]]:
         """Stretches of blocks that cover a piece of `count`: from `from_block` to the end, then from the start."""

@@ -31,7 +31,7 @@ MAX_GUESTS = 32  # songs that can be dropped on the page
 MESSAGE_BYTES = 2**17
 MESSAGES_A_SECOND, MESSAGE_BURST = 120.0, 240.0
 SEND_SECONDS = 10.0  # until a client that does not read is disconnected
-LINGER_SECONDS = 0.15  # wait for a newer message after the first stretch of an answer
+LINGER_SECONDS = 0.3  # wait for a newer message after the first stretch of an answer: the whole cannot be interrupted
 GUESTS_SECONDS = 0.25  # between messages about what is done with guests
 
 
@@ -180,6 +180,10 @@ async def _send_piece(
         if await latest.arrives(0.0):
             return
     await _send(socket, {"kind": "done", "ask": number})
+    for song in studio.near(piece.songs):  # or the first change that reaches one would wait for it
+        await studio.compute(studio.player.analyzed, song)
+        if await latest.arrives(0.0):
+            return
 
 
 def _head(piece: Piece, number: int | None, is_opening: bool = False) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from nemui_jax.studio import guests, places
 from nemui_jax.studio.guests import Guest
 from nemui_jax.studio.piece import Player, Recipe, Source
 
+MAX_NEAR = 16  # songs about the point that are made ready to be mixed
 LONG = "nemui studio: long work"  # name of threads
 Result = TypeVar("Result")
 
@@ -89,6 +90,12 @@ class Studio:
         """Compiles the decoder, and plays and mixes the first songs."""
         weights = tuple([1 / len(self.first)] * len(self.first))
         self.player.piece(Recipe(tuple(self.first), (weights,), self.first_seconds))
+
+    def near(self, songs: Sequence[int]) -> list[int]:
+        """The songs that stand nearest to these on the pad, to which the point may be dragged next."""
+        places = np.array(self.places)
+        away = np.linalg.norm(places - places[list(songs)].mean(0), axis=1) if len(songs) else np.zeros(0)
+        return np.argsort(away, kind="stable")[:MAX_NEAR].tolist()
 
     def song_data(self, index: int) -> dict[str, Any]:
         """A song's data for the page."""
