@@ -25,6 +25,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 if not CHROMIUM:
     pytest.skip("needs chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
 
+from nemui_jax.evaluation import novelty  # noqa: E402
 from nemui_jax.music import midi_reader, midi_writer  # noqa: E402
 from nemui_jax.music.song import CONTROL, DRUM_CHANNEL, NOTE, PITCH_BEND, SUSTAIN, Part, Song  # noqa: E402
 from nemui_jax.runs.run import read_run  # noqa: E402
@@ -50,6 +51,14 @@ WHOLE = "() => !!globalThis.studio && studio.music.blocks.length > 1 && [...stud
 def run(trained, tmp_path_factory) -> Path:
     """A copy of the trained run, as songs may be added to it."""
     return shutil.copytree(trained.path, tmp_path_factory.mktemp("studio") / "run")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_new() -> Iterator[None]:
+    """No new song is too close to the songs: these last ten seconds, so that all are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(novelty, "COPY_LIKENESS", 1.0)
+        yield
 
 
 @pytest.fixture(scope="module")
