@@ -11,8 +11,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python run.py demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/test_studio_browser.py
-	$(BIN)/python -m pytest tests/test_studio_browser.py  # alone: it listens for notes that are late
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone tests/test_studio_browser.py  # these listen for notes that are late
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m "not trains and not evaluates" --ignore tests/test_studio_browser.py

@@ -66,6 +66,7 @@ TRAINING_MODULES = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: listens for notes that are late, so that nothing else may run meanwhile")
     config.addinivalue_line("markers", "trains: trains a model, or starts a process that does; not in make test-fast")
     config.addinivalue_line("markers", "evaluates: measures a whole run, which takes seconds; not in make test-fast")
 

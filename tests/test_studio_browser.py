@@ -126,6 +126,7 @@ def drag(page, selector: str, dx: float, dy: float, steps: int = 8) -> None:
     page.mouse.up()
 
 
+@pytest.mark.alone
 def test_a_drag_changes_roll_and_sound(page):
     before = page.evaluate(NOTES)
     page.click("#play")
@@ -232,6 +233,7 @@ def upside_down(path: Path) -> list[int]:
     return list(midi_writer.encode(song))
 
 
+@pytest.mark.alone
 def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run, monkeypatch):
     """Each becomes an anchor as soon as it plays; one is kept, and then the command names it by its index."""
     monkeypatch.setattr(finetune, "MIN_FINETUNE_UPDATES", 50)  # how well songs are kept, tests of `add` tell
@@ -423,6 +425,7 @@ def test_a_piece_as_a_page_plays_from_disk(page, browser, tmp_path):
     assert not wrong
 
 
+@pytest.mark.alone
 def test_a_passage_is_looped_without_a_gap(page):
     page.locator("#roll .notes").focus()
     page.keyboard.press("Home")
