@@ -18,6 +18,7 @@ import nemui_jax as nemui
 from nemui_jax.config import TrainConfig
 from nemui_jax.data import dataset
 from nemui_jax.errors import RunError, UsageError
+from nemui_jax.evaluation import playback
 from nemui_jax.model import heads
 from nemui_jax.model.decoder import Decoder
 from nemui_jax.music import midi_writer
@@ -26,6 +27,7 @@ from nemui_jax.runs.run import Run, read_log, read_run, write_manifest
 from nemui_jax.training import distributed
 from nemui_jax.training.loop import make_loop
 from nemui_jax.training.optimizer import Optimizer, make_optimizer
+from nemui_jax.training.step import init_state
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -337,3 +339,15 @@ def test_processes_that_train_together_add_no_songs(songs_folder, trained, tmp_p
     with pytest.raises(UsageError, match=r"does not hold 1 \(new\), .*; train without them, .* add --file FILE --run"):
         nemui.train(folder, trained.path, overrides=settings_flags(TINY)[1::2])
     assert len(read_run(trained.path).entries) == 3
+
+
+def test_what_measures_is_compiled_before_it_is_needed(trained, caplog):
+    run = read_run(trained.path)
+    corpus, state = run.corpus(), init_state(jax.random.key(0), run.rows, run.config)
+    jax.clear_caches()
+    with jax.log_compiles():
+        playback.compile_ahead(corpus, run.config)
+        assert "_decode" in caplog.text
+        caplog.clear()
+        playback.measure(corpus, run.config, state.params, state.latents)
+    assert "_decode" not in caplog.text
