@@ -642,7 +642,7 @@ def test_variations_are_as_many_files_and_can_be_made_again(trained, tmp_path):
 
 
 def test_new_songs_are_written_with_what_is_nearest(trained, tmp_path):
-    flags = ("--random", "--count", 4, "--best", 2, "--seconds", 8, "--out", tmp_path / "new")
+    flags = ("--random", "--count", 4, "--best", 2, "--seconds", 10, "--out", tmp_path / "new")
     answer = call("sample", "--run", trained.path, *flags)
     assert answer.code == 0, answer
     assert sorted(contents(tmp_path / "new")) == ["000-random.mid", "001-random.mid"]

@@ -13,7 +13,7 @@ from nemui_jax.sampling.lookup import unit_length, windows
 SAME_BAR = 0.8  # F1 of onsets from which two bars are the same
 TONES = 128
 BARS_NEAR = 2  # by which a form may be longer or shorter than was asked for
-RETURNS_COST = 8.0  # for a form in which all bars return, where none were to
+RETURNS_COST = 20.0  # for a form in which all bars return, where none were to
 PHRASE_COST = 0.5  # for a cut from one place in a phrase to another
 MID_PHRASE_COST = 0.3  # for a cut within a phrase
 BAR_COST = 0.1  # for each bar more or less than was asked for

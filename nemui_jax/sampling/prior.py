@@ -29,7 +29,7 @@ from nemui_jax.sampling.passages import clashing, fit_to_harmony, merged, soundi
 from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
 MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
-TEMPERATURE = 0.3  # of what is looked up
+TEMPERATURE = 0.08  # of what is looked up
 SONGS_READ = 16  # of which three are chosen
 ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
 SHORT_COST = 3.0  # for a song that lasts 1 / e of that
