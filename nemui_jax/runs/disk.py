@@ -1,5 +1,6 @@
 """Room on the disk for a run."""
 
+import math
 import resource
 import shutil
 from pathlib import Path
@@ -26,7 +27,8 @@ def refuse_full_disk(
     needed += more - sum(file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file())
     free, limit = shutil.disk_usage(path).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if needed > free:
-        reason = f"needs {needed / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free; make room"
+        tenths = math.ceil(10 * needed / 2**20), math.floor(10 * free / 2**20)  # so that they differ
+        reason = f"needs {tenths[0] / 10:,.1f} MiB, and {tenths[1] / 10:,.1f} MiB are free; make room"
     elif limit != resource.RLIM_INFINITY and largest > limit:
         reason = f"has files of {largest:,} bytes, and the limit is {limit:,}; raise it (ulimit -f)"
     else:

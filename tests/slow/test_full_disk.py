@@ -64,7 +64,7 @@ def told_in_one_line(answer: Answer, code: int, *parts: str) -> None:
 
 
 def test_too_small_a_disk_is_refused_before_training(songs_folder, disk):
-    fill(disk, left=100_000)
+    fill(disk, left=120_000)
     answer = train(songs_folder, disk / "run")
     told_in_one_line(answer, 2, "the run needs 0.2 MiB, and 0.1 MiB are free; make room or name another --run")
     assert [path.name for path in disk.iterdir()] == ["filler"]
