@@ -15,7 +15,7 @@ from nemui_jax.sampling.lookup import SHIFTS, following, unit_length, windows
 
 CANDIDATES = 120  # of each bar: the places and transpositions of the least cost
 TRIES = 6
-SAME_COST = 4.0
+SAME_COST = 4.0  # for a bar that another bar of the chain has already, added at each try
 FORBIDDEN_COST = 100.0
 OCTAVE = 12
 
@@ -53,20 +53,19 @@ def find_chain(
     At most `longest_run` bars follow each other as in the song. Where two are the same it is tried again, `tries` times
     at most, with higher costs for the second.
     """
-    same = likeness(onset_rolls(song, voices)) >= SAME_BAR
-    cost = cost.copy()
-    chain = _cheapest(song, voices, cost, same, longest_run, joins)
+    bars, cost = _read_bars(song, voices), cost.copy()
+    chain = _cheapest(bars, cost, longest_run, joins)
     for _ in range(tries):
-        taken = same[chain.place]
+        taken = bars.same[chain.place]
         owner = taken[:, chain.place].argmax(1)  # the first bar that has the same
         if (owner == np.arange(len(owner))).all():
             break
         others = np.ones(len(cost), bool)
         for bar in np.unique(owner):
             others[bar] = False
-            cost[np.ix_(others, same[chain.place[bar]])] += SAME_COST
+            cost[np.ix_(others, bars.same[chain.place[bar]])] += SAME_COST
             others[bar] = True
-        chain = _cheapest(song, voices, cost, same, longest_run, joins)
+        chain = _cheapest(bars, cost, longest_run, joins)
     return chain
 
 
@@ -86,20 +85,27 @@ def find_returning_chain(
     return Chain(chain.place[at], chain.shift[at])
 
 
-def _cheapest(
-    song: AnalyzedSong,
-    voices: Bool[np.ndarray, " voice"],
-    cost: Float[np.ndarray, "bar place shift"],
-    same: Bool[np.ndarray, "place place"],
-    longest_run: int,
-    joins: JoinCosts,
-) -> Chain:
+class _Bars(NamedTuple):
+    """What the costs of joins depend on: the bars of a song in some of its voices."""
+
+    after: Int[np.ndarray, " place"]  # see `lookup.following`
+    same: Bool[np.ndarray, "place place"]
+    unlike: Float[np.ndarray, "place place"]  # see `_unlike_what_followed`
+    tops: Float[np.ndarray, " place"]  # see `_first_tops`
+    phase: Int[np.ndarray, " place"]  # in the phrase
+
+
+def _read_bars(song: AnalyzedSong, voices: Bool[np.ndarray, " voice"]) -> _Bars:
+    after, same = following(song), likeness(onset_rolls(song, voices)) >= SAME_BAR
+    return _Bars(after, same, _unlike_what_followed(song, voices, after), _first_tops(song, voices), song.phase)
+
+
+def _cheapest(bars: _Bars, cost: Float[np.ndarray, "bar place shift"], longest_run: int, joins: JoinCosts) -> Chain:
     """The best chain of the candidates of each bar, by dynamic programming over them and the lengths of runs.
 
     A jump to a bar that is the same as the one that followed would go on like the song, so it is forbidden.
     """
-    after, flat = following(song), cost.reshape(len(cost), -1)
-    unlike, tops = _unlike_what_followed(song, voices, after), _first_tops(song, voices)
+    flat, (after, same, unlike, tops, phase) = cost.reshape(len(cost), -1), bars
     expected = np.where(after >= 0, tops[after], np.nan)
     kept = np.argsort(flat, axis=1, kind="stable")[:, :CANDIDATES]
     places, shifts = np.divmod(kept, len(SHIFTS))
@@ -113,7 +119,7 @@ def _cheapest(
         leap = np.abs(tops[here[0]] + here[1] - (expected[before[0]] + before[1])[:, None])
         jump = joins.jump + joins.texture * unlike[np.ix_(before[0], here[0])] + joins.key * ~same_shift
         jump += joins.line * np.minimum(np.nan_to_num(leap, nan=OCTAVE / 2), OCTAVE) / OCTAVE
-        jump += joins.phrase * (song.phase[here[0]] != bar % PHRASE_UNITS)
+        jump += joins.phrase * (phase[here[0]] != bar % PHRASE_UNITS)
         goes_on = same_shift & (after[before[0]] >= 0)[:, None] & same[after[before[0]]][:, here[0]]
         jump += FORBIDDEN_COST * goes_on
         jump[follows] = np.inf

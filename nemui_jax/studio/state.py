@@ -93,8 +93,8 @@ class Studio:
 
     def near(self, songs: Sequence[int]) -> list[int]:
         """The songs that stand nearest to these on the pad, to which the point may be dragged next."""
-        places = np.array(self.places)
-        away = np.linalg.norm(places - places[list(songs)].mean(0), axis=1) if len(songs) else np.zeros(0)
+        points = np.array(self.places)
+        away = np.linalg.norm(points - points[list(songs)].mean(0), axis=1) if len(songs) else np.zeros(0)
         return np.argsort(away, kind="stable")[:MAX_NEAR].tolist()
 
     def song_data(self, index: int) -> dict[str, Any]:
