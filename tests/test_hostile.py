@@ -148,8 +148,8 @@ def test_a_folder_of_mutants_is_learned(tmp_path):
     rng = random.Random(1)
     (tmp_path / "mutants").mkdir()
     for path in (tmp_path / "tunes").glob("*.mid"):
-        (data,) = mutants(path.read_bytes(), 1, rng)
-        (tmp_path / "mutants" / path.name).write_bytes(data)
+        for number, data in enumerate(mutants(path.read_bytes(), 2, rng)):
+            (tmp_path / "mutants" / f"{number} {path.name}").write_bytes(data)
     arguments = ("train", "--dir", tmp_path / "mutants", "--run", tmp_path / "run", "--steps", 50)
     answer = call(*arguments, "--max-seconds", 600, settings=SMALLEST)  # a changed tempo can make hours of a tune
     assert (answer.code, answer.err) == (0, ""), answer

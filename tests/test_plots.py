@@ -199,7 +199,7 @@ def test_a_mix_and_its_parents_share_their_colours():
     assert set(legend_of(figure)) == {"Fingered Bass", "Steel Guitar", "String Ensemble 1", "Synth Brass 1"}
 
 
-@pytest.mark.parametrize("count", [1, 16, 17])
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 40])
 def test_any_number_of_instruments(count, tmp_path):
     band = make_band(60, tuple(range(count)))
     for figure in (plots.roll(band), draw_recall(band, band), plots.morph(band, ["a", "b"], [1.0, 9.0])):
