@@ -8,10 +8,11 @@ from conftest import assert_same_parts
 
 from nemui_jax.data.grid import GridSong, grid_song
 from nemui_jax.music import midi_reader, midi_writer, tunes
-from nemui_jax.music.clock import choose_clock
+from nemui_jax.music.clock import STEPS_PER_BEAT, choose_clock
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap, one_instrument
 from nemui_jax.sampling.analysis import divided
+from nemui_jax.sampling.lines import Role
 from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
 from nemui_jax.sampling.prior import draw
 from nemui_jax.sampling.timeline import make_timeline
@@ -149,6 +150,13 @@ def test_songs_gain_voices_with_weight():
     steps = np.diff(second) / second[-1]
     assert steps.min() > -0.05
     assert steps.max() < 0.35
+
+
+def test_held_notes_of_a_broken_chord_accompany():
+    voices = {voice.role: voice.notes for voice in tune("prelude-in-c").voices}
+    first_bar = {role: notes["pitch"][notes["step"] < 2 * STEPS_PER_BEAT].tolist() for role, notes in voices.items()}
+    assert first_bar[Role.CHORDS] == [60, 64]
+    assert first_bar[Role.MELODY] == [67, 72, 76, 67, 72, 76]
 
 
 def test_other_bars_go_on_without_a_break():

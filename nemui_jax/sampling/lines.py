@@ -111,11 +111,15 @@ def _hands(part: int, notes: np.ndarray, steps: int, with_melody: bool) -> list[
 
 
 def topmost(notes: np.ndarray, steps: int) -> Bool[np.ndarray, " note"]:
-    """The notes above which none sounds at their onset."""
+    """The notes above which none sounds at their onset nor at their middle.
+
+    A note over which others begin while it is held, such as the lowest of a broken chord, is no part of a line.
+    """
     top = np.zeros(max(steps, int(notes["end"].max(initial=0))) + 1, np.int16)
     for note in notes[np.argsort(notes["pitch"], kind="stable")]:
         top[note["step"] : note["end"]] = note["pitch"]
-    return notes["pitch"] >= top[notes["step"]]
+    middle = (notes["step"] + notes["end"]) // 2
+    return (notes["pitch"] >= top[notes["step"]]) & (notes["pitch"] >= top[middle])
 
 
 def upper_hand(notes: np.ndarray, steps: int) -> Bool[np.ndarray, " note"]:
