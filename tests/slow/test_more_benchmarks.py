@@ -72,3 +72,13 @@ def test_load(benchmark, songs_folder):
     assert [row["songs"] for row in found] == [3, 6] and found[1]["notes"] == 2 * found[0]["notes"]
     assert all(set(row["ratio"]) == {"nothing cached", "cached", "pretty_midi"} for row in found)
     assert "notes/s" in out
+
+
+def test_between(benchmark, songs_folder):
+    out, found = benchmark("between", "--dir", songs_folder, "--pairs", 1)
+    assert "rows with noise 0.5" in out
+    for ways in found.values():
+        first, second = ways["1 : 0"], ways["0 : 1"]
+        assert first["new"] == second["new"] == 0
+        assert first["density"] + second["density"] == pytest.approx(2)  # of their mean
+        assert ways["in turns"]["new"] == 0 and ways["in turns"]["bits"] > 0
