@@ -51,7 +51,7 @@ def evaluate(
     if not pairs:
         return result
     beats = {index: mixing.in_beats(songs[index]) for index in chosen}
-    judge = _Judge([beats[index] for index in chosen])
+    judge = Judge([beats[index] for index in chosen])
     sets: dict[str, list[dict[str, float]]] = {}
     paths = []
     for done, pair in enumerate(pairs):
@@ -72,12 +72,12 @@ def evaluate(
     result["path"] = {name: float(np.mean([path[name] for path in paths])) for name in paths[0]}
     if compose is not None and (new := compose(NEW_SONGS, 60.0)):
         read = [written(song) for song in new]
-        returning = _returning_ratio(read, [songs[index] for index in chosen])
+        returning = returning_ratio(read, [songs[index] for index in chosen])
         result["new"] = judge.new_songs([mixing.in_beats(song) for song in read]) | {"returning": returning}
     return result
 
 
-class _Judge:
+class Judge:
     """Compares mixes with their songs, and with a language model of all songs."""
 
     def __init__(self, songs: Sequence[np.ndarray]):
@@ -116,7 +116,7 @@ class _Judge:
         return mixing.mean(rows)
 
 
-def _returning_ratio(new: Sequence[Song], songs: Sequence[Song]) -> float | None:
+def returning_ratio(new: Sequence[Song], songs: Sequence[Song]) -> float | None:
     """The share of bars of new songs that return, over that in as many quarters of the songs; None where none do."""
     quarters = [float(song.tempo_map.beats_at(song.seconds)) for song in new]
     own = np.mean([mixing.returning(song, length) for song, length in zip(new, quarters, strict=True)])
