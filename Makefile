@@ -44,4 +44,4 @@ $(VENV)/.installed-lint: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo samples
+	rm -rf $(VENV) .pytest_cache demo samples
