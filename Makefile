@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/python run.py demo
 
+test test-fast test-slow: export PYTHONDONTWRITEBYTECODE =  # else each process compiles every module again
+
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone tests/test_studio_browser.py  # these listen for notes that are late
 
 test-fast: $(VENV)/.installed-test
@@ -42,4 +44,4 @@ $(VENV)/.installed-lint: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo samples
+	rm -rf $(VENV) .pytest_cache demo samples

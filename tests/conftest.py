@@ -73,18 +73,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that are given a trained run and those of modules about training; others that train are marked
-    where they stand."""
+    where they stand. Modules of tests that train come first: of two workers none is left with a long one at the end."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if TRAINING_FIXTURES & fixtures or item.path.stem in TRAINING_MODULES:
             item.add_marker(pytest.mark.trains)
+    training = {item.path for item in items if item.get_closest_marker("trains")}
+    items.sort(key=lambda item: item.path not in training)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def caches(tmp_path_factory) -> Iterator[Path]:
-    """Parsed songs and compiled programs go to a folder of this session, never to the user's."""
+def caches(tmp_path_factory, pytestconfig) -> Iterator[Path]:
+    """Parsed songs go to a folder of this session, compiled programs to one of pytest's cache, which all workers share
+    and the next session finds again; neither to the user's."""
     folder = tmp_path_factory.mktemp("caches")
-    programs = str(folder / "programs")
+    programs = str(pytestconfig.cache.mkdir("programs"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEMUI_CACHE", str(folder))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", programs)

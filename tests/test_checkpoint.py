@@ -1,7 +1,9 @@
 """Checkpoints: what was saved comes back, and what is damaged is noticed."""
 
+import asyncio
 import dataclasses
 import errno
+import gc
 import itertools
 import json
 import os
@@ -213,6 +215,27 @@ def test_a_save_that_fails_leaves_the_older_ones(run, monkeypatch):
     assert checkpoint.whole_step(run) == (10, [])
     checkpoint.save(run, state_of(run, 20))
     assert checkpoint.whole_step(run) == (20, [])
+
+
+WRITE = "def write(): raise OSError(27, 'File too large')"
+
+
+@pytest.mark.parametrize(("library", "shown"), [("orbax", 0), ("uvicorn", 1)])
+def test_threads_of_a_save_that_failed_are_not_heard_later_and_others_are(caplog, library, shown):
+    """A file that one of Orbax's threads could not write, when nobody waits for it any more."""
+    with pytest.raises(OSError, match="full"), checkpoint._quiet_orbax():
+        raise OSError("full")
+    names: dict = {}
+    exec(compile(WRITE, f"/site-packages/{library}/paths.py", "exec"), names)
+
+    async def forgotten() -> None:
+        with pytest.raises(OSError, match="too large") as caught:
+            names["write"]()
+        asyncio.get_running_loop().create_future().set_exception(caught.value)
+
+    asyncio.run(forgotten())
+    gc.collect()
+    assert caplog.text.count("Future exception was never retrieved") == shown
 
 
 def test_no_checkpoint(run):

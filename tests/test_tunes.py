@@ -2,6 +2,7 @@ import textwrap
 from collections import defaultdict
 from dataclasses import fields, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,10 @@ import pytest
 from nemui_jax.music import midi_reader, midi_writer, notation, tunes
 from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.key import estimate_key
-from nemui_jax.music.song import PITCH_BEND
+from nemui_jax.music.song import PITCH_BEND, Song
 
 MODULATION, VOLUME, PAN, EXPRESSION = 1, 7, 10, 11
 BANDS = [tune for tune in tunes.TUNES if len(tune.parts) > 1]
-SONGS = {tune.name: tunes.song(tune) for tune in tunes.TUNES}
 TOP_NOTES = {  # the first notes of a voice, by tune and voice, of a band by part
     ("prelude-in-c", 0): [67, 72, 76, 67, 72, 76],
     ("minuet-in-g", 0): [74, 67, 69, 71, 72, 74, 67, 67],
@@ -38,6 +38,12 @@ KEYS = {  # in which the bands play
     "night-tram": "Cm",
     "paper-boats": "F",
 }
+
+
+@cache
+def songs() -> dict[str, Song]:
+    """All built-in tunes by name."""
+    return {tune.name: tunes.song(tune) for tune in tunes.TUNES}
 
 
 def make(*voices: str, **others) -> tunes.Tune:
@@ -69,7 +75,7 @@ def curve(text: str, controller: int, **others) -> tuple[list[float], list[int]]
 
 @pytest.mark.parametrize("tune", tunes.TUNES, ids=lambda tune: tune.name)
 def test_tune_is_playable(tune):
-    found = SONGS[tune.name]
+    found = songs()[tune.name]
     rows = found.notes
     assert 20 <= found.seconds <= 90
     assert sum(len(part.voices) for part in tune.parts) >= 2
@@ -94,7 +100,7 @@ def test_tune_is_playable(tune):
 
 @pytest.mark.parametrize("tune", BANDS, ids=lambda tune: tune.name)
 def test_band_has_instruments_and_drums(tune):
-    found = SONGS[tune.name]
+    found = songs()[tune.name]
     assert 45 <= found.seconds <= 90
     assert [part.name for part in found.parts] == [part.name for part in tune.parts]
     assert [part.channel for part in found.parts] == [*range(len(tune.parts) - 1), 9]
@@ -111,7 +117,7 @@ def test_band_has_instruments_and_drums(tune):
 
 
 def test_no_note_overlaps_itself():
-    for part in (part for found in SONGS.values() for part in found.parts):
+    for part in (part for found in songs().values() for part in found.parts):
         last = defaultdict(float)
         for row in part.notes:
             assert row["onset"] >= last[row["pitch"]]
@@ -373,7 +379,7 @@ def test_a_tune_without_signs_and_settings_has_no_controls():
 
 @pytest.mark.parametrize("tune", tunes.TUNES, ids=lambda tune: tune.name)
 def test_tune_is_read_back_part_by_part(tune):
-    made, read = SONGS[tune.name], midi_reader.parse(midi_writer.encode(SONGS[tune.name]))
+    made, read = songs()[tune.name], midi_reader.parse(midi_writer.encode(songs()[tune.name]))
     assert read.warnings == ()
     assert read.name == made.name
     assert len(read.parts) == len(made.parts)
@@ -397,4 +403,4 @@ def test_write_all(tmp_path):
     assert len(paths) == len(tunes.TUNES)
     for tune, path in zip(tunes.TUNES, paths, strict=True):
         assert path.name.endswith(f"-{tune.name}.mid")
-        assert path.read_bytes() == midi_writer.encode(SONGS[tune.name])
+        assert path.read_bytes() == midi_writer.encode(songs()[tune.name])

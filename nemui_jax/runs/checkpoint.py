@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -332,4 +333,6 @@ def _quiet_orbax() -> Iterator[Any]:
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.getMessage()
+    """Where a thread of Orbax's could not write a file, only the traceback names Orbax."""
+    error = record.exc_info[1] if record.exc_info else None
+    return "orbax" not in record.getMessage() + "".join(traceback.format_exception(error) if error else ())
