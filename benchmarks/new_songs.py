@@ -32,6 +32,7 @@ from nemui_jax.sampling.prior import RUN_QUARTERS, drawable
 from nemui_jax.sampling.variation import vary
 
 SECONDS = 60.0
+SEEDS_TRIED = 1000  # for each song that is looked up
 BARS_A_GROUP = 6  # on average
 MEASURES = ("bits", "clash", "on_beat", "density", "copied", "returning")
 
@@ -110,10 +111,11 @@ def ways(songs: Sequence[AnalyzedSong], sources: Sequence[Song], clocks: Sequenc
     beats, model, chosen = [mixing.in_beats(song) for song in sources], SequenceModel(songs), drawable(clocks)
 
     def look_up(seed: int, number: int) -> Song:
-        seeds = itertools.count(seed + 1000 * number)
-        return next(
-            new.song for new in novelty.draw_songs(chosen, songs.__getitem__, beats, seeds, SECONDS) if new.is_new
-        )
+        seeds = range(seed + SEEDS_TRIED * number, seed + SEEDS_TRIED * (number + 1))
+        drawn = novelty.draw_songs(chosen, songs.__getitem__, beats, seeds, SECONDS)
+        if (found := next((new.song for new in drawn if new.is_new), None)) is None:
+            raise SystemExit("no new song can be drawn from these: they are too few or too short")
+        return found
 
     def varied(seed: int, number: int) -> Song:
         index = int(np.random.default_rng(seed).permutation(len(songs))[number % len(songs)])
@@ -144,7 +146,7 @@ def main() -> None:
             figures.setdefault(way, []).append(found)
     means = {way: mixing.mean(rows) for way, rows in figures.items()}
     rows = [(way, *(float(found[name]) for name in MEASURES)) for way, found in means.items()]
-    report.show(f"{args.count * len(args.seeds)} new songs each", ("", *MEASURES), rows)
+    report.show(f"{args.count * len(args.seeds)} new songs each way", ("", *MEASURES), rows)
     report.write(args, figures)
 
 

@@ -131,6 +131,14 @@ def test_a_form_returns_as_often_as_is_asked_for(bands):
     assert shares[0] < form.usual_returns(bands[0], 16) < shares[1]
 
 
+def test_stretches_that_return_too_often_are_new():
+    first, rng = np.array([0, 1, 2, 3, 0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3]), np.random.default_rng(0)
+    assert form.fewer_returns(first, 0.75, rng).tolist() == first.tolist()
+    assert form.fewer_returns(first, 0.0, rng).tolist() == list(range(16))
+    halved = form.fewer_returns(first, 0.5, rng).tolist()
+    assert halved in ([*range(12), 0, 1, 2, 3], [0, 1, 2, 3, 0, 1, 2, 3, *range(8, 16)])
+
+
 def test_a_new_song_has_the_form_and_the_band(bands):
     new = prior.draw(range(4), bands.__getitem__, 3, 32.0)
     gave = {source.gave: source for source in new.sources}

@@ -63,6 +63,24 @@ def share_returning(alike: Float[np.ndarray, "bar bar"]) -> float:
     return float((others.max(1) >= SAME_BAR).mean()) if len(alike) > 1 else 0.0
 
 
+def fewer_returns(first: Int[np.ndarray, " bar"], returns: float, rng: np.random.Generator) -> Int[np.ndarray, " bar"]:
+    """The `first_occurrences` of bars, with returning stretches made new until about a share `returns` return."""
+    found, bars = first.copy(), np.arange(len(first))
+    again = first != bars
+    goes_on = np.append(False, again[:-1] & (np.diff(first) == 1))[: len(first)]
+    stretch = np.where(again, np.cumsum(again & ~goes_on), 0)
+    for number in rng.permutation(stretch.max(initial=0)) + 1:
+        fewer = np.where(stretch == number, bars, found)
+        if abs(_share(fewer) - returns) < abs(_share(found) - returns):
+            found = fewer
+    return found
+
+
+def _share(first: Int[np.ndarray, " bar"]) -> float:
+    """The share of bars that are the same as another, by the first of each."""
+    return float((np.bincount(first)[first] > 1).mean())
+
+
 def usual_returns(song: AnalyzedSong, bars: int) -> float:
     """The share of bars that return in the first so many bars of a song."""
     order = _whole_bars(song)[:bars]

@@ -88,10 +88,12 @@ def draw(
     found = [read[index] for index in chosen]
     model, band, singer = _in_common_beats(found)
     quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
-    bar_seconds = _bar_quarters(model) * quarter_seconds
-    returns = float(np.mean([form.usual_returns(song, _bars_in(song, seconds)) for song in read.values()]))
-    order = form.whole_form(model, max(round(seconds / bar_seconds), 2), returns, rng)
-    players = _players(model, order, band, singer, rng)
+    quarters = seconds / quarter_seconds
+    returns = float(np.mean([form.usual_returns(song, _bars_in(song, quarters)) for song in read.values()]))
+    order = form.whole_form(model, _bars_in(model, quarters), returns, rng)
+    rolls = form.onset_rolls(model, np.ones(len(model.voices), bool))[order]
+    first = form.fewer_returns(form.first_occurrences(form.likeness(rolls)), returns, rng)
+    players = _players(model, order, first, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
     parts, shares = _parts(players, units)
     clock = _clock(model, order, seconds, max((int(part.notes["end"].max(initial=1)) for part in parts), default=1))
@@ -153,9 +155,9 @@ def _seconds(song: AnalyzedSong) -> float:
     return float(song.song.clock.seconds_at(song.song.steps / STEPS_PER_BEAT))
 
 
-def _bars_in(song: AnalyzedSong, seconds: float) -> int:
-    """The number of bars of a song in so many seconds of its own tempo."""
-    return max(round(seconds / (_bar_quarters(song) * song.quarter_seconds)), 2)
+def _bars_in(song: AnalyzedSong, quarters: float) -> int:
+    """The number of bars of a song in so many quarter notes."""
+    return max(round(quarters / _bar_quarters(song)), 2)
 
 
 def _is_minor(song: AnalyzedSong) -> bool:
@@ -176,6 +178,7 @@ def _in_common_beats(songs: Sequence[AnalyzedSong]) -> list[AnalyzedSong]:
 def _players(
     model: AnalyzedSong,
     order: Int[np.ndarray, " bar"],
+    first: Int[np.ndarray, " bar"],
     band: AnalyzedSong,
     singer: AnalyzedSong,
     rng: np.random.Generator,
@@ -197,7 +200,7 @@ def _players(
         heard = model.counts[replaced].sum(0)[order] > 0
         if not heard.any():
             continue
-        chain = _look_up(model, order, song, voices, replaced, heard, sounds, rng)
+        chain = _look_up(model, order, first, song, voices, replaced, heard, sounds, rng)
         found.append(_Player(song, voices, chain, heard))
         sounds = sounds + _sounds(found[-1], slots)
     return found
@@ -218,6 +221,7 @@ def own_melody(song: AnalyzedSong) -> Bool[np.ndarray, " voice"]:
 def _look_up(
     model: AnalyzedSong,
     order: Int[np.ndarray, " bar"],
+    first: Int[np.ndarray, " bar"],
     song: AnalyzedSong,
     voices: Bool[np.ndarray, " voice"],
     replaced: Bool[np.ndarray, " other"],
@@ -225,7 +229,10 @@ def _look_up(
     sounds: Float32[np.ndarray, "bar slot 12"],
     rng: np.random.Generator,
 ) -> Chain:
-    """Where the bars that are `heard` are found in a song, for what `replaced` voices of the model play in `order`."""
+    """Where the bars that are `heard` are found in a song, for what `replaced` voices of the model play in `order`.
+
+    Bars with the same `first` occurrence are the same, but for the last, which is the song's own.
+    """
     cost = place_costs(
         song, np.repeat(voices[:, None], len(order), 1), frame(model, order, replaced, sounds), PLACE_COSTS
     )
@@ -234,9 +241,7 @@ def _look_up(
         cost += FORBIDDEN_COST * (order[:, None] == np.arange(len(song.units)))[:, :, None]
     bars = np.flatnonzero(heard)
     sounding = np.flatnonzero(song.counts[voices].sum(0))
-    everything = np.ones(len(model.voices), bool)
-    first = form.first_occurrences(form.likeness(form.onset_rolls(model, everything)[order]))
-    first[bars[-1]] = bars[-1]
+    first = np.where(np.arange(len(first)) == bars[-1], bars[-1], first)
     for bar, place in ((bars[0], max(song.upbeats, sounding[0])), (bars[-1], sounding[-1])):
         cost[bar, np.arange(len(song.units)) != place] += FORBIDDEN_COST
     longest_run = max(int(RUN_QUARTERS / _bar_quarters(model)), 1)

@@ -82,3 +82,10 @@ def test_between(benchmark, songs_folder):
         assert first["new"] == second["new"] == 0
         assert first["density"] + second["density"] == pytest.approx(2)  # of their mean
         assert ways["in turns"]["new"] == 0 and ways["in turns"]["bits"] > 0
+
+
+def test_new_songs(benchmark, songs_folder):
+    out, found = benchmark("new_songs", "--dir", songs_folder, "--count", 1)
+    assert "1 new songs each way" in out and len(found) == 3
+    for (figures,) in found.values():
+        assert figures["bits"] > 0 and figures["density"] > 0 and 0 <= figures["copied"] <= 1
