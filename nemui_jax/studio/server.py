@@ -1,6 +1,7 @@
 """Starting and stopping the studio's server, on the loopback interface only."""
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,8 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     ready, listening = server(studio, port)
     began = time.monotonic()
     studio.warm()
+    gc.collect()
+    gc.freeze()  # or a collection while the point is dragged would look at all that was imported: 0.1 s
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
     count = len(studio.entries)
     print(f"{count} songs, ready in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
