@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from nemui_jax import shell
 from nemui_jax.errors import StudioError
 from nemui_jax.studio.guard import Http
 from nemui_jax.studio.routes import MESSAGE_BYTES, app
@@ -77,6 +78,9 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     try:
         ready.run(sockets=[listening])
     finally:
+        if studio.unkept:
+            add = shell.command("add", "--file", "FILE.mid", "--run", run)
+            print(f"Gone, as they were not kept: {', '.join(studio.unkept)}. To add them to the run: {add}", flush=True)
         if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for the thread
             os._exit(128 + signal.SIGINT)
     if studio.stopping.is_set():  # uvicorn raises the signal again, which is sometimes lost
