@@ -40,6 +40,7 @@ from nemui_jax.studio.guard import MAX_BODY
 from nemui_jax.studio.messages import page_notes, page_parts
 from nemui_jax.studio.piece import BLOCK_SECONDS, Recipe, read_recipe
 from nemui_jax.studio.state import Studio
+from nemui_jax.training.step import train_steps
 
 HALF = {"songs": [0, 1], "weights": [[0.5, 0.5]], "seconds": 30}
 
@@ -486,7 +487,7 @@ def test_a_dropped_song_is_rough_then_taught_then_kept(place, songs_folder):
     assert json.loads(place.ask("/bring?name=again.mid", "POST", old).body) == {"index": 2}  # the run has it
     song = midi_reader.parse(old)
     turned = replace(song, parts=tuple(replace(part, notes=_upside_down(part.notes)) for part in song.parts))
-    before, first = len(place.studio.entries), place.studio.first
+    before, first, compiled = len(place.studio.entries), place.studio.first, train_steps._cache_size()
     name = "/bring?name=%3Cb%3E%2F..%2Fnew%1b.mid"
     number = json.loads(place.ask(name, "POST", midi_writer.encode(turned)).body)["guest"]
     with place.listen() as line:
@@ -494,6 +495,8 @@ def test_a_dropped_song_is_rough_then_taught_then_kept(place, songs_folder):
         assert (rough["name"], rough["index"], rough["song"]["in_run"]) == (r"new\x1b", before, None)
         learned = guest_when(line, number, lambda guest: not guest["work"])
         assert learned["learned"] == (learned["note_f1"] >= 0.9)
+        assert train_steps._cache_size() <= compiled + 2  # once to fit, once to teach
+        assert place.studio.unkept == [r"new\x1b"]
         assert learned["note_f1"] > max(0.95, rough["note_f1"] if not rough["learned"] else 0)
         line.send(json.dumps({"ask": 1, "recipe": {"songs": [before], "weights": [[1]], "seconds": 5}, "from": 0}))
         assert any(stretch["notes"] for stretch in stretches_of(line, 1))
@@ -505,6 +508,7 @@ def test_a_dropped_song_is_rough_then_taught_then_kept(place, songs_folder):
         assert place.ask(f"/keep?guest={number}", "POST").status == 409
         kept = guest_when(line, number, lambda guest: guest["kept"])
     assert kept["song"]["in_run"] == before
+    assert place.studio.unkept == []
     assert place.studio.fingerprint != fingerprint
     assert [entry.name for entry in read_run(place.studio.path).entries][-1] == r"new\x1b"
 

@@ -510,8 +510,33 @@ NAMES = """() => {
   const covered = boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
     .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
     .map(([other]) => [name, other]));
+  const dots = [...document.querySelectorAll("#pad:not(.many) .anchor i")].map((one) => one.getBoundingClientRect());
+  for (const [name, { left, right, top, bottom }] of boxes) for (const dot of dots) {
+    const [x, y] = [(dot.left + dot.right) / 2, (dot.top + dot.bottom) / 2];
+    if (left < x && x < right && top < y && y < bottom) covered.push([name, "a song"]);
+  }
   return { labels: labels.map((one) => one.textContent), covered };
 }"""
+
+
+CROWDED = """async () => { // a song named between the point, other songs and the edge of a narrow pad
+  const { around, placeLabels } = await import("/labels.js");
+  const dots = [[256, 421, 12], [318, 393, 8], [256, 354, 8], [180, 406, 12], [223, 412, 24]];
+  const obstacles = dots.map((dot) => around(...dot));
+  const item = { x: 256, y: 421, radius: 12, widths: [100, 70, 64], must: true };
+  const other = { x: 180, y: 406, radius: 12, widths: [100, 70, 64], must: true };
+  const boxes = placeLabels([other, item], obstacles, { width: 370, height: 455 });
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const covered = boxes.map((box) => obstacles.filter((dot) => overlap(box, dot)).length);
+  return { covered, apart: !overlap(...boxes), sizes: boxes.map((box) => box.size) };
+}"""
+
+
+def test_a_name_is_shorter_where_it_would_cover_a_song(page):
+    found = page.evaluate(CROWDED)
+    assert found["covered"] == [0, 0]
+    assert found["apart"]
+    assert found["sizes"][0] == 0 < found["sizes"][1]
 
 
 def test_three_hundred_songs(browser, address):
@@ -617,6 +642,8 @@ def test_a_band_is_listed_and_coloured(band_page):
     )
     assert len(set(colours)) == 3
     assert band_page.evaluate("() => studio.roll.rows") == ["Hats", "Snare", "Kick"]
+    roll = band_page.evaluate("() => ({ start: studio.roll.start, span: studio.roll.span })")
+    assert roll["start"] == pytest.approx(-66 / 1246 * roll["span"], rel=0.05)  # first notes stand beside these names
     strings = "studio.music.order.slice(1, 2).map((part) => ({ ...part, number: 0 }))"
     band_page.evaluate(f"() => studio.wire.calls.head({strings}, true)")  # an opening in which only strings play
     assert rows.count() == 3

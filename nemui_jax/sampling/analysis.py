@@ -51,9 +51,17 @@ class AnalyzedSong:
 
     def count_from(self, starts: Int[np.ndarray, " start"]) -> Int[np.ndarray, "voice start"]:
         """The number of notes of each voice that begin in a window of a unit's usual length at each of these steps."""
+        begun, last = self._begun, self._begun.shape[1] - 1
+        return begun[:, np.clip(starts + self.unit_steps, 0, last)] - begun[:, np.clip(starts, 0, last)]
+
+    @cached_property
+    def _begun(self) -> Int[np.ndarray, "voice step"]:
+        """The number of notes of each voice that begin before each step."""
         steps = [voice.notes["step"] for voice in self.voices]
-        counts = [np.searchsorted(one, starts + self.unit_steps) - np.searchsorted(one, starts) for one in steps]
-        return np.array(counts, np.int64).reshape(len(steps), len(starts))
+        begun = np.zeros((len(steps), max([int(one[-1]) for one in steps if len(one)], default=0) + 2), np.int64)
+        for voice, begin in enumerate(steps):
+            begun[voice, 1:] = np.cumsum(np.bincount(begin, minlength=begun.shape[1] - 1))
+        return begun
 
     @cached_property
     def pitched(self) -> Bool[np.ndarray, " voice"]:

@@ -18,6 +18,7 @@ from nemui_jax.sampling.plan import Plan
 
 MOST_PITCHED = 15  # channels beside that of the drums
 MAX_PARTS = 512  # of which controls are kept
+UNSET = -(2**15)  # no value of a controller
 MANY_EVENTS = (6, 38, 98, 99, 100, 101)  # data entry and parameter numbers: bend ranges and the like, in order
 Owner = tuple[int, int]  # a song and the index of its part
 
@@ -148,13 +149,14 @@ class Controls(NamedTuple):
 
     events: np.ndarray  # CONTROL, by time
     steps: Float[np.ndarray, " event"]
-    places: dict[int, Int[np.ndarray, " _"]]  # of each controller's events among all
+    numbers: list[int]  # of the controllers
+    values: Int[np.ndarray, "event_and_end controller"]  # in force before each event; UNSET before a controller's first
     parameters: Int[np.ndarray, " _"]  # places of the events of MANY_EVENTS
 
     def in_force(self, count: int) -> dict[int, int]:
         """The value of each controller after the first `count` events."""
-        last = {number: np.searchsorted(places, count) - 1 for number, places in self.places.items()}
-        return {number: int(self.events["value"][self.places[number][at]]) for number, at in last.items() if at >= 0}
+        values = self.values[count].tolist()
+        return {number: value for number, value in zip(self.numbers, values, strict=True) if value != UNSET}
 
 
 def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np.ndarray:
@@ -165,7 +167,7 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
     in_force, parameters_in_force = dict(FIRST_VALUES), b""
     events: list[np.ndarray] = []
     of_owner = {owner: _controls_of(songs[owner[0]], owner[1]) for owner in chair.owners}
-    moved = {number for found in of_owner.values() for number in found.places}
+    moved = {number for found in of_owner.values() for number in found.numbers}
     for reach in _reaches(chair, songs):
         found = of_owner[reach.owner]
         count = int(np.searchsorted(found.steps, reach.source, side="right" if reach.start == 0 else "left"))
@@ -188,7 +190,7 @@ def controls(chair: Chair, songs: Sequence[AnalyzedSong], clock: TempoMap) -> np
         inside["time"] = np.maximum(clock.seconds_at(steps / STEPS_PER_BEAT), 0)
         events += [np.array(changed, CONTROL), inside]
         in_force |= wanted | found.in_force(max(last, count))
-    array = np.concatenate([np.empty(0, CONTROL), *events])
+    array = np.concatenate([np.empty(0, CONTROL), *events], dtype=CONTROL)
     return array[np.argsort(array["time"], kind="stable")]
 
 
@@ -197,10 +199,15 @@ def _controls_of(song: AnalyzedSong, part: int) -> Controls:
     events = part_controls(song.song.parts[part], song.song.clock)
     events = events[events["controller"] != PROGRAM_CHANGE]
     numbers = np.unique(events["controller"])
+    values = np.full((len(events) + 1, len(numbers)), UNSET, np.int16)
+    for column, number in enumerate(numbers):
+        places = np.flatnonzero(events["controller"] == number)
+        values[places[0] + 1 :, column] = np.repeat(events["value"][places], np.diff(np.append(places, len(events))))
     return Controls(
         events,
         song.song.clock.beats_at(events["time"]) * STEPS_PER_BEAT,
-        {int(number): np.flatnonzero(events["controller"] == number) for number in numbers},
+        numbers.tolist(),
+        values,
         np.flatnonzero(np.isin(events["controller"], MANY_EVENTS)),
     )
 

@@ -4,6 +4,7 @@ Nothing is composed here. A song has enough bars of its own for nearly any harmo
 looked up where it fits and left as it is, is better music than one whose notes were moved.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -61,8 +62,41 @@ def sounding(
     shifts: Int[np.ndarray, " unit"] | int = 0,
 ) -> Float[np.ndarray, "unit slot 12"]:
     """The pitch classes of some voices in the slots from each first step on, transposed."""
+    found = windows(_sounds_of(song, voices.tobytes()), starts, slots)
+    if not np.any(shifts):
+        return found
     index = (np.arange(12) - np.reshape(shifts, (-1, 1, 1))) % 12
-    return np.take_along_axis(windows(song.sounds[voices].sum(0), starts, slots), index, 2)
+    return np.take_along_axis(found, index, 2)
+
+
+def beginning(
+    song: AnalyzedSong, voices: Bool[np.ndarray, " voice"], starts: Int[np.ndarray, " unit"], slots: int
+) -> Float[np.ndarray, "unit slot register"]:
+    """The onsets of some voices in the slots from each first step on."""
+    return windows(_onsets_of(song, voices.tobytes()), starts, slots)
+
+
+@lru_cache(MAX_KEPT)
+def _sounds_of(song: AnalyzedSong, voices: bytes) -> Float[np.ndarray, "slot 12"]:
+    """How many of some voices, given as bytes of booleans, have each pitch class in each slot."""
+    return song.sounds[np.frombuffer(voices, bool)].sum(0)
+
+
+@lru_cache(MAX_KEPT)
+def _onsets_of(song: AnalyzedSong, voices: bytes) -> Float[np.ndarray, "slot register"]:
+    """The onsets of some voices, given as bytes of booleans."""
+    return song.onsets[np.frombuffer(voices, bool)].sum(0)
+
+
+def used_together(
+    used: Bool[np.ndarray, "voice unit"], units: Int[np.ndarray, " some"]
+) -> Iterator[tuple[Bool[np.ndarray, " voice"], Int[np.ndarray, " _"]]]:
+    """The sets of voices that are used in some units, each with the units in which it is."""
+    found: dict[bytes, list[int]] = {}
+    for unit, voices in zip(units.tolist(), used.T[units], strict=True):
+        found.setdefault(voices.tobytes(), []).append(unit)
+    for voices, same in found.items():
+        yield np.frombuffer(voices, bool), np.array(same)
 
 
 def whole_beats(steps: int) -> int:
@@ -119,55 +153,46 @@ def place_costs(
 ) -> Float[np.ndarray, "unit place shift"]:
     """The cost of each place and transposition in each unit, 0 where the song does not sound."""
     count, slots = frame.sounds.shape[:2]
-    cost = np.zeros((count, len(song.units), len(SHIFTS)), np.float32)
-    busy = frame.slots[:, None] > np.arange(slots)
+    cost = np.zeros((len(SHIFTS), count, len(song.units)), np.float32)
+    busy = (frame.slots[:, None] > np.arange(slots))[:, :, None]
     chroma = _chroma(song, slots)
-    wanted_chroma = unit_length((frame.harmony * busy[:, :, None]).reshape(count, -1, 4, 12).sum(2))
-    beats = np.maximum((wanted_chroma.any(2)).sum(1), 1)
-    near = (np.roll(frame.sounds, 1, 2) + np.roll(frame.sounds, -1, 2)) * busy[:, :, None]
+    harmony = unit_length((frame.harmony * busy).reshape(count, -1, 4, 12).sum(2))
+    beats = np.maximum(harmony.any(2).sum(1), 1)
+    near = (np.roll(frame.sounds, 1, 2) + np.roll(frame.sounds, -1, 2)) * busy
+    near = np.stack([np.roll(near, -shift, 2) for shift in SHIFTS]).reshape(len(SHIFTS), count, -1)
+    harmony = harmony.reshape(count, -1)
     means = song.counts.mean(1)
-    replaced = unit_length((frame.replaced * busy[:, :, None]).reshape(count, -1))
-    for pattern in np.unique(used, axis=1).T:
-        rows = np.flatnonzero((used == pattern[:, None]).all(0))
-        if not pattern.any():
-            continue
+    replaced = unit_length((frame.replaced * busy).reshape(count, -1))
+    transposed = costs.shift * np.abs(SHIFTS)[:, None, None]
+    for pattern, rows in used_together(used, np.flatnonzero(used.any(0))):
         voices, onsets = _places(song, pattern.tobytes(), slots)
         counts = song.counts[pattern].sum(0)
         wanted = frame.activity[rows] * means[pattern].sum()
         spread = np.abs(np.log((counts + 1) / (wanted[:, None] + 1)))
         unlike = 1 - replaced[rows] @ onsets.T
-        for index, shift in enumerate(SHIFTS):
-            clash = near[rows].reshape(len(rows), -1) @ voices[index].T
-            like = wanted_chroma[rows].reshape(len(rows), -1) @ chroma[index].T
-            cost[rows, :, index] = (
-                costs.clash * clash / frame.slots[rows, None]
-                + costs.harmony * (1 - like / beats[rows, None])
-                + costs.density * spread
-                + costs.texture * unlike
-                + costs.shift * abs(shift)
-            )
-    return cost
+        clash = near[:, rows] @ voices.T / frame.slots[rows, None]
+        like = harmony[rows] @ chroma.transpose(0, 2, 1) / beats[rows, None]
+        same = costs.harmony + costs.density * spread + costs.texture * unlike
+        cost[:, rows] = costs.clash * clash - costs.harmony * like + same + transposed
+    return cost.transpose(1, 2, 0)
 
 
 @lru_cache(MAX_KEPT)
 def _chroma(song: AnalyzedSong, slots: int) -> Float[np.ndarray, "shift place value"]:
     """What sounds in each beat from each place on, in each transposition, at length 1."""
-    sounds = windows(song.sounds[song.pitched].sum(0), song.units, slots).reshape(len(song.units), -1, 4, 12).sum(2)
-    return _transposed(unit_length(sounds))
+    sounds = sounding(song, song.pitched, song.units, slots).reshape(len(song.units), -1, 4, 12).sum(2)
+    sounds = unit_length(sounds)
+    return np.stack([np.roll(sounds, shift, 2).reshape(len(sounds), -1) for shift in SHIFTS])
 
 
 @lru_cache(MAX_KEPT)
 def _places(
     song: AnalyzedSong, pattern: bytes, slots: int
-) -> tuple[Float[np.ndarray, "shift place value"], Float[np.ndarray, "place onset"]]:
-    """What some voices, given as bytes of booleans, sound from each place on in each transposition; their onsets."""
-    voices = np.frombuffer(pattern, bool)
-    onsets = windows(song.onsets[voices].sum(0), song.units, slots).reshape(len(song.units), -1)
-    return _transposed(windows(song.sounds[voices].sum(0), song.units, slots)), unit_length(onsets)
-
-
-def _transposed(sounds: Float[np.ndarray, "place time 12"]) -> Float[np.ndarray, "shift place value"]:
-    return np.stack([np.roll(sounds, shift, 2).reshape(len(sounds), -1) for shift in SHIFTS])
+) -> tuple[Float[np.ndarray, "place value"], Float[np.ndarray, "place onset"]]:
+    """What some voices, given as bytes of booleans, sound from each place on, and their onsets."""
+    voices, count = np.frombuffer(pattern, bool), len(song.units)
+    onsets = beginning(song, voices, song.units, slots).reshape(count, -1)
+    return sounding(song, voices, song.units, slots).reshape(count, -1), unit_length(onsets)
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:
@@ -183,27 +208,30 @@ def _cheapest_path(
     costs: Costs,
 ) -> tuple[Int[np.ndarray, " unit"], Int[np.ndarray, " unit"]]:
     """Place and index of the shift in each unit, by dynamic programming."""
-    count, places, shifts = cost.shape
-    state = np.arange(places * shifts).reshape(places, shifts)
-    before = np.full(places, -1)  # the place that each one follows
+    by_shift = cost.transpose(0, 2, 1)  # [unit, shift, place]
+    shifts = np.arange(by_shift.shape[1])
+    before = np.full(len(phase), -1)  # the place that each one follows
     before[after[after >= 0]] = np.flatnonzero(after >= 0)
-    inside = np.where(phase == WITHIN_UNIT, np.inf, 0)[:, None]
-    total, came_from = cost[0] + inside, []
-    for unit in range(1, count):
-        best_place = total.argmin(0)
-        lowest = total[best_place, np.arange(shifts)]
+    first = before < 0
+    inside = np.where(phase == WITHIN_UNIT, np.inf, 0)
+    landing = [costs.phrase * (phase != number) + inside for number in range(PHRASE_UNITS)]
+    total, came_from = by_shift[0] + inside, []
+    for unit in range(1, len(cost)):
+        best_place = total.argmin(1)
+        lowest = total[shifts, best_place]
         overall = int(lowest.argmin())
-        origin = np.where(lowest <= lowest[overall] + costs.key, np.arange(shifts), overall)
+        origin = np.where(lowest <= lowest[overall] + costs.key, shifts, overall)
         jump = np.minimum(lowest, lowest[overall] + costs.key) + costs.jump
-        jumped = jump[None] + costs.phrase * (phase != unit % PHRASE_UNITS)[:, None] + inside
-        jumped[course[unit]] = jump - costs.course
-        back = np.broadcast_to(state[best_place[origin], origin], (places, shifts))
-        stayed = np.where(before[:, None] >= 0, total[before], np.inf)
-        stays = stayed <= jumped
-        came_from.append(np.where(stays, state[before], back))
-        total = np.where(stays, stayed, jumped) + cost[unit]
-    path = [int(total.argmin())]
-    for back in came_from[::-1]:
-        path.append(int(back.ravel()[path[-1]]))
-    place, shift = np.divmod(np.array(path[::-1]), shifts)
-    return place, shift
+        jumped = jump[:, None] + landing[unit % PHRASE_UNITS]
+        jumped[:, course[unit]] = jump - costs.course
+        stayed = total[:, before]
+        stayed[:, first] = np.inf
+        came_from.append((stayed <= jumped, best_place[origin], origin))
+        total = np.minimum(stayed, jumped) + by_shift[unit]
+    place, shift = np.divmod(int(total.T.argmin()), len(shifts))
+    path = [(place, shift)]
+    for stays, jumped_from, origin in came_from[::-1]:
+        place, shift = (before[place], shift) if stays[shift, place] else (jumped_from[shift], origin[shift])
+        path.append((place, shift))
+    places, of_shifts = np.array(path[::-1]).T
+    return places, of_shifts

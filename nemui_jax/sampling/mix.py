@@ -205,7 +205,7 @@ def _played(
     leading = [notes for passage, notes in found if _leads(plan, passage) and not _is_drums(plan, passage)]
     following = [notes for (_, notes), fits in zip(found, follows, strict=True) if fits]
     sounding = sounding_roll(merged(leading), int(plan.units[-1]))
-    clashes = clashing(np.concatenate([np.empty(0, GRID), *following]), sounding)
+    clashes = clashing(np.concatenate([np.empty(0, GRID), *following], dtype=GRID), sounding)
     of_passage = iter(np.split(clashes, np.cumsum([len(notes) for notes in following])[:-1]))
     played = []
     for (passage, notes), fits in zip(found, follows, strict=True):

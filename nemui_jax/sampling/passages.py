@@ -34,33 +34,38 @@ class Passage(NamedTuple):
 
 def passages(plan: Plan, songs: Sequence[AnalyzedSong]) -> Iterator[Passage]:
     """The passages of all seats."""
+    joined = [goes_on(*where, plan.units) for where in zip(plan.source, plan.shift, strict=True)]
     for number, (seat, player) in enumerate(zip(plan.seats, plan.player, strict=True)):
         for song in range(len(songs)):
             voice = seat.voices[song]
             if voice is None:
                 continue
-            source = plan.source[song]
-            for first, last in unbroken(player == song, source, plan.shift[song], plan.units):
+            for first, last in unbroken(player == song, joined[song]):
                 start, end = int(plan.units[first]), int(plan.units[last])
                 shift = 0 if seat.role is Role.DRUMS else int(plan.shift[song, first])
-                yield Passage(number, song, voice, first, last, start, end - start, int(source[first]), shift)
+                yield Passage(
+                    number, song, voice, first, last, start, end - start, int(plan.source[song, first]), shift
+                )
 
 
-def unbroken(
-    plays: Bool[np.ndarray, " unit"],
-    source: Int[np.ndarray, " unit"],
-    shift: Int[np.ndarray, " unit"],
-    units: Int[np.ndarray, " unit_and_end"],
-) -> Iterator[tuple[int, int]]:
-    """The first unit, and the one after the last, of each stretch in which a song plays on, transposed alike.
+def goes_on(
+    source: Int[np.ndarray, " unit"], shift: Int[np.ndarray, " unit"], units: Int[np.ndarray, " unit_and_end"]
+) -> Bool[np.ndarray, " unit"]:
+    """The units in which a song goes on from the unit before, transposed alike.
 
     `source` is the step of the song in each unit, `units` are their own first steps.
     """
-    drift = source - units[:-1]
-    goes_on = plays[1:] & plays[:-1] & (np.diff(drift) == 0) & (np.diff(shift) == 0)
-    begins = np.flatnonzero(plays & ~np.append(False, goes_on))
-    ends = np.flatnonzero(plays & ~np.append(goes_on, False)) + 1
-    return zip(begins.tolist(), ends.tolist(), strict=True)
+    drift, joined = source - units[:-1], np.zeros(len(source), bool)
+    joined[1:] = (drift[1:] == drift[:-1]) & (shift[1:] == shift[:-1])
+    return joined
+
+
+def unbroken(plays: Bool[np.ndarray, " unit"], joined: Bool[np.ndarray, " unit"]) -> Iterator[tuple[int, int]]:
+    """The first unit, and the one after the last, of each stretch in which a song plays and goes on."""
+    begins, ends = plays.copy(), plays.copy()
+    begins[1:] &= ~(plays[:-1] & joined[1:])
+    ends[:-1] &= ~(plays[1:] & joined[1:])
+    return zip(np.flatnonzero(begins).tolist(), (np.flatnonzero(ends) + 1).tolist(), strict=True)
 
 
 def take(passage: Passage, songs: Sequence[AnalyzedSong]) -> np.ndarray:
@@ -142,7 +147,7 @@ def sounding_roll(notes: np.ndarray, steps: int) -> Int[np.ndarray, "pitch step_
 
 def merged(found: Sequence[np.ndarray]) -> np.ndarray:
     """GRID notes in one, at most one a step and pitch; a note ends where the next on its pitch begins."""
-    notes = np.concatenate([np.empty(0, GRID), *found])
+    notes = np.concatenate([np.empty(0, GRID), *found], dtype=GRID)
     notes = notes[np.lexsort((-notes["velocity"].astype(int), notes["step"], notes["pitch"]))]
     same_pitch = notes["pitch"][1:] == notes["pitch"][:-1]
     kept = np.append(True, ~(same_pitch & (notes["step"][1:] == notes["step"][:-1])))[: len(notes)]

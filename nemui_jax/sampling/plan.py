@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
-from nemui_jax.sampling.lookup import Frame, activity, look_up, sounding, whole_beats, windows
+from nemui_jax.sampling.lookup import Frame, activity, beginning, look_up, sounding, used_together, whole_beats
 from nemui_jax.sampling.seats import Seat, Weights, cast, seat_voices
 from nemui_jax.sampling.timeline import Timeline
 
@@ -94,12 +94,10 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
         starts = plan.source[number]
         used = voices_used(plan, songs, number)
         settled = (leads | (number in done)) & (number != song)
-        for pattern in np.unique(used[:, settled], axis=1).T:
-            rows = np.flatnonzero((used == pattern[:, None]).all(0) & settled)
+        for pattern, rows in used_together(used, np.flatnonzero(settled)):
             sounds[rows] += sounding(other, pattern, starts[rows], slots, plan.shift[number, rows])
-        for pattern in np.unique(used[:, leads], axis=1).T:
-            rows = np.flatnonzero((used == pattern[:, None]).all(0) & leads)
-            replaced[rows] = windows(other.onsets[~pattern].sum(0), starts[rows], slots)
+        for pattern, rows in used_together(used, np.flatnonzero(leads)):
+            replaced[rows] = beginning(other, ~pattern, starts[rows], slots)
         rows = np.flatnonzero(leads)
         whole[rows] = sounding(other, other.pitched, starts[rows], slots)
         wanted[rows] = activity(other, starts[rows])

@@ -11,7 +11,7 @@ from nemui_jax.data.grid import GridPart
 from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.chain import Chain
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.passages import merged, moved, unbroken
+from nemui_jax.sampling.passages import goes_on, merged, moved, unbroken
 
 
 class Run(NamedTuple):
@@ -28,7 +28,7 @@ def runs(
 ) -> Iterator[Run]:
     """The bars that are `heard`, those in one that follow each other as in the song. `units` are their first steps."""
     source = song.units[chain.place]
-    for first, last in unbroken(heard, source, chain.shift, units):
+    for first, last in unbroken(heard, goes_on(source, chain.shift, units)):
         yield Run(int(units[first]), int(units[last]), int(source[first]), int(chain.shift[first]))
 
 

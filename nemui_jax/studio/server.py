@@ -1,6 +1,7 @@
 """Starting and stopping the studio's server, on the loopback interface only."""
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from nemui_jax import shell
 from nemui_jax.errors import StudioError
 from nemui_jax.studio.guard import Http
 from nemui_jax.studio.routes import MESSAGE_BYTES, app
@@ -66,6 +68,8 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     ready, listening = server(studio, port)
     began = time.monotonic()
     studio.warm()
+    gc.collect()
+    gc.freeze()  # or a collection while the point is dragged would look at all that was imported: 0.1 s
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
     count = len(studio.entries)
     print(f"{count} songs, ready in {time.monotonic() - began:.1f} s: {url} (Ctrl-C to stop)", flush=True)
@@ -74,6 +78,9 @@ def serve(run: Path, port: int = 8765, open_browser: bool = True) -> None:
     try:
         ready.run(sockets=[listening])
     finally:
+        if studio.unkept:
+            add = shell.command("add", "--file", "FILE.mid", "--run", run)
+            print(f"Gone, as they were not kept: {', '.join(studio.unkept)}. To add them to the run: {add}", flush=True)
         if any(thread.name == LONG for thread in threading.enumerate()):  # Python would wait for the thread
             os._exit(128 + signal.SIGINT)
     if studio.stopping.is_set():  # uvicorn raises the signal again, which is sometimes lost

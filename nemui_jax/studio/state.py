@@ -113,6 +113,11 @@ class Studio:
         """A guest's data for the page."""
         return guest.state | {"song": None if guest.index is None else self.song_data(guest.index)}
 
+    @property
+    def unkept(self) -> list[str]:
+        """The names of guests that are gone when the studio stops."""
+        return [guest.entry.name for guest in self.guests if not guest.kept and (guest.work or guest.index is not None)]
+
     def find(self, sha256: str) -> int | None:
         """The song that was read from this content."""
         return next((index for index, entry in enumerate(self.entries) if entry.sha256 == sha256), None)

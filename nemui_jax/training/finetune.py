@@ -54,7 +54,7 @@ def fit_song(
     """
     data, max_notes = batches.load_data(dataset.Corpus((entry,), (song,)), config)
     settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
-    params = jax.tree.map(jnp.array, params)  # a copy, as training donates its state
+    params = _copied(params)
     state = start_state(params, jnp.zeros((entry.rows, config.model.latent_size)), settings, optimizer)
     loop = train_loop(
         state,
@@ -123,7 +123,7 @@ def add_song(
     first_row = len(model.table)
     new_rows = np.zeros((entry.rows, model.table.shape[1]), np.float32) if rows is None else np.asarray(rows)
     table = np.concatenate([np.asarray(model.table), new_rows])
-    params = jax.tree.map(jnp.array, widen(model.params, old, config))  # a copy, as training donates its state
+    params = _copied(widen(model.params, old, config))
     total = finetune_steps(model) if rows is None else _fitted_steps(entry.rows)
     state = start_state(params, jnp.asarray(table), settings, optimizer)
     loop = train_loop(
@@ -139,6 +139,15 @@ def add_song(
     )
     state = _finish(state, loop, total, progress)
     return TrainedModel(state.params, np.asarray(state.latents[: len(table)]), corpus, config)
+
+
+def _copied(params: Params) -> Params:
+    """A copy of a decoder's weights, as training donates its state.
+
+    It is bound to no device, as rows that are made here are: the state would be partly so, and training be compiled
+    again for its second call, in which all of it is.
+    """
+    return jax.tree.map(lambda weight: jnp.array(np.asarray(weight)), params)
 
 
 def _fitted_steps(rows: int) -> int:

@@ -4,12 +4,15 @@ const GAP = 6, HEIGHT = 21; // pixels
 
 /** The boxes of names, the most important first; null where there is no room, unless a name is a must.
  *
- * `items`: { x, y, radius, width, must } in pixels; `obstacles`: boxes that stay free; `space`: { width, height }.
+ * `items`: { x, y, radius, widths, must } in pixels, where `widths` are those of the name and of shorter ones, which a name
+ * that is a must may be; a box's `size` is the index of the one that it has room for. `obstacles`: boxes that stay free;
+ * `space`: { width, height }.
  */
 export function placeLabels(items, obstacles, space) {
   const taken = [...obstacles];
   return items.map((item) => {
-    const inside = candidates(item).filter(({ left, top, right, bottom }) => left >= 2 && top >= 2 && right <= space.width - 2 && bottom <= space.height - 2);
+    const sizes = item.must ? item.widths : item.widths.slice(0, 1);
+    const inside = sizes.flatMap((width, size) => candidates({ ...item, width }, size)).filter(({ left, top, right, bottom }) => left >= 2 && top >= 2 && right <= space.width - 2 && bottom <= space.height - 2);
     const free = inside.find((box) => !taken.some((other) => overlap(box, other)));
     const box = free ?? (item.must ? leastCovered(inside, taken) : null);
     if (box) taken.push(box);
@@ -18,8 +21,8 @@ export function placeLabels(items, obstacles, space) {
 }
 
 /** Boxes beside a song, the best first: right, left, above and below, then the same farther away. */
-function* candidatesOf({ x, y, radius, width }) {
-  for (const away of [0, HEIGHT, 2 * HEIGHT]) {
+function* candidatesOf({ x, y, radius, width, must }) {
+  for (const away of must ? [0, HEIGHT, 2 * HEIGHT] : [0, HEIGHT]) {
     const side = radius + GAP;
     for (const slide of [0, -away, away]) {
       yield [x + side, y - HEIGHT / 2 + slide];
@@ -32,7 +35,7 @@ function* candidatesOf({ x, y, radius, width }) {
   }
 }
 
-const candidates = (item) => [...candidatesOf(item)].map(([left, top]) => ({ left, top, right: left + item.width, bottom: top + HEIGHT }));
+const candidates = (item, size) => [...candidatesOf(item)].map(([left, top]) => ({ left, top, right: left + item.width, bottom: top + HEIGHT, size }));
 
 function leastCovered(boxes, taken) {
   const count = (box) => taken.filter((other) => overlap(box, other)).length;

@@ -11,6 +11,7 @@ const MANY = 40; // songs from which they are small, and stay where they are
 const NAMED = 5; // songs near the point that are named, of more than a few
 const NAMED_FOUND = 12; // songs that are looked for by name and named, at most
 const LETTERS = 28, NARROW_LETTERS = 17; // of a name; the pad is narrow below NARROW pixels
+const SHORT_LETTERS = 9; // of a name where there is no room for more
 const NARROW = 500;
 const POINT_ROOM = 24, LABEL_PADDING = 18; // pixels
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -264,14 +265,16 @@ export class Pad {
     const named = [...new Set([...first, ...found, ...(this.found.size ? [] : near)])];
     const letters = box.width < NARROW ? NARROW_LETTERS : LETTERS;
     const items = named.map((anchor) => {
-      const text = this.labelOf(anchor.song, letters);
-      return { anchor, text, x: anchor.x * box.width, y: anchor.y * box.height, radius: this.radius(anchor.song), width: this.measure(text), must: rank(anchor) < 0 };
+      const texts = [this.labelOf(anchor.song, letters), middle(this.info.short(anchor.song), letters), middle(this.info.short(anchor.song), SHORT_LETTERS)];
+      const widths = texts.map((text) => this.measure(text));
+      return { anchor, texts, x: anchor.x * box.width, y: anchor.y * box.height, radius: this.radius(anchor.song), widths, must: rank(anchor) < 0 };
     });
     const uncovered = sorted.length > MANY ? named : sorted; // where songs are many, names may cover some
     const obstacles = [around(at.x * box.width, at.y * box.height, POINT_ROOM), ...uncovered.map(({ song, x, y }) => around(x * box.width, y * box.height, this.radius(song)))];
     const boxes = placeLabels(items, obstacles, box);
-    const labels = items.map(({ anchor, text }, i) => {
+    const labels = items.map(({ anchor, texts }, i) => {
       if (!boxes[i]) return null;
+      const text = texts[boxes[i].size];
       const label = this.names.get(anchor.song) ?? document.createElement("span");
       if (label.textContent !== text) label.textContent = text;
       label.classList.toggle("heard", weights.has(anchor.song));

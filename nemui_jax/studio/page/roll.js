@@ -6,7 +6,7 @@ import { blend, css, isDark, partColour } from "./colour.js";
 const BLACK = new Set([1, 3, 6, 8, 10]);
 const HEAD = 0.28; // where on the roll the playhead stands while the music plays
 const DRUM_HEIGHT = 11, LANE_SHARE = 0.32; // pixels of a row of drums; the most of the roll that the lane takes
-const LABEL_WIDTH = 66; // pixels of the names of its rows
+const LABEL_WIDTH = 66, NARROW = 600; // pixels of the names of its rows, and of a roll that has none
 const DRUMS = { Percussion: [], Cymbals: [49, 51, 52, 53, 55, 57, 59], Hats: [42, 44, 46], Toms: [41, 43, 45, 47, 48, 50], Snare: [37, 38, 39, 40], Kick: [35, 36] };
 const ROWS = Array.from({ length: 128 }, (_, pitch) => Object.keys(DRUMS).find((name) => DRUMS[name].includes(pitch)) ?? "Percussion"); // by pitch
 const LEAST_PITCHES = 30, MARGIN = 2; // semitones that the roll shows at least, and beyond the highest and lowest note
@@ -15,7 +15,7 @@ export const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.flo
 export class Roll {
   /** `calls`: seek(seconds), loop([from, to] | null), weights(seconds) -> Map. */
   constructor(element, player, calls) {
-    Object.assign(this, { element, player, calls, rows: [], start: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [], sizes: new Map() });
+    Object.assign(this, { element, player, calls, rows: [], start: 0, least: 0, span: 20, follow: true, dirty: true, strip: null, fresh: [], sizes: new Map() });
     this.canvas = element.querySelector(".notes");
     this.map = element.querySelector(".map");
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -34,6 +34,7 @@ export class Roll {
   /** Notes how large the canvases are, as asking in every frame would make the browser lay out the page there. */
   resize() {
     for (const canvas of [this.canvas, this.map]) this.sizes.set(canvas, [canvas.clientWidth, canvas.clientHeight]);
+    this.bound();
     this.refresh();
   }
 
@@ -74,6 +75,7 @@ export class Roll {
     const rows = Object.keys(DRUMS).filter((name) => used.has(name));
     if (rows.length !== this.rows.length) this.stale = true;
     this.rows = rows;
+    this.bound();
   }
 
   zoom(factor, at = 0.5) {
@@ -89,8 +91,17 @@ export class Roll {
     this.bound();
   }
 
+  /** Whether the rows of drums have their names. */
+  get isNamed() {
+    return this.rows.length > 0 && this.sizes.get(this.canvas)?.[0] > NARROW;
+  }
+
+  /** Keeps the view inside the piece; its beginning stands beside the names of the rows. */
   bound() {
-    this.start = Math.min(Math.max(this.start, 0), Math.max(this.music.seconds - this.span, 0));
+    const least = this.isNamed ? (-LABEL_WIDTH / this.sizes.get(this.canvas)[0]) * this.span : 0;
+    const begins = this.start <= this.least;
+    this.least = least;
+    this.start = begins ? least : Math.max(Math.min(this.start, this.music.seconds - this.span), least);
     this.dirty = true;
   }
 
@@ -242,7 +253,7 @@ export class Roll {
         pen.fillRect(from, top, length, box);
       }
     }
-    if (this.rows.length && width > 600) this.drawLabels(pen, bottom, drumHeight, dark);
+    if (this.isNamed) this.drawLabels(pen, bottom, drumHeight, dark);
     const head = x(now);
     pen.fillStyle = dark ? "rgb(255 255 255 / .85)" : "rgb(20 20 40 / .8)";
     pen.fillRect(head - 0.75, 14, 1.5, height - 14);
@@ -273,7 +284,7 @@ export class Roll {
     const { start, span } = this;
     const step = [0.5, 1, 2, 5, 10, 15, 30, 60, 120].find((one) => (one / span) * width > 64) ?? 300;
     pen.font = "11px ui-sans-serif, system-ui, sans-serif";
-    for (let time = Math.ceil(start / step) * step; time < start + span; time += step) {
+    for (let time = Math.max(0, Math.ceil(start / step) * step); time < start + span; time += step) {
       pen.fillStyle = dark ? "rgb(255 255 255 / .07)" : "rgb(20 20 60 / .08)";
       pen.fillRect(x(time), 16, 1, height);
       pen.fillStyle = dark ? "rgb(255 255 255 / .45)" : "rgb(20 20 60 / .55)";
@@ -300,7 +311,7 @@ export class Roll {
     }
     pen.strokeStyle = dark ? "rgb(255 255 255 / .4)" : "rgb(20 20 60 / .4)";
     pen.beginPath();
-    pen.roundRect(x(start) + 0.5, 0.5, Math.max(x(span) - 1, 4), height - 1, 4);
+    pen.roundRect(Math.max(x(start), 0) + 0.5, 0.5, Math.max(x(span + Math.min(start, 0)) - 1, 4), height - 1, 4);
     pen.stroke();
     pen.fillStyle = dark ? "#fff" : "#112";
     pen.fillRect(x(now) - 0.75, 0, 1.5, height);

@@ -1,6 +1,6 @@
 // The connection to the server: requests music, the newest request first; downloads and uploads files.
 
-const PATIENCE = 400; // milliseconds without an answer until the next ask goes out anyway
+const GAP = 12; // milliseconds between asks, at least
 
 export class Wire {
   /** `calls`: head(parts, isOpening), stretch(stretch, began), drawn(drawn), guests(guests), wrong(reason), state(open). */
@@ -8,7 +8,8 @@ export class Wire {
     this.calls = calls;
     this.number = 0; // of the newest ask
     this.heard = 0; // the newest ask that was answered
-    this.delays = [];
+    this.sent = -GAP; // when the newest ask went out
+    this.moved = new Map(); // by ask that is not answered: when the hand moved
     this.connect();
   }
 
@@ -17,7 +18,6 @@ export class Wire {
     this.socket.onopen = () => {
       wait = 300;
       this.calls.state(true);
-      this.busy = false;
       if (this.last) this.ask(...this.last);
     };
     this.socket.onmessage = ({ data }) => this.take(JSON.parse(data));
@@ -27,41 +27,40 @@ export class Wire {
     };
   }
 
-  /** Asks for a recipe, from a block on. Of asks that come faster than answers only the newest goes out. */
+  /** Asks for a recipe, from a block on. The server answers the newest ask when it has answered one. */
   ask(recipe, from, began = performance.now()) {
     this.last = [recipe, from];
     this.next = { recipe, from, began };
-    this.push();
+    clearTimeout(this.later);
+    const wait = this.sent + GAP - performance.now();
+    if (wait <= 0) this.push();
+    else this.later = setTimeout(() => this.push(), wait);
   }
 
   push() {
     if (!this.next || this.socket.readyState !== WebSocket.OPEN) return;
-    if (this.busy && performance.now() - this.sent < PATIENCE) {
-      clearTimeout(this.later);
-      this.later = setTimeout(() => this.push(), PATIENCE);
-      return;
-    }
     const { recipe, from, began } = this.next;
     this.next = null;
-    this.busy = true;
     this.sent = performance.now();
-    this.began = began;
-    this.socket.send(JSON.stringify({ ask: ++this.number, recipe, from }));
+    this.moved.set(++this.number, began);
+    this.socket.send(JSON.stringify({ ask: this.number, recipe, from }));
   }
 
   take(message) {
     if (message.kind === "guests") return this.calls.guests(message.guests);
     if (message.ask < this.heard) return; // of an older ask
-    const first = message.ask > this.heard;
     if (message.kind === "head") this.calls.head(message.parts, message.opening);
-    if (message.kind === "stretch") this.heard = message.ask;
-    if (message.kind === "stretch") this.calls.stretch(message, first && message.ask === this.number ? this.began : null);
+    if (message.kind === "stretch") this.calls.stretch(message, this.answered(message.ask));
     if (message.kind === "drawn") this.calls.drawn(message);
     if (message.kind === "wrong") this.calls.wrong(message.reason);
-    if (message.ask === this.number && message.kind !== "drawn" && message.kind !== "head") {
-      this.busy = false;
-      this.push();
-    }
+  }
+
+  /** Notes that an ask is answered; returns when the hand moved, or null where that was known. */
+  answered(ask) {
+    const began = this.moved.get(ask) ?? null;
+    for (const earlier of this.moved.keys()) if (earlier <= ask) this.moved.delete(earlier);
+    this.heard = ask;
+    return began;
   }
 }
 
