@@ -28,7 +28,7 @@ from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
-LARGE_PASSES = 50.0  # over such a library
+LARGE_PASSES, LARGE_REPEAT_NOTES = 50.0, 4  # for such a library, of `TrainConfig`
 ACCELERATOR_UPDATES = 4000  # least number of updates, in all passes, that larger batches on a GPU or TPU leave
 ACCELERATOR_BATCH = 8  # the largest batch there, to that of a CPU
 
@@ -261,7 +261,8 @@ def fit_size(config: Config, corpus: Corpus, platform: str = "cpu") -> Config:
     """The configuration for this amount of music on a platform as JAX names it; the original preset stays as it is.
 
     From LARGE_ROWS on rows are longer, because the one decoder holds less of each song, and learning rates are
-    lower, because training takes many more updates; for the same reason fewer passes are enough: see benchmarks/README.
+    lower, because training takes many more updates; for the same reason fewer passes are enough, most of all where few
+    notes begin: see benchmarks/README.
     On a GPU or TPU batches are doubled while ACCELERATOR_UPDATES updates or more are left, which is not measured.
     """
     if config.preset != "default":
@@ -281,7 +282,7 @@ def _fit_library(config: Config, rows: int) -> Config:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
     rates = {"row_rate": 0.8 * config.train.row_rate, "weight_rate": 0.6 * config.train.weight_rate}
-    train = dataclasses.replace(config.train, passes=LARGE_PASSES, **rates)
+    train = dataclasses.replace(config.train, passes=LARGE_PASSES, repeat_notes=LARGE_REPEAT_NOTES, **rates)
     return dataclasses.replace(config, model=model, train=train)
 
 
