@@ -69,7 +69,7 @@ class SongEntry:
     parts: tuple[PartEntry, ...]
     clock: str  # "file", "tracked" or "steady"; see `music.clock`
     beats_per_quarter: float  # beats of its clock for each quarter note, or for each tracked beat
-    merged: int = 0  # notes that share a grid cell with a louder one
+    merged: int = 0  # notes that share a step and pitch with two louder ones of their part
 
     @property
     def possible_note_f1(self) -> float:
@@ -177,14 +177,14 @@ def make_entry(song: Song, path: Path, sha256: str, config: Config) -> tuple[Son
     learned = learned_song(song, config)
     key, clock = estimate_key(song.notes), choose_clock(song, config.roll.grid)
     shift = shift_to_common(key) if config.roll.common_key else 0
-    on_grid = grid_song(learned, clock, shift)
+    on_grid = grid_song(learned, clock, shift, with_doubled=config.roll.parts)
     notes = sum(len(part.notes) for part in learned.parts)
-    merged = notes - sum(len(part.notes) for part in on_grid.parts)
+    merged = notes - sum(len(layer.notes) for layer in on_grid.layers)
     remarks = song.warnings
     if learned is not song and song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
-        remarks += (f"{merged} notes left out, where a louder one of the part has the same step and pitch",)
+        remarks += (f"{merged} notes left out, where two louder ones of the part have the same step and pitch",)
     remarks += _clock_remark(song, clock, config.roll.grid)
     entry = SongEntry(
         name=escape(path.stem),
@@ -226,7 +226,7 @@ def learned_song(song: Song, config: Config) -> Song:
 def on_grid(song: Song, entry: SongEntry, config: Config) -> GridSong:
     """What is learned of a song, on the grid of its clock."""
     clock = Clock(entry.clock, entry.beats_per_quarter)
-    return grid_song(learned_song(song, config), clock, entry.shift, entry.name)
+    return grid_song(learned_song(song, config), clock, entry.shift, entry.name, with_doubled=config.roll.parts)
 
 
 def fit_heads(config: Config, corpus: Corpus) -> Config:
