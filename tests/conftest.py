@@ -63,21 +63,27 @@ TRAINING_MODULES = {
     *("test_band_outputs", "test_bands", "test_benchmarks", "test_devices"),
     *("test_examples", "test_stream", "test_train", "test_trainer"),
 }
+THOROUGH_MODULES = {"test_audio", "test_checkpoint", "test_hostile", "test_plots"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: listens for notes that are late, so that nothing else may run meanwhile")
     config.addinivalue_line("markers", "trains: trains a model, or starts a process that does; not in make test-fast")
     config.addinivalue_line("markers", "evaluates: measures a whole run, which takes seconds; not in make test-fast")
+    config.addinivalue_line("markers", "thorough: of pictures, sound, checkpoints, bad bytes; not in make test-fast")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that are given a trained run and those of modules about training; others that train are marked
-    where they stand. Modules of tests that train come first: of two workers none is left with a long one at the end."""
+    """Marks the tests that are given a trained run and those of some modules; others are marked where they stand.
+
+    Modules of tests that train come first: of two workers none is left with a long one at the end.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if TRAINING_FIXTURES & fixtures or item.path.stem in TRAINING_MODULES:
             item.add_marker(pytest.mark.trains)
+        if item.path.stem in THOROUGH_MODULES:
+            item.add_marker(pytest.mark.thorough)
     training = {item.path for item in items if item.get_closest_marker("trains")}
     items.sort(key=lambda item: item.path not in training)
 

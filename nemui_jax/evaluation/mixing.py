@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
+from scipy.sparse import csr_array
 
 from nemui_jax.evaluation.language_model import LanguageModel
 from nemui_jax.music.clock import ClockedSong, bar_lines
 from nemui_jax.music.key import in_common_key
 from nemui_jax.music.song import Song, TempoMap, cut_notes, retime
 
+Windows = csr_array  # [window, cell]: 1 where a note begins; cells are steps by TONES pitches
 QUARTER_SECONDS = 0.5
+TONES = 128
 STEPS = 12  # a quarter, of the rolls that windows are compared on
 HEARD_QUARTERS, WOVEN_QUARTERS = 16, 4  # lengths of windows
 NEAR_PITCHES = 3  # semitones that two onsets on one step may be apart to be alike
@@ -114,8 +117,8 @@ def heard(
     full = here.sum(1) >= size / 2
     if not full.any():
         return 0.0
-    own = np.stack([_likeness(here[full], song, size) for song in songs])
-    other = np.mean([_likeness(here[full], song, size) for song in unrelated], axis=0) if unrelated else 0.0
+    own = np.stack([_likeness(here, song, size)[full] for song in songs])
+    other = np.mean([_likeness(here, song, size)[full] for song in unrelated], axis=0) if unrelated else 0.0
     return float(((own > 0) & (own >= LIKENESS_RATIO * other)).all(0).mean())
 
 
@@ -133,18 +136,12 @@ def copy_likeness(
     Windows of HEARD_QUARTERS begin every `hop` quarters.
     """
     here = _windows(mix, quarters, HEARD_QUARTERS, hop)
-    rolls = here.reshape(len(here), HEARD_QUARTERS * STEPS, 128)
-    best = np.zeros(len(here))
+    transposed = [_transposed(here, shift) for shift in range(-11, 12)]
+    best = np.zeros(here.shape[0])
     for song in songs:
         there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
-        if not len(there):
-            continue
-        used = np.flatnonzero(there.any(0))
-        total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
-        there = there[:, used]
-        for shift in range(-11, 12):
-            moved = np.roll(rolls, shift, 2).reshape(here.shape)[:, used]
-            best = np.maximum(best, (2 * (moved @ there.T) / total).max(1, initial=0))
+        common = np.max([(moved @ there.T).toarray() for moved in transposed], axis=0)
+        best = np.maximum(best, (2 * common / _notes_of_both(here, there)).max(1, initial=0))
     return best
 
 
@@ -186,28 +183,42 @@ def count_quarters(notes: np.ndarray) -> int:
     return int(notes["onset"].max(initial=0) / QUARTER_SECONDS) + 1
 
 
-def _windows(notes: np.ndarray, quarters: int, size: int, hop: int) -> Float32[np.ndarray, "window cell"]:
+def _windows(notes: np.ndarray, quarters: int, size: int, hop: int) -> Windows:
     """Onsets of windows of `size` quarters, one every `hop` quarters, on steps and pitches."""
-    roll = np.zeros((quarters * STEPS + 1, 128), np.float32)
+    starts = np.arange(0, quarters - size + 1, hop) * STEPS
     step = np.round(notes["onset"] / QUARTER_SECONDS * STEPS).astype(int)
-    inside = step < len(roll) - 1
-    roll[step[inside], notes["pitch"][inside]] = 1
-    starts = range(0, quarters - size + 1, hop)
-    found = [roll[start * STEPS : (start + size) * STEPS].ravel() for start in starts]
-    return np.stack(found) if found else np.zeros((0, size * STEPS * 128), np.float32)
+    order = np.argsort(step)
+    first, last = (np.searchsorted(step[order], edge) for edge in (starts, starts + size * STEPS))
+    window = np.repeat(np.arange(len(starts)), last - first)
+    note = order[np.arange(len(window)) - np.repeat(np.cumsum(last - first) - last, last - first)]
+    cell = (step[note] - starts[window]) * TONES + notes["pitch"][note]
+    return _ones(window, cell, (len(starts), size * STEPS * TONES))
 
 
-def _likeness(here: Float32[np.ndarray, "window cell"], song: np.ndarray, size: int) -> Float[np.ndarray, " window"]:
+def _ones(window: np.ndarray, cell: np.ndarray, shape: tuple[int, int]) -> Windows:
+    """Windows with 1 in these cells."""
+    found = csr_array((np.ones(len(cell), np.float32), (window, cell)), shape)
+    found.data[:] = 1  # where cells were named twice, too
+    return found
+
+
+def _transposed(windows: Windows, shift: int) -> Windows:
+    step, pitch = np.divmod(windows.indices, TONES)
+    return csr_array((windows.data, step * TONES + (pitch + shift) % TONES, windows.indptr), windows.shape)
+
+
+def _likeness(here: Windows, song: np.ndarray, size: int) -> Float[np.ndarray, " window"]:
     """How like the best passage of a song each window is, 0 to 1."""
     there = _windows(song, count_quarters(song), size, 4)
-    if not len(there):
-        return np.zeros(len(here))
-    total = np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
-    return ((here @ _widened(there).T + _widened(here) @ there.T) / total).max(1)
+    common = here @ _widened(there).T + _widened(here) @ there.T
+    return (common.toarray() / _notes_of_both(here, there)).max(1, initial=0)
 
 
-def _widened(windows: Float32[np.ndarray, "window cell"]) -> Float32[np.ndarray, "window cell"]:
+def _notes_of_both(here: Windows, there: Windows) -> Float[np.ndarray, "window passage"]:
+    return np.maximum(here.sum(1)[:, None] + there.sum(1), 1)
+
+
+def _widened(windows: Windows) -> Windows:
     """Cells that have an onset on their step at most NEAR_PITCHES away."""
-    rolls = windows.reshape(len(windows), -1, 128)
-    moved = [np.roll(rolls, shift, 2) for shift in range(-NEAR_PITCHES, NEAR_PITCHES + 1)]
-    return np.max(moved, axis=0).reshape(windows.shape)
+    moved = [_transposed(windows, shift).tocoo() for shift in range(-NEAR_PITCHES, NEAR_PITCHES + 1)]
+    return _ones(*(np.concatenate(axis) for axis in zip(*(one.coords for one in moved), strict=True)), windows.shape)
