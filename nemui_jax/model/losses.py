@@ -28,3 +28,23 @@ def loss(blocks: Block, target: Target, config: Config) -> Float[Array, ""]:
             output, mask = output[jnp.arange(queries)[:, None], target.note_step, target.note_place], target.note_mask
         total += head.weight * jnp.sum(head.loss(output, target.values[name]) * mask)
     return total / (queries * config.model.block_steps)
+
+
+def target_of(blocks: Block, config: Config) -> Target:
+    """A decoder's outputs as the target of another: probabilities, and values for as many notes as it plays at a step.
+
+    Without onsets, notes are taken to begin wherever they sound.
+    """
+    values = {name: head.activation(blocks[name]) for name, head in heads_of(config).items()}
+    queries, steps, places = len(next(iter(values.values()))), config.model.block_steps, config.model.chord_size
+    step, place = jnp.divmod(jnp.arange(steps * places), places)
+    notes = jnp.sum(values["onset" if "onset" in values else "frame"] > 0.5, -1)
+    return Target(
+        values={
+            name: values[name].reshape(queries, -1) if head.per == "note" else values[name]
+            for name, head in heads_of(config).items()
+        },
+        note_step=jnp.broadcast_to(step, (queries, len(step))),
+        note_place=jnp.broadcast_to(place, (queries, len(place))),
+        note_mask=(place < notes[:, step]).astype(jnp.float32),
+    )
