@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -36,15 +37,13 @@ def target_of(blocks: Block, config: Config) -> Target:
     Without onsets, notes are taken to begin wherever they sound.
     """
     values = {name: head.activation(blocks[name]) for name, head in heads_of(config).items()}
-    queries, steps, places = len(next(iter(values.values()))), config.model.block_steps, config.model.chord_size
-    step, place = jnp.divmod(jnp.arange(steps * places), places)
-    notes = jnp.sum(values["onset" if "onset" in values else "frame"] > 0.5, -1)
+    begins = values["onset" if "onset" in values else "frame"] > 0.5
+    shape = (len(begins), config.model.block_steps, config.model.chord_size)
+    step, place = jax.lax.broadcasted_iota(jnp.int32, shape, 1), jax.lax.broadcasted_iota(jnp.int32, shape, 2)
+    flat = {name: value.reshape(shape[0], -1) for name, value in values.items() if heads_of(config)[name].per == "note"}
     return Target(
-        values={
-            name: values[name].reshape(queries, -1) if head.per == "note" else values[name]
-            for name, head in heads_of(config).items()
-        },
-        note_step=jnp.broadcast_to(step, (queries, len(step))),
-        note_place=jnp.broadcast_to(place, (queries, len(place))),
-        note_mask=(place < notes[:, step]).astype(jnp.float32),
+        values=values | flat,
+        note_step=step.reshape(shape[0], -1),
+        note_place=place.reshape(shape[0], -1),
+        note_mask=(place < begins.sum(-1, keepdims=True)).astype(jnp.float32).reshape(shape[0], -1),
     )

@@ -74,7 +74,7 @@ def add_to_locked(
     unknown = [index for index in chosen if index < len(scores) and not scores[index]]
     scores = measured(run, params, scores, unknown)
     for entry, song in zip(songs.entries, songs.songs, strict=True):
-        began, steps = time.monotonic(), finetune.finetune_steps(entry)
+        began, steps = time.monotonic(), finetune.finetune_steps(entry.rows)
         known = checkpoint.restore_some_rows(run, run.total, finetune.OLD_ROWS)
         model = finetune.TrainedModel(params, known, run.config)
         model, rows = finetune.add_song(model, entry, song, seed, progress, decoder, optimizer)

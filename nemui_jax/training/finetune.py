@@ -33,12 +33,13 @@ from nemui_jax.training.step import (
 )
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
-OLD_ROWS = 2**15  # on the device, spread evenly over those of all old songs: of each more than one block is drawn
-ANY_TIME = 2**16  # times in a cell that is a whole song
+OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
+OLD_WEIGHT = 4.0  # of the loss on old songs, to that on the new one
+TIMES = 2**16  # that are drawn from in a cell that is a whole song
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
-MIN_FINETUNE_UPDATES = 400
-FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for a song that has been fitted: these, or more if long
+FINETUNE_UPDATES, UPDATES_PER_ROW = 400, 1.0  # for adding a song: these, or more if it is long
+FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for one that has been fitted
 FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
 
 Progress = Callable[[int, int], None]
@@ -84,11 +85,12 @@ class TrainedModel(NamedTuple):
     config: Config
 
 
-def finetune_steps(entry: dataset.SongEntry, fitted: bool = False) -> int:
-    """Updates for adding a song, in whole calls."""
-    updates = max(MIN_FINETUNE_UPDATES, 0)
+def finetune_steps(rows: int, fitted: bool = False) -> int:
+    """Updates for adding a song of so many rows, in whole calls; those that the model has do not count."""
+    least, per_row = FINETUNE_UPDATES, UPDATES_PER_ROW
     if fitted:
-        updates = max(FITTED_FINETUNE_UPDATES, round(FITTED_UPDATES_PER_ROW * entry.rows))
+        least, per_row = FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW
+    updates = max(least, round(per_row * rows))
     return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
@@ -126,10 +128,8 @@ def add_song(
         kept = np.linspace(0, len(model.rows) - 1, min(len(model.rows), OLD_ROWS)).astype(int)
         penalty = Partial(distillation, old_key, _copied(params), jnp.asarray(np.asarray(model.rows)[kept]))
     begun = np.zeros((entry.rows, model.rows.shape[1]), np.float32) if rows is None else np.asarray(rows)
-    state, total = (
-        start_state(_copied(params), jnp.asarray(begun), settings, optimizer),
-        finetune_steps(entry, rows is not None),
-    )
+    state = start_state(_copied(params), jnp.asarray(begun), settings, optimizer)
+    total = finetune_steps(entry.rows, rows is not None)
     loop = train_loop(
         state, data, key, total, settings, max_notes, decoder=decoder, optimizer=optimizer, penalty=penalty
     )
@@ -154,11 +154,11 @@ def distillation(
     """
     row_key, time_key = jax.random.split(jax.random.fold_in(key, step))
     shape = (config.train.batch_windows * config.train.window_blocks,)
-    blocks = config.model.knot_steps // config.model.block_steps or ANY_TIME
+    blocks = config.model.knot_steps // config.model.block_steps or TIMES
     latent = rows[jax.random.randint(row_key, shape, 0, len(rows))]
     time = jax.random.randint(time_key, shape, 0, blocks) / blocks
     played = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(teacher, latent, time)
-    return batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
+    return OLD_WEIGHT * batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
 
 
 def _copied(params: Params) -> Params:
