@@ -34,11 +34,11 @@ from nemui_jax.training.step import (
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
-OLD_WEIGHT = 4.0  # of the loss on old songs, to that on the new one
+OLD_WEIGHT = 16.0  # of the loss on old songs, to that on the new one: see benchmarks/README
 TIMES = 2**16  # that are drawn from in a cell that is a whole song
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
-FINETUNE_UPDATES, UPDATES_PER_ROW = 400, 1.0  # for adding a song: these, or more if it is long
+FINETUNE_UPDATES, UPDATES_PER_ROW = 400, 1.5  # for adding a song: these, or more if it is long
 FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for one that has been fitted
 FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
 
