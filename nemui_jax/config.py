@@ -63,12 +63,13 @@ class TrainConfig:
     loss: str = "likelihood"  # "likelihood": each head its own; "squared": plain squared error on frames
     batch_windows: int = 512  # stretches of music in a batch
     window_blocks: int = 1  # consecutive blocks in each
+    repeat_notes: int = 8  # for so many notes in it a block is drawn once more; 0, or longer windows: never
     row_rate: float = 0.2  # peak learning rate of latent rows
     weight_rate: float = 0.01  # peak learning rate of weights
     decay: float = 0.97  # Adam's b2
     nesterov: bool = True  # Adam with Nesterov momentum
     constant_rate: bool = False  # no warm-up and no decay
-    passes: float = 57.0  # times that every block is seen, at most, where no other length is asked for
+    passes: float = 57.0  # times that a block is seen on average, at most, where no other length is asked for
     known_loss: float = 2.4  # a note, below which songs are known: training goes on only as long again; 0: never
     least_steps: int = 400
 
@@ -151,7 +152,13 @@ def differences(old: Config, new: Config) -> list[str]:
 
 _SECTIONS = {"roll": RollConfig, "model": ModelConfig, "train": TrainConfig}
 _PITCHES = {"roll.low", "roll.high"}  # in the common key, up to half an octave beyond MIDI's
-_MAY_BE_ZERO = {"model.knot_steps", "model.hidden_layers", "model.fourier_features", "train.known_loss"}
+_MAY_BE_ZERO = {
+    "model.knot_steps",
+    "model.hidden_layers",
+    "model.fourier_features",
+    "train.known_loss",
+    "train.repeat_notes",
+}
 
 
 def override(config: Config, settings: Iterable[str]) -> Config:

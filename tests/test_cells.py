@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from nemui_jax.config import Config, ModelConfig
 from nemui_jax.data import cells, layout, pianoroll
-from nemui_jax.data.grid import GridPart, GridSong, grid_song
+from nemui_jax.data.grid import GridPart, GridSong, grid_song, with_layers
 from nemui_jax.music.clock import choose_clock
 from nemui_jax.music.song import Part, Song, TempoMap
+from nemui_jax.sampling.arrange import to_song
 
 CONFIG = ModelConfig(block_steps=4, knot_steps=8)
 QUIET_AND_LOUD = make_song([(0.0, 0.5, 60, 1), (0.0, 0.5, 62, 127)]).parts[0]  # velocities are learned between these
@@ -41,6 +42,20 @@ def test_equal_cells_of_two_parts_share_a_row():
     first = grid_part((0, 2, 60), (8, 10, 62))
     second = grid_part((8, 10, 60), (16, 18, 65), source=dataclasses.replace(QUIET_AND_LOUD, program=40, channel=3))
     assert score_of(first, second) == [[0, 1, -1], [-1, 0, 2]]
+
+
+def test_notes_that_double_others_of_their_part_are_a_layer_of_their_own():
+    """Where two voices of a score meet on a pitch, both notes come back; a third one is left out."""
+    rows = [(0.0, 1.0, 60, 80, 0), (0.0, 2.0, 60, 70, 0), (0.0, 3.0, 60, 60, 0), (1.0, 2.0, 64, 80, 1)]
+    grid = on_grid(make_song([(0.0, 1.0, 72, 90, 2), *rows]))
+    assert [layer.source.channel for layer in grid.layers] == [0, 1, 2, 0]
+    assert [len(layer.notes) for layer in grid.layers] == [1, 1, 1, 1]
+    assert len(cells.make_score(grid, CONFIG)) == 4
+    again = with_layers(grid, grid.layers)
+    played = to_song(again).parts[0].notes
+    assert played[["pitch", "velocity"]].tolist() == [(60, 80), (60, 70)]
+    np.testing.assert_allclose(played["end"], [1.0, 2.0])
+    assert [len(part.doubled) for part in again.parts] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -179,14 +194,14 @@ def test_packed_songs_return(rows, expression, on_beats):
     count = score.max() + 1
     assert len(packed.bits) == len(packed.curves) == count * 8
     found = np.unpackbits(packed.bits, axis=-1, count=88, bitorder="little")
-    for part, row in zip(grid.parts, score, strict=True):
+    for part, row in zip(grid.layers, score, strict=True):
         step = np.where(row[:, None] < 0, -1, row[:, None] * 8 + np.arange(8)).reshape(-1)
         roll = pianoroll.to_roll(part.notes, len(step), config.roll.low, config.roll.high)
         np.testing.assert_array_equal(
             found[step] * (step >= 0)[:, None, None], roll[:, [pianoroll.ONSET, pianoroll.FRAME]]
         )
     begun = np.bincount(packed.notes["step"] // 8, minlength=count)
-    assert begun[score[score >= 0]].sum() == sum(len(part.notes) for part in grid.parts)
+    assert begun[score[score >= 0]].sum() == sum(len(part.notes) for part in grid.layers)
     music = [tuple(column.tobytes() for column in _row_of(packed, row)) for row in range(count)]
     assert len(set(music)) == count
 

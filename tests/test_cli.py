@@ -854,13 +854,14 @@ with signals.handled() as received:
 
 def test_what_the_grid_allows_is_said_where_notes_share_cells(tmp_path):
     (tmp_path / "songs").mkdir()
-    doubled = [(beat * 0.5 + late, beat * 0.5 + 0.4, 60 + beat % 5) for beat in range(16) for late in (0.0, 0.01)]
-    midi_writer.write(make_song(doubled, tempos=[(0.0, 0.5)]), tmp_path / "songs/doubled.mid")
+    lates = (0.0, 0.01, 0.02)
+    thrice = [(beat * 0.5 + late, beat * 0.5 + 0.4, 60 + beat % 5) for beat in range(16) for late in lates]
+    midi_writer.write(make_song(thrice, tempos=[(0.0, 0.5)]), tmp_path / "songs/doubled.mid")
     train = call("train", "--dir", tmp_path / "songs", "--run", tmp_path / "run", "--steps", 50, settings=SMALLEST)
     assert "possible" in train.out
     table = call("songs", "--run", tmp_path / "run").out.splitlines()
     assert table[0].split()[-1] == "possible"
-    assert table[1].split()[-1] == "0.6667"  # 16 of 32 notes: recall 1/2, precision 1
+    assert table[1].split()[-1] == "0.8000"  # 32 of 48 notes: recall 2/3, precision 1
 
 
 def test_a_finished_run_is_not_refused_for_lack_of_disk(trained, songs_folder, tmp_path, monkeypatch):

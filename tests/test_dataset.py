@@ -115,7 +115,7 @@ def test_every_file_is_accounted_for(tmp_path):
 def test_a_song_s_entry_in_the_manifest(tmp_path):
     notes = [(0.0, 1.0, 57, 80, 0, 24), (0.0, 1.0, 60, 80, 0, 24), (1.0, 2.0, 64, 80, 1, 7), (1.01, 3.3, 64, 90, 0, 24)]
     drums = [(0.0, 0.1, 36, 80, 9, 0), (2.0, 9.9, 36, 80, 9, 0), (2.004, 2.1, 36, 90, 9, 0)]  # an end means nothing
-    song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24), *drums])
+    song = make_song([*notes, (2.0, 3.0, 69, 80, 0, 24), *drums, (2.01, 2.2, 36, 70, 9, 0)])
     steady = Config(roll=RollConfig(grid="seconds"))
     entry, remarks = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", steady)
     assert entry == dataset.SongEntry(
@@ -124,20 +124,20 @@ def test_a_song_s_entry_in_the_manifest(tmp_path):
         sha256="00ff",
         seconds=3.3,
         steps=67,
-        rows=7,  # of three cells of three parts; the second part and the drums rest in the last one
-        notes=8,
+        rows=8,  # of three cells of three parts, of which two rest in the last one, and of the doubled drum
+        notes=9,
         key="Am",
         shift=3,
         parts=(
             dataset.PartEntry("", program=24, channel=0, notes=4),
             dataset.PartEntry("", program=7, channel=1, notes=1),
-            dataset.PartEntry("", program=0, channel=9, notes=3),
+            dataset.PartEntry("", program=0, channel=9, notes=4),
         ),
         clock="steady",
         beats_per_quarter=1.0,
         merged=1,
     )
-    assert remarks == ("1 notes left out, where a louder one of the part has the same step and pitch",)
+    assert remarks == ("1 notes left out, where two louder ones of the part have the same step and pitch",)
     assert [part.instrument for part in entry.parts] == ["Nylon Guitar", "Clavinet", "Drums"]
     assert dataset.SongEntry.from_json(json.loads(json.dumps(dataclasses.asdict(entry)))) == entry
     on_beats, _ = dataset.make_entry(song, tmp_path / "a tune.mid", "00ff", DEFAULT)

@@ -106,7 +106,7 @@ def test_half_of_the_flags_is_refused(songs_folder, tmp_path):
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform):
-    corpus, _ = dataset.load(songs_folder, SMALLEST)
+    corpus, _ = dataset.load(songs_folder, config.preset("default"))
     settings = dataset.fit_pitches(config.preset("default"), corpus)
     data, most = batches.load_data(corpus, settings)
     key = jax.random.key(0)

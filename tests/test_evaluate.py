@@ -218,12 +218,12 @@ def test_a_run_is_measured_and_fits_json(count):
 
 
 def test_playback_is_scored_against_the_song_beside_what_its_grid_holds():
-    crowd = make_song([(0.0, 0.3, 60), (1.0, 1.01, 62), (1.012, 1.4, 62), (2.0, 2.5, 64)])
+    crowd = make_song([(0.0, 0.3, 60), (1.0, 1.01, 62), (1.012, 1.4, 62), (1.02, 1.5, 62), (2.0, 2.5, 64)])
     result = measured([chorale(), crowd], played=lambda index: [repeats(), crowd][index])
     assert "new" not in result
     first, second = result["playback"]
     assert first["onset"] < 0.2 < first["ceiling"]["onset"] == 1
-    assert (second["onset"], second["ceiling"]["onset"]) == (1, pytest.approx(6 / 7))  # two notes in one cell
+    assert (second["onset"], second["ceiling"]["onset"]) == (1, pytest.approx(8 / 9))  # three notes in one cell
 
 
 def test_instruments_and_drums_count():

@@ -135,6 +135,25 @@ def music_of(loaded: tuple[batches.Data, int], settings: Config, count: int | No
     return on_host(of_blocks(data.rolls, jnp.asarray(np.asarray(data.queries.step)[:count])))
 
 
+def test_blocks_of_many_notes_are_drawn_more_often(corpus, small, loaded):
+    def drawn(repeat_notes: int, window_blocks: int = 1) -> tuple[np.ndarray, float]:
+        train = dataclasses.replace(small.train, repeat_notes=repeat_notes, window_blocks=window_blocks)
+        config = dataclasses.replace(small, train=train)
+        data, _ = batches.load_data(corpus, config)
+        return np.unique(data.queries.step, return_counts=True)[1], batches.notes_per_step(data, config)
+
+    start, step = loaded[0].rolls.note_start, np.unique(loaded[0].queries.step)
+    notes = np.asarray(start[step + small.model.block_steps] - start[step])
+    assert {0, 2, 4} <= {*notes.tolist()}
+    once, few = drawn(0)
+    assert (once == 1).all()
+    assert (drawn(2, window_blocks=3)[0] == 1).all()
+    times, more = drawn(2)
+    np.testing.assert_array_equal(times, 1 + notes // 2)
+    assert few == pytest.approx(notes.mean() / small.model.block_steps)
+    assert more == pytest.approx(np.average(notes, weights=times) / small.model.block_steps)
+
+
 def test_targets_are_the_music(corpus, small, loaded):
     most = loaded[1]
     block, low, high = small.model.block_steps, small.roll.low, small.roll.high

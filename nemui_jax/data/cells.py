@@ -34,22 +34,22 @@ def curve_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def make_score(song: GridSong, config: ModelConfig) -> layout.Score:
-    """The row of each cell. Rows are in the order in which the cells of the parts come first, part by part.
+    """The row of each cell of each layer. Rows are in the order in which their cells come first, layer by layer.
 
     Cells are equal if they have the same notes, with lengths, timings and velocities (from the lowest to the highest of
     the part), and the same curves. A cell is silent if nothing sounds in it and no curve moves.
     """
     count = layout.count_cells(song.steps, config)
     if not config.knot_steps:
-        return np.arange(len(song.parts), dtype=np.int32)[:, None]
-    keys, silent = zip(*(_cell_keys(part, count, config.knot_steps) for part in song.parts), strict=True)
+        return np.arange(len(song.layers), dtype=np.int32)[:, None]
+    keys, silent = zip(*(_cell_keys(layer, count, config.knot_steps) for layer in song.layers), strict=True)
     flat, heard = np.concatenate(keys), ~np.concatenate(silent)
     _, first, same = np.unique(flat[heard], return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first))
     score = np.full(len(flat), layout.SILENT, np.int32)
     score[heard] = rank[same]
-    return score.reshape(len(song.parts), count)
+    return score.reshape(len(song.layers), count)
 
 
 def _cell_keys(part: GridPart, count: int, steps: int) -> tuple[UInt64[np.ndarray, " cell"], np.ndarray]:
@@ -117,7 +117,7 @@ def pack_song(song: GridSong, config: Config) -> SongRolls:
     starts = np.append(0, np.maximum.accumulate(score.max(1)) + 1)  # the first row that is new in each part
     packed = [
         _pack_part(part, cells, int(start), steps, config)
-        for part, cells, start in zip(song.parts, score, starts[:-1], strict=True)
+        for part, cells, start in zip(song.layers, score, starts[:-1], strict=True)
     ]
     bits, levels, notes = (np.concatenate(column) for column in zip(*packed, strict=True))
     return SongRolls(bits, levels, notes[np.lexsort((notes["pitch"], notes["step"]))])

@@ -28,7 +28,7 @@ from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import DRUM_CHANNEL, MAX_SECONDS, Song, one_instrument
 
 LARGE_ROWS = 9000  # about three hours of piano, from which rows are twice as long and learning rates lower
-LARGE_PASSES = 50.0  # over such a library
+LARGE_PASSES, LARGE_REPEAT_NOTES = 50.0, 4  # for such a library, of `TrainConfig`
 ACCELERATOR_UPDATES = 4000  # least number of updates, in all passes, that larger batches on a GPU or TPU leave
 ACCELERATOR_BATCH = 8  # the largest batch there, to that of a CPU
 
@@ -69,7 +69,7 @@ class SongEntry:
     parts: tuple[PartEntry, ...]
     clock: str  # "file", "tracked" or "steady"; see `music.clock`
     beats_per_quarter: float  # beats of its clock for each quarter note, or for each tracked beat
-    merged: int = 0  # notes that share a grid cell with a louder one
+    merged: int = 0  # notes that share a step and pitch with two louder ones of their part
 
     @property
     def possible_note_f1(self) -> float:
@@ -177,14 +177,14 @@ def make_entry(song: Song, path: Path, sha256: str, config: Config) -> tuple[Son
     learned = learned_song(song, config)
     key, clock = estimate_key(song.notes), choose_clock(song, config.roll.grid)
     shift = shift_to_common(key) if config.roll.common_key else 0
-    on_grid = grid_song(learned, clock, shift)
+    on_grid = grid_song(learned, clock, shift, with_doubled=config.roll.parts)
     notes = sum(len(part.notes) for part in learned.parts)
-    merged = notes - sum(len(part.notes) for part in on_grid.parts)
+    merged = notes - sum(len(layer.notes) for layer in on_grid.layers)
     remarks = song.warnings
     if learned is not song and song.drums:
         remarks += (f"{song.drums} drum notes left out",)
     if merged:
-        remarks += (f"{merged} notes left out, where a louder one of the part has the same step and pitch",)
+        remarks += (f"{merged} notes left out, where two louder ones of the part have the same step and pitch",)
     remarks += _clock_remark(song, clock, config.roll.grid)
     entry = SongEntry(
         name=escape(path.stem),
@@ -226,7 +226,7 @@ def learned_song(song: Song, config: Config) -> Song:
 def on_grid(song: Song, entry: SongEntry, config: Config) -> GridSong:
     """What is learned of a song, on the grid of its clock."""
     clock = Clock(entry.clock, entry.beats_per_quarter)
-    return grid_song(learned_song(song, config), clock, entry.shift, entry.name)
+    return grid_song(learned_song(song, config), clock, entry.shift, entry.name, with_doubled=config.roll.parts)
 
 
 def fit_heads(config: Config, corpus: Corpus) -> Config:
@@ -261,7 +261,8 @@ def fit_size(config: Config, corpus: Corpus, platform: str = "cpu") -> Config:
     """The configuration for this amount of music on a platform as JAX names it; the original preset stays as it is.
 
     From LARGE_ROWS on rows are longer, because the one decoder holds less of each song, and learning rates are
-    lower, because training takes many more updates; for the same reason fewer passes are enough: see benchmarks/README.
+    lower, because training takes many more updates; for the same reason fewer passes are enough, most of all where few
+    notes begin: see benchmarks/README.
     On a GPU or TPU batches are doubled while ACCELERATOR_UPDATES updates or more are left, which is not measured.
     """
     if config.preset != "default":
@@ -281,7 +282,7 @@ def _fit_library(config: Config, rows: int) -> Config:
         return config
     model = dataclasses.replace(config.model, latent_size=2 * config.model.latent_size)
     rates = {"row_rate": 0.8 * config.train.row_rate, "weight_rate": 0.6 * config.train.weight_rate}
-    train = dataclasses.replace(config.train, passes=LARGE_PASSES, **rates)
+    train = dataclasses.replace(config.train, passes=LARGE_PASSES, repeat_notes=LARGE_REPEAT_NOTES, **rates)
     return dataclasses.replace(config, model=model, train=train)
 
 

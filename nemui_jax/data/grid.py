@@ -4,8 +4,9 @@ A GridSong is what sampling works on. `grid_song` makes it from a file's song; t
 learned rows. Pitches are in the common key, except those of drums, which are never transposed.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Int
@@ -23,6 +24,9 @@ class GridPart:
     notes: np.ndarray  # GRID, sorted by step and pitch, in the common key; a drum hit lasts one step
     source: Part  # of which program, channel, name and settings are used, not the notes
     curves: Curves = field(default_factory=dict)  # by name; see `curves`
+    doubled: np.ndarray = field(default_factory=partial(np.empty, 0, pianoroll.GRID))
+    """GRID: second notes on the step and pitch of one of `notes`, as where two voices of a score meet. They are played
+    back, and not heard otherwise."""
 
     @cached_property
     def velocities(self) -> tuple[int, int]:
@@ -55,19 +59,37 @@ class GridSong:
     bars: Int[np.ndarray, " bar"]  # the first step of each bar, ascending from 0 or before, up to the end
     source: Song  # of which meters, key signatures and texts are used, not the notes
 
+    @property
+    def layers(self) -> tuple[GridPart, ...]:
+        """What rows are learned for: the parts, without doubled notes, and then these as parts without curves."""
+        doubled = [replace(part, notes=part.doubled, curves={}) for part in self.parts if len(part.doubled)]
+        return tuple(replace(layer, doubled=layer.doubled[:0]) for layer in (*self.parts, *doubled))
 
-def grid_song(song: Song, clock: Clock, shift: int, name: str = "") -> GridSong:
-    """A file's song on the grid, as far as the grid can hold it."""
+
+def with_layers(song: GridSong, layers: Sequence[GridPart]) -> GridSong:
+    """The song with other layers, each in the place of one of its own."""
+    doubled = iter(layers[len(song.parts) :])
+    parts = tuple(
+        replace(new, doubled=next(doubled).notes) if len(part.doubled) else new
+        for part, new in zip(song.parts, layers, strict=False)
+    )
+    return replace(song, parts=parts)
+
+
+def grid_song(song: Song, clock: Clock, shift: int, name: str = "", with_doubled: bool = True) -> GridSong:
+    """A file's song on the grid, as far as the grid can hold it; its doubled notes may be left out."""
     clocked = on_clock(song, clock)
     beats = clocked.beats
     steps = pianoroll.count_steps(song.seconds, beats)
     parts = tuple(_grid_part(part, steps, beats, shift) for part in song.parts if len(part.notes))
+    if not with_doubled:
+        parts = tuple(replace(part, doubled=part.doubled[:0]) for part in parts)
     bars = np.round(bar_lines(clocked, clock.kind, steps / STEPS_PER_BEAT) * STEPS_PER_BEAT).astype(np.int64)
     return GridSong(name or song.name, parts, steps, shift, beats, clocked.beats_per_quarter, bars, clocked.song)
 
 
 def _grid_part(part: Part, steps: int, clock: TempoMap, shift: int) -> GridPart:
-    notes = pianoroll.quantize(part.notes, clock, 0 if part.is_drums else shift)
+    notes, doubled = pianoroll.quantize_doubled(part.notes, clock, 0 if part.is_drums else shift)
     if part.is_drums:
-        notes["end"] = notes["step"] + 1
-    return GridPart(notes, part, sample_curves(part, steps, clock))
+        notes["end"], doubled["end"] = notes["step"] + 1, doubled["step"] + 1
+    return GridPart(notes, part, sample_curves(part, steps, clock), doubled)

@@ -2,8 +2,9 @@
 
 A cell is a part over `knot_steps` steps; a cell has blocks of `block_steps` steps. The decoder answers one query with
 one block; a query is the latent row of a cell and a time within the cell. A song's score says which row each cell of
-each part is decoded from: equal cells share one, silent cells have none. With `knot_steps` 0 a cell is a part's whole
-song. This module does not import JAX.
+each part is decoded from: equal cells share one, silent cells have none. Notes that double others of their part are a
+layer of their own, as if they were a part. With `knot_steps` 0 a cell is a part's whole song. This module does not
+import JAX.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from nemui_jax.config import ModelConfig
 
 SILENT = -1  # in place of a row
 
-Score = Int32[np.ndarray, "part cell"]  # the row of each cell, counted from the song's first, or SILENT
+Score = Int32[np.ndarray, "layer cell"]  # the row of each cell, counted from the song's first, or SILENT
 
 
 @runtime_checkable

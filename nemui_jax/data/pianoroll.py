@@ -43,6 +43,11 @@ def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
     Of several notes on one step and pitch the loudest stays; a note ends where the next on its pitch begins; every
     note lasts at least a step.
     """
+    return quantize_doubled(notes, clock, shift)[0]
+
+
+def quantize_doubled(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """As `quantize`, and in the same way the second loudest notes of those that share a step and pitch."""
     grid = np.empty(len(notes), GRID)
     onset = steps_at(notes["onset"], clock)
     grid["step"] = np.round(onset)
@@ -52,9 +57,14 @@ def quantize(notes: np.ndarray, clock: TempoMap, shift: int = 0) -> np.ndarray:
     grid["velocity"] = notes["velocity"]
 
     grid = grid[np.lexsort((-grid["velocity"].astype(int), grid["step"], grid["pitch"]))]
-    same_pitch = grid["pitch"][1:] == grid["pitch"][:-1]
-    same_step = same_pitch & (grid["step"][1:] == grid["step"][:-1])
-    grid = grid[np.concatenate([[True], ~same_step])] if len(grid) else grid
+    place = np.array([grid["pitch"], grid["step"]])
+    repeats = np.append(False, (place[:, 1:] == place[:, :-1]).all(0))[: len(grid)]
+    third = repeats & np.append(False, repeats[:-1])[: len(grid)]
+    return _one_at_a_time(grid[~repeats]), _one_at_a_time(grid[repeats & ~third])
+
+
+def _one_at_a_time(grid: np.ndarray) -> np.ndarray:
+    """GRID notes, sorted by pitch and step, so that each ends where the next on its pitch begins; sorted by step."""
     next_step = np.where(grid["pitch"][1:] == grid["pitch"][:-1], grid["step"][1:], np.iinfo(np.int32).max)
     grid["end"][:-1] = np.minimum(grid["end"][:-1], next_step)
     return grid[np.lexsort((grid["pitch"], grid["step"]))]

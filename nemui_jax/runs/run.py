@@ -34,7 +34,7 @@ from nemui_jax.music.song import Song
 from nemui_jax.runs import integrity
 from nemui_jax.runs.components import DEFAULTS
 
-FORMAT, FIRST_WITH_CHECKSUM = 5, 3
+FORMAT, FIRST_WITH_CHECKSUM = 6, 3
 _WRITTEN = (  # all that a run writes but its lock, until format 2 too; what makes a folder a run comes last
     r"(scores|recall)\.json|metrics\.jsonl|tensorboard|profile|plots|export|\..*\.partial",
     r"songs/\.?[0-9a-f]{64}\.(song|npz)(\.[\w-]+\.partial)?",

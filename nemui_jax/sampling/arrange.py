@@ -23,7 +23,7 @@ def to_song(song: GridSong, shift: int | None = None, program: int | None = None
 def _to_part(part: GridPart, song: GridSong, shift: int) -> Part:
     return replace(
         part.source,
-        notes=pianoroll.to_notes(part.notes, song.clock, 0 if part.is_drums else shift),
+        notes=pianoroll.to_notes(np.concatenate([part.notes, part.doubled]), song.clock, 0 if part.is_drums else shift),
         controls=part_controls(part, song.clock),
     )
 

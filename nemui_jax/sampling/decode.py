@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from nemui_jax.config import Config
 from nemui_jax.data import cells, curves, dataset, layout, pianoroll
-from nemui_jax.data.grid import GridPart, GridSong
+from nemui_jax.data.grid import GridPart, GridSong, with_layers
 from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode
 from nemui_jax.model.heads import HEADS, heads_of
 from nemui_jax.music.song import Song
@@ -56,8 +56,8 @@ def decode_song(params: Params, song: LatentSong, config: Config, decoder: Decod
     heads = decode_heads(params, latent, time, config, decoder)
     cell = layout.cell_steps(song.grid.steps, config.model)
     steps = (song.score[:, :, None] * cell + np.arange(cell)).reshape(len(song.score), -1)  # of the heads
-    parts = [_decode_part(heads, *each, config) for each in zip(steps, song.grid.parts, strict=True)]
-    return replace(song.grid, parts=tuple(parts))
+    layers = [_decode_part(heads, *each, config) for each in zip(steps, song.grid.layers, strict=True)]
+    return with_layers(song.grid, layers)
 
 
 def _decode_part(heads: Heads, step: Int[np.ndarray, " step"], part: GridPart, config: Config) -> GridPart:

@@ -27,7 +27,7 @@ class Loop(NamedTuple):
     mesh: Mesh | None  # devices that the state lies over; None: one
     state_device: Any  # the jax.Device, where that is not the default one
     steps_in: Callable[[float], int] | None  # how many steps take so many seconds; None where it cannot be tried
-    notes_per_step: float  # notes in a step of music; 0 where not all of it is held
+    notes_per_step: float  # notes in a step of the music as it is drawn; 0 where not all of it is held
 
     def place(self, make: Callable[[Mesh | None], TrainState]) -> TrainState:
         """A state, made where this loop wants it."""
@@ -91,5 +91,4 @@ def _whole(
         state = place_state(init_state_once(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
         return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
 
-    note_start = np.asarray(data.rolls.note_start)
-    return Loop(chunks, mesh, None, steps_in, float(note_start[-1] / (len(note_start) - 1)))
+    return Loop(chunks, mesh, None, steps_in, batches.notes_per_step(data, config))

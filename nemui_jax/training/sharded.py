@@ -109,7 +109,8 @@ def write_shards(corpus: dataset.Corpus, groups: Sequence[range], config: Config
         rolls = dataset.pack(part, config)
         max_notes = max(max_notes, dataset.max_notes_per_block(rolls.note_start, config.model.block_steps))
         (folder / str(number)).mkdir(parents=True)
-        music.append((_mapped(folder / str(number), rolls), layout.corpus_queries(part.entries, config.model)))
+        queries = batches.repeat_dense(layout.corpus_queries(part.entries, config.model), rolls, config)
+        music.append((_mapped(folder / str(number), rolls), queries))
     return Shards(tuple(music), tuple((starts[group.start], starts[group.stop]) for group in groups), max_notes)
 
 
