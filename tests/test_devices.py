@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FAST_COMPILES, ROOT, SMALLEST, TINY, finish, start
+from conftest import FAST_COMPILES, ROOT, TINY, finish, start
 
 from nemui_jax import config
 from nemui_jax.data import dataset

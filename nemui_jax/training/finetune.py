@@ -34,7 +34,7 @@ from nemui_jax.training.step import (
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
-OLD_WEIGHT = 16.0  # of the loss on old songs, to that on the new one: see benchmarks/README
+OLD_WEIGHT, LEAST_OLD_WEIGHT = 16.0, 4.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
 TIMES = 2**16  # that are drawn from in a cell that is a whole song
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
@@ -158,7 +158,8 @@ def distillation(
     latent = rows[jax.random.randint(row_key, shape, 0, len(rows))]
     time = jax.random.randint(time_key, shape, 0, blocks) / blocks
     played = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(teacher, latent, time)
-    return OLD_WEIGHT * batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
+    weight = max(OLD_WEIGHT * (len(rows) / OLD_ROWS) ** 0.5, LEAST_OLD_WEIGHT)
+    return weight * batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
 
 
 def _copied(params: Params) -> Params:
