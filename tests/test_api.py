@@ -283,11 +283,16 @@ def test_a_file_is_learned_for_one_piece(trained, tmp_path):
 # The functions underneath
 
 
-def test_only_the_songs_that_are_played_are_read(trained, monkeypatch):
+def test_only_the_songs_that_are_played_are_read(trained, monkeypatch, tmp_path):
     read, song = [], Run.song
     monkeypatch.setattr(Run, "song", lambda run, index: read.append(index) or song(run, index))
     nemui.load(trained.path).mix({0: 0.5, 2: 0.5})
     assert read == [0, 2]
+    midi_writer.write(
+        make_song([(0.3 * i, 0.3 * i + 0.25, 65 + (5 * i) % 12) for i in range(16)]), tmp_path / "new.mid"
+    )
+    nemui.load(trained.path).mix({tmp_path / "new.mid": 0.5, 1: 0.5})
+    assert read == [0, 2, 1]
 
 
 def test_cut():

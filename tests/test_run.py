@@ -265,8 +265,10 @@ def test_scores_that_are_damaged_do_not_count(run):
     for damaged in (b"", b"null", b"[]", b"{}", b"\xff", b"[" * 10**5, data.replace(b"0.5", b"0.7"), data[:-9]):
         (run.path / "scores.json").write_bytes(damaged)
         assert read_scores(run) == none
-    write_scores(run, scores[:2])  # of another number of songs
+    write_scores(run, [*scores, {}])  # of more songs
     assert read_scores(run) == none
+    write_scores(run, scores[:2])  # the third was added since
+    assert read_scores(run) == [*scores[:2], {}]
 
 
 def test_write_text_is_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from nemui_jax.evaluation import note_metrics
 from nemui_jax.music import midi_writer
 from nemui_jax.music.song import Song
 from nemui_jax.runs import adding, checkpoint
-from nemui_jax.runs.run import read_run
+from nemui_jax.runs.run import Run, read_run, read_scores, write_scores
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -154,6 +154,23 @@ def test_a_song_is_added_and_the_others_are_kept(trained, copy_of_trained):
         assert onset_f1(source, run.song(index).song) > 0.9
     with pytest.raises(UsageError, match="stranger: in the run already, as song 3 stranger"):
         adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY))
+
+
+def test_of_a_run_that_songs_are_added_to_few_songs_are_read(copy_of_trained, monkeypatch):
+    """Others keep their scores; the one that `add` was stopped before it could measure has its own measured now."""
+    read, song = [], Run.song
+    monkeypatch.setattr(Run, "song", lambda run, index: read.append(index) or song(run, index))
+    monkeypatch.setattr(adding, "MEASURED_SONGS", 2)
+    scores = read_scores(read_run(copy_of_trained))
+    scores[1] = {"onset": 0.123}  # not measured again
+    write_scores(read_run(copy_of_trained), scores[:2])
+    lines: list[str] = []
+    run = adding.add(copy_of_trained, dataset.from_songs([stranger()], TINY), report=lines.append)
+    assert read == [2, 3, 0, 2]  # before, when it is learned, and in the end
+    now = read_scores(run)
+    assert now[1] == {"onset": 0.123}
+    assert now[2]["onset"] > 0.9 and now[3]["onset"] > 0.9
+    assert "; of 2 other songs none lost more than 0.0" in lines[-1]
 
 
 # Songs on the clocks of their files

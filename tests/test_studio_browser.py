@@ -236,8 +236,8 @@ def upside_down(path: Path) -> list[int]:
 @pytest.mark.alone
 def test_dropped_files_are_taught_while_the_page_plays(page, songs_folder, run, monkeypatch):
     """Each becomes an anchor as soon as it plays; one is kept, and then the command names it by its index."""
-    monkeypatch.setattr(finetune, "MIN_FINETUNE_UPDATES", 50)  # how well songs are kept, tests of `add` tell
-    monkeypatch.setattr(finetune, "FINETUNE_UPDATES_RATIO", 0.0)
+    monkeypatch.setattr(finetune, "FINETUNE_UPDATES", 50)  # how well songs are kept, tests of `add` tell
+    monkeypatch.setattr(finetune, "UPDATES_PER_ROW", 0.0)
     anchors = page.locator(".anchor").count()
     page.click("#play")
     until(page, f"() => ({LEVEL})() > 0.001")

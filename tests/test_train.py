@@ -11,6 +11,7 @@ import optax
 import pytest
 import scipy.special
 from conftest import SMALLEST, TINY, band
+from jax.tree_util import Partial
 
 from nemui_jax import config
 from nemui_jax.config import Config, ModelConfig, TrainConfig
@@ -29,6 +30,7 @@ from nemui_jax.training.step import (
     batch_loss,
     default_steps,
     init_state,
+    start_state,
     steps_in_time,
     train_loop,
     train_step,
@@ -541,20 +543,51 @@ def test_an_optimizer_of_ones_own_updates_weights_and_rows(loaded, small):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.params, expected)
 
 
-def test_what_is_not_updated_stays(loaded, small):
+def test_weights_that_are_not_updated_stay(loaded, small):
     data, most = loaded
-    new = layout.Queries(*(column[-5:] for column in data.queries))
-    old = layout.Queries(*(column[:-5] for column in data.queries))
-    first = int(new.row.min())
+    some = layout.Queries(*(column[-5:] for column in data.queries))
+    first = int(some.row.min())
     before = begin(data, small)
     kept = on_host(before)
-    data = data._replace(queries=new, replay=old)
     options = {"config": small, "max_notes_per_block": most, "length": 10}
-    after, _ = train_steps(before, data, jax.random.key(0), 10, **options, update_params=False, first_row=first)
+    after, _ = train_steps(before, data._replace(queries=some), jax.random.key(0), 10, **options, update_params=False)
     assert_equal_bits(on_host(after.params), kept.params)
     np.testing.assert_array_equal(after.latents[:first], kept.latents[:first])
-    assert (np.asarray(after.latents) != kept.latents)[np.unique(new.row)].any(axis=1).all()
+    assert (np.asarray(after.latents) != kept.latents)[np.unique(some.row)].any(axis=1).all()
     assert not after.latents_opt[0].count[:first].any()
+
+
+def test_a_penalty_is_part_of_the_loss_and_moves_weights_alone(loaded, small):
+    data, most = loaded
+
+    def towards_zero(scale, params, step, config, decoder):
+        return scale * (1 + step) * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params))
+
+    state = begin(data, small)
+    step = jax.jit(partial(train_step, config=small, max_notes_per_block=most, optimizer=gradient_descent))
+    state = start_state(state.params, state.latents, small, gradient_descent)
+    plain, loss = step(state, data, jax.random.key(1), 10)
+    after, more = step(state, data, jax.random.key(1), 10, penalty=Partial(towards_zero, jnp.float32(0.5)))
+    np.testing.assert_allclose(more - loss, towards_zero(0.5, state.params, 0, small, None), rtol=1e-5)
+    np.testing.assert_array_equal(after.latents, plain.latents)
+    expected = jax.tree.map(lambda leaf, weight: leaf - 0.01 * weight, plain.params, state.params)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), after.params, expected)
+
+
+def test_what_a_decoder_plays_is_a_target_that_it_fits(small):
+    """No other decoder has a smaller loss: the slope is zero, for notes too, and notes count where onsets are."""
+    params = decoder.init(jax.random.key(0), small)
+    latent, time = jax.random.normal(jax.random.key(1), (7, small.model.latent_size)), jnp.zeros(7)
+    played = jax.vmap(partial(decoder.decode, config=small), (None, 0, 0))(params, latent, time)
+    played["onset"] = played["onset"].at[2, 3, :2].set(4.0)
+    target = losses.target_of(played, small)
+    assert target.note_mask.sum() == 2 and target.note_mask[2].sum() == 2
+    slopes = jax.grad(losses.loss)(played, target, small)
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(slope, 0, atol=1e-6, err_msg=name)
+    slopes = jax.grad(losses.loss)({name: value + 0.1 for name, value in played.items()}, target, small)
+    at = np.argwhere(np.asarray(slopes["velocity"]))
+    np.testing.assert_array_equal(at, [[2, 3, 0], [2, 3, 1]])
 
 
 def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):

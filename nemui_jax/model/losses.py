@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -28,3 +29,21 @@ def loss(blocks: Block, target: Target, config: Config) -> Float[Array, ""]:
             output, mask = output[jnp.arange(queries)[:, None], target.note_step, target.note_place], target.note_mask
         total += head.weight * jnp.sum(head.loss(output, target.values[name]) * mask)
     return total / (queries * config.model.block_steps)
+
+
+def target_of(blocks: Block, config: Config) -> Target:
+    """A decoder's outputs as the target of another: probabilities, and values for as many notes as it plays at a step.
+
+    Without onsets, notes are taken to begin wherever they sound.
+    """
+    values = {name: head.activation(blocks[name]) for name, head in heads_of(config).items()}
+    begins = values["onset" if "onset" in values else "frame"] > 0.5
+    shape = (len(begins), config.model.block_steps, config.model.chord_size)
+    step, place = jax.lax.broadcasted_iota(jnp.int32, shape, 1), jax.lax.broadcasted_iota(jnp.int32, shape, 2)
+    flat = {name: value.reshape(shape[0], -1) for name, value in values.items() if heads_of(config)[name].per == "note"}
+    return Target(
+        values=values | flat,
+        note_step=step.reshape(shape[0], -1),
+        note_place=place.reshape(shape[0], -1),
+        note_mask=(place < begins.sum(-1, keepdims=True)).astype(jnp.float32).reshape(shape[0], -1),
+    )

@@ -2,9 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nemui_jax.data import dataset
 from nemui_jax.errors import UsageError
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
     from nemui_jax.training.step import OptimizerOf
 else:  # what they come from takes seconds to import
     DecoderClass = OptimizerOf = Any
+MEASURED_SONGS = 32  # of those that a run had, spread evenly: to see whether any was forgotten
+
 Progress = Callable[[int, int], None]
+Scores = Mapping[str, Any]  # of a song; see `note_metrics.playback_scores`
 
 
 def add(
@@ -30,6 +36,8 @@ def add(
 ) -> Run:
     """Adds songs to a trained run, one after another; each is kept once it is learned. Returns the run.
 
+    Of the songs that it has, rows are read and up to MEASURED_SONGS are measured again: scores of others stay as they
+    were. The cost does not depend on how many there are, but for checking that their rows are whole.
     `report` is called with a line for each song, `progress(done, of)` with steps. UsageError where the training is not
     finished or a song is in the run already, RunError where it was trained with another decoder or optimizer.
     """
@@ -53,31 +61,49 @@ def add_to_locked(
     """As `add`, for songs that are not in the run, which this process holds the lock of."""
     check_component(run.path, "decoder", run.decoder, decoder)
     check_component(run.path, "optimizer", run.optimizer, optimizer)
-    from nemui_jax.evaluation import playback
     from nemui_jax.runs import checkpoint
     from nemui_jax.training import finetune
 
     decoder, optimizer = choose_components(decoder, optimizer)
-    step = checkpoint.usable_step(run, report)
+    step = checkpoint.usable_step(run, report, range(len(run.entries)))
     if step < run.total:
         raise UsageError(f"{run.path}: trained to step {step:,} of {run.total:,}; finish its training first")
-    model = finetune.TrainedModel(*checkpoint.restore_model(run, step, decoder), run.corpus(), run.config)
-    before = read_scores(run)
-    if not all(before):
-        before = playback.measure(model.corpus, model.config, model.params, model.table, decoder)
-    old = len(run.entries)
+    measured, count = partial(_measured, decoder=decoder), len(run.entries) + len(songs.entries)
+    chosen = sorted({*np.linspace(0, count - 2, MEASURED_SONGS).astype(int).tolist()})  # not the last
+    scores, params = read_scores(run), checkpoint.restore_params(run, step, decoder)
+    unknown = [index for index in chosen if index < len(scores) and not scores[index]]
+    scores = measured(run, params, scores, unknown)
     for entry, song in zip(songs.entries, songs.songs, strict=True):
-        began, steps = time.monotonic(), finetune.finetune_steps(model)
-        model = finetune.add_song(model, entry, song, seed, progress, decoder, optimizer)
-        grown = dataclasses.replace(run, config=model.config, total=run.total + steps, entries=model.corpus.entries)
+        began, steps = time.monotonic(), finetune.finetune_steps(entry.rows)
+        known = checkpoint.restore_some_rows(run, run.total, finetune.OLD_ROWS)
+        model = finetune.TrainedModel(params, known, run.config)
+        model, rows = finetune.add_song(model, entry, song, seed, progress, decoder, optimizer)
+        grown = dataclasses.replace(run, config=model.config, total=run.total + steps, entries=(*run.entries, entry))
         store_song(run, song, entry.sha256)
-        checkpoint.append(grown, run.total, model.params, model.table[run.rows :])
+        checkpoint.append(grown, run.total, model.params, rows)
         write_manifest(grown)
-        run = grown
+        run, params = grown, model.params
+        scores = measured(run, params, [*scores, {}], [len(scores)])
+        write_scores(run, scores)
         report(f"song {len(run.entries) - 1} {entry.name}: added in {time.monotonic() - began:.1f} s")
-    scores = playback.measure(model.corpus, model.config, model.params, model.table, decoder)
+    before, scores = scores, measured(run, params, scores, chosen)
     write_scores(run, scores)
-    lost = max(0.0, *(was["onset"] - now["onset"] for was, now in zip(before, scores[:old], strict=True)))
-    f1 = ", ".join(f"{score['onset']:.4f}" for score in scores[old:])
-    report(f"note F1 of what was added: {f1}; no other song lost more than {lost:.4f}")
+    lost = max(0.0, *(before[index]["onset"] - scores[index]["onset"] for index in chosen))
+    f1 = ", ".join(f"{score['onset']:.4f}" for score in scores[-len(songs.entries) :])
+    report(f"note F1 of what was added: {f1}; of {len(chosen)} other songs none lost more than {lost:.4f}")
     return run
+
+
+def _measured(
+    run: Run, params: Any, scores: Sequence[Scores], songs: Sequence[int], decoder: DecoderClass
+) -> list[Scores]:
+    """Scores with those of some songs measured again; no other songs are read."""
+    from nemui_jax.evaluation import playback
+    from nemui_jax.runs import checkpoint
+
+    if not songs:
+        return [*scores]
+    table = np.concatenate([checkpoint.restore_rows(run, run.total, index) for index in songs])
+    corpus = dataset.Corpus(tuple(run.entries[index] for index in songs), tuple(run.song(index) for index in songs))
+    found = dict(zip(songs, playback.measure(corpus, run.config, params, table, decoder), strict=True))
+    return [found.get(index, old) for index, old in enumerate(scores)]

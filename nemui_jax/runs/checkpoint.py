@@ -161,6 +161,11 @@ def restore_table(run: Run, step: int) -> Float[np.ndarray, "row latent"]:
     return rows.read_all(_folder(run, step), run.row_starts)
 
 
+def restore_some_rows(run: Run, step: int, most: int) -> Float[np.ndarray, "row latent"]:
+    """About `most` rows, spread evenly over all songs, or all rows where there are no more."""
+    return rows.read_all(_folder(run, step), run.row_starts, every=-(-run.rows // most))
+
+
 def restore_spread(run: Run, step: int) -> Float[np.ndarray, " latent"]:
     """The standard deviation of each number of a row over the table: the unit of noise."""
     shape = (run.config.model.latent_size,)

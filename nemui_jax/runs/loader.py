@@ -6,13 +6,13 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 
 from nemui_jax import shell
 from nemui_jax.config import Config
 from nemui_jax.data import dataset
 from nemui_jax.files import escape
-from nemui_jax.model import latents
 from nemui_jax.runs.components import choose_components
 from nemui_jax.runs.run import Run
 
@@ -124,41 +124,35 @@ class ModelLoader:
     def _load_with(self, files: Sequence[Path], seed: int) -> LoadedModel:
         """The model with rows for songs in files: they are fitted; where that is too little the song is added."""
         from nemui_jax.runs import checkpoint
-        from nemui_jax.sampling.decode import decode_song, latent_songs
+        from nemui_jax.sampling.decode import decode_song
         from nemui_jax.sampling.mix import analyze
         from nemui_jax.training import finetune
 
-        step, decoder = checkpoint.usable_step(self.run, self.report), self.decoder
-        params, table = checkpoint.restore_model(self.run, step, decoder)
-        model = finetune.TrainedModel(params, table, self.run.corpus(), self.run.config)
-        found: dict[Path, int | LatentSong] = {}
+        step, decoder = checkpoint.usable_step(self.run, self.report, range(len(self.run.entries))), self.decoder
+        rows = checkpoint.restore_some_rows(self.run, step, finetune.OLD_ROWS)
+        model = finetune.TrainedModel(self.params(step), rows, self.run.config)
+        learned: dict[Path, int | LatentSong] = {}
         for path in files:
-            model, found[path] = self._learn(model, path, seed)
+            model, learned[path] = self._learn(model, path, seed)
         params, settings = model.params, model.config
-        songs: dict[int | Path, LatentSong] = dict(enumerate(latent_songs(model.corpus, model.table, settings)))
-        for path, learned in found.items():
-            songs[path] = songs[learned] if isinstance(learned, int) else learned
-        played = lru_cache(maxsize=SONGS_KEPT)(lambda song: decode_song(params, songs[song], settings, decoder))
+
+        def latent(song: int | Path) -> LatentSong:
+            found = learned[song] if isinstance(song, Path) else song
+            return self._latent(step, found) if isinstance(found, int) else found
+
+        played = lru_cache(maxsize=SONGS_KEPT)(lambda song: decode_song(params, latent(song), settings, decoder))
         analyzed = lru_cache(maxsize=SONGS_KEPT)(lambda song: analyze(played(song)))
-        return LoadedModel(
-            step,
-            settings,
-            decoder,
-            params,
-            latent=songs.__getitem__,
-            spread=partial(latents.spread, model.table),
-            played=played,
-            analyzed=analyzed,
-        )
+        spread = partial(checkpoint.restore_spread, self.run, step)
+        return LoadedModel(step, settings, decoder, params, latent, spread, played, analyzed)
 
     def _learn(self, model: Any, path: Path, seed: int) -> tuple[Any, int | LatentSong]:
-        """A `finetune.TrainedModel` that plays the song in a file, and the song's index in it or the song itself."""
+        """A `finetune.TrainedModel` that plays the song in a file, and its index in the run or the song itself."""
         from nemui_jax.evaluation.playback import note_f1
-        from nemui_jax.sampling.decode import latent_song, latent_songs
+        from nemui_jax.sampling.decode import latent_song
         from nemui_jax.training import finetune
 
         entry, song = dataset.load_file(path, self.run.config, self.max_seconds)
-        hashes, name = [other.sha256 for other in model.corpus.entries], escape(path)
+        hashes, name = [other.sha256 for other in self.run.entries], escape(path)
         if entry.sha256 in hashes:
             return model, hashes.index(entry.sha256)
         self.report(f"{name}: not in the run; fitting it")
@@ -171,11 +165,11 @@ class ModelLoader:
                 curves = ", ".join(missing).replace("_", " ")
                 keep = shell.command("add", "--file", path, "--run", self.run.path)
                 self.report(f"{name}: played without {curves}, which the run has not learned; to learn it: {keep}")
-            return model, learned
+            return model._replace(rows=np.concatenate([model.rows, rows])), learned
         self.report(f"{name}: fitted, note F1 only {f1:.3f}; fine-tuning the decoder for this output")
-        model = finetune.add_song(model, entry, song, seed, decoder=self.decoder)
-        learned = latent_songs(model.corpus, model.table, model.config)[-1]
+        model, rows = finetune.add_song(model, entry, song, seed, decoder=self.decoder)
+        learned = latent_song(entry, song, rows, model.config)
         f1 = note_f1(model.params, learned, song, model.config, self.decoder)
         self.report(f"{name}: learned for this output, note F1 {f1:.3f}")
         self.report(f"to keep it: {shell.command('add', '--file', path, '--run', self.run.path)}")
-        return model, len(hashes)
+        return model, learned

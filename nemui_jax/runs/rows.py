@@ -30,11 +30,11 @@ def read_song(folder: Path, row_starts: Sequence[int], song: int) -> Float[np.nd
     return _open_array(folder / TABLE)[row_starts[song] : row_starts[song + 1]].read().result()
 
 
-def read_all(folder: Path, row_starts: Sequence[int]) -> Float[np.ndarray, "row latent"]:
-    """The rows of all songs, in order."""
+def read_all(folder: Path, row_starts: Sequence[int], every: int = 1) -> Float[np.ndarray, "row latent"]:
+    """The rows of all songs, in order; or one in so `every` many."""
     later = [song for song in range(len(row_starts) - 1) if (folder / part_of(song)).exists()]
-    trained = _open_array(folder / TABLE)[: row_starts[len(row_starts) - 1 - len(later)]].read().result()
-    return np.concatenate([trained, *(read_song(folder, row_starts, song) for song in later)])
+    trained = _open_array(folder / TABLE)[: row_starts[len(row_starts) - 1 - len(later)] : every].read().result()
+    return np.concatenate([trained, *(read_song(folder, row_starts, song)[::every] for song in later)])
 
 
 def files_that_play(folder: Path, row_starts: Sequence[int], songs: Sequence[int]) -> Callable[[str], bool]:

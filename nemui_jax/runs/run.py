@@ -289,11 +289,15 @@ def write_scores(run: Run, scores: Sequence[Mapping[str, float | None]]) -> None
 
 
 def read_scores(run: Run) -> list[dict[str, Any]]:
-    """How well each song is played back, as it was measured; empty where it was not, or where the file is damaged."""
+    """How well each song is played back, as it was measured; empty where it was not, or where the file is damaged.
+
+    Where there are fewer scores than songs, it was those that came last which were not measured: `add` was stopped.
+    """
     scores = []
     with contextlib.suppress(ValueError):
         scores = integrity.unseal(integrity.read_json(run.path / "scores.json"))["songs"]
-    return scores if len(scores) == len(run.entries) else [{} for _ in run.entries]
+    missing = len(run.entries) - len(scores)
+    return [*scores, *({} for _ in range(missing))] if missing >= 0 else [{} for _ in run.entries]
 
 
 def read_log(run: Run) -> list[dict[str, Any]]:

@@ -67,9 +67,9 @@ def teach(guest: Guest, fitted: Source, progress: Progress) -> Source:
     That decoder plays no other song, so it need not remember any: half the work, and the run's songs stay as they are.
     """
     nothing = np.zeros((0, fitted.song.rows.shape[1]), np.float32)
-    model = finetune.TrainedModel(fitted.params, nothing, dataset.Corpus((), ()), fitted.config)
-    taught = finetune.add_song(model, guest.entry, guest.file, progress=progress, rows=fitted.song.rows)
-    song = latent_song(guest.entry, guest.file, taught.table, taught.config)
+    model = finetune.TrainedModel(fitted.params, nothing, fitted.config)
+    taught, rows = finetune.add_song(model, guest.entry, guest.file, progress=progress, rows=fitted.song.rows)
+    song = latent_song(guest.entry, guest.file, rows, taught.config)
     return Source(taught.params, song, taught.config, guest.file, guest.entry.clock)
 
 

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import shlex
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -17,7 +19,7 @@ from nemui_jax.errors import Failed, StudioError
 from nemui_jax.music.song import Song
 from nemui_jax.runs import checkpoint
 from nemui_jax.runs.run import Run, read_run
-from nemui_jax.sampling.decode import latent_songs
+from nemui_jax.sampling.decode import latent_song
 from nemui_jax.studio import guests, places
 from nemui_jax.studio.guests import Guest
 from nemui_jax.studio.piece import Player, Recipe, Source
@@ -39,19 +41,27 @@ class Trained(NamedTuple):
     fingerprint: str
 
 
-def read_trained(path: Path) -> Trained:
-    """A run and its songs, from its newest whole checkpoint. RunError or StudioError if there is none."""
+def read_trained(path: Path, known: Mapping[str, Source] = MappingProxyType({})) -> Trained:
+    """A run and its songs, from its newest whole checkpoint; of those `known`, by hash, no files are read.
+
+    RunError or StudioError if there is no checkpoint.
+    """
     run = read_run(path)
     step, _ = checkpoint.whole_step(run)
     if step is None:
         raise StudioError(f"{path}: has no checkpoint yet; train it first")
     params, table = checkpoint.restore_model(run, step)
-    params, corpus = jax.device_put(params), run.corpus()
-    songs = latent_songs(corpus, table, run.config)
-    sources = [
-        Source(params, song, run.config, file, entry.clock)
-        for song, file, entry in zip(songs, corpus.songs, corpus.entries, strict=True)
-    ]
+    params, starts = jax.device_put(params), run.row_starts
+
+    def source(index: int, entry: dataset.SongEntry) -> Source:
+        rows = table[starts[index] : starts[index + 1]]
+        if entry.sha256 in known:
+            old = known[entry.sha256]
+            return replace(old, params=params, config=run.config, song=replace(old.song, rows=rows))
+        file = run.song(index)
+        return Source(params, latent_song(entry, file, rows, run.config), run.config, file, entry.clock)
+
+    sources = [source(index, entry) for index, entry in enumerate(run.entries)]
     return Trained(run, sources, run.fingerprint(step))
 
 
@@ -170,7 +180,8 @@ class Studio:
 
     def _keep_and_read(self, guest: Guest, progress: guests.Progress) -> Trained:
         guests.keep(guest, self.path, progress)
-        return read_trained(self.path)
+        known = {entry.sha256: source for entry, source in zip(self.entries, self.player.sources, strict=False)}
+        return read_trained(self.path, known)
 
     async def _work(
         self, guest: Guest, name: str, function: Callable[[Guest, guests.Progress], Result]

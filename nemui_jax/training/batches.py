@@ -23,7 +23,6 @@ class Data(NamedTuple):
     rolls: cells.Rolls
     queries: layout.Queries
     skipped: Int[Array, ""] | np.int32 = np.int32(0)  # of the updates so far, those made on other music
-    replay: layout.Queries | None = None  # queries of old songs, of which each batch has as many as of `queries`
 
 
 def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
@@ -60,10 +59,8 @@ def _notes_of(
 
 
 def sample_batch(key: Key[Array, ""], step: Int[Array, ""], data: Data, config: TrainConfig) -> layout.Queries:
-    """The batch of this update: `batch_windows` windows of blocks from `queries`, and as many from any `replay`."""
-    sources = [data.queries] if data.replay is None else [data.queries, data.replay]
-    drawn = [sample_queries(key, step - data.skipped, queries, config) for queries in sources]
-    return layout.Queries(*(jnp.concatenate(column) for column in zip(*drawn, strict=True)))
+    """The batch of this update: `batch_windows` windows of blocks."""
+    return sample_queries(key, step - data.skipped, data.queries, config)
 
 
 def sample_queries(

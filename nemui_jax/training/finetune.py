@@ -1,38 +1,45 @@
 """New songs for a trained model: `fit_song` fits rows with the decoder fixed, `add_song` trains rows and decoder.
 
-Both use `train_loop`: `fit_song` with `update_params` off, `add_song` with `first_row` at the new song's first row.
+Both use `train_loop` on the new song alone: `fit_song` with `update_params` off, `add_song` with `distillation` as the
+penalty, which keeps the old songs by their rows: their music is not read.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, Key
 
 from nemui_jax.config import Config
-from nemui_jax.data import dataset, layout
-from nemui_jax.model.decoder import Decoder, DecoderClass, Params, widen
+from nemui_jax.data import dataset
+from nemui_jax.model import losses
+from nemui_jax.model.decoder import Decoder, DecoderClass, Params, decode, widen
 from nemui_jax.music.song import Song
 from nemui_jax.training import batches
 from nemui_jax.training.optimizer import make_optimizer
 from nemui_jax.training.step import (
+    NO_PENALTY,
     UPDATES_PER_CALL,
     OptimizerOf,
     TrainState,
-    default_steps,
+    batch_loss,
     start_state,
     train_loop,
 )
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
+OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
+OLD_WEIGHT, LEAST_OLD_WEIGHT = 16.0, 4.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
+TIMES = 2**16  # that are drawn from in a cell that is a whole song
 FIT_UPDATES = 150
 FIT_ROW_RATE = 0.1
-MIN_FINETUNE_UPDATES = 400
-FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for a song that has been fitted: these, or more if long
-FINETUNE_UPDATES_RATIO = 0.15  # of the default number of updates for all old songs
+FINETUNE_UPDATES, UPDATES_PER_ROW = 400, 1.5  # for adding a song: these, or more if it is long
+FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for one that has been fitted
 FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
 
 Progress = Callable[[int, int], None]
@@ -71,18 +78,19 @@ def fit_song(
 
 
 class TrainedModel(NamedTuple):
-    """A decoder, the rows of its songs, and what they were trained with."""
+    """A decoder with rows that it plays, and what they were trained with."""
 
     params: Params
-    table: Float[Any, "row latent"]
-    corpus: dataset.Corpus
+    rows: Float[Any, "row latent"]  # of its songs: all of them, or some that are spread evenly
     config: Config
 
 
-def finetune_steps(model: TrainedModel) -> int:
-    """Updates for adding a song, in whole calls: more for a model of more songs, so that these are not forgotten."""
-    trained = default_steps(layout.count_blocks(model.corpus.entries, model.config.model), model.config.train)
-    updates = max(MIN_FINETUNE_UPDATES, round(FINETUNE_UPDATES_RATIO * trained))
+def finetune_steps(rows: int, fitted: bool = False) -> int:
+    """Updates for adding a song of so many rows, in whole calls; those that the model has do not count."""
+    least, per_row = FINETUNE_UPDATES, UPDATES_PER_ROW
+    if fitted:
+        least, per_row = FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW
+    updates = max(least, round(per_row * rows))
     return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
@@ -95,50 +103,63 @@ def add_song(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
     rows: Float[Any, "row latent"] | None = None,
-) -> TrainedModel:
-    """Trains a model on one more song, whose rows are appended to the table; the old songs' rows do not change.
+) -> tuple[TrainedModel, Float[np.ndarray, "row latent"]]:
+    """Trains a model on one more song; returns it, and the song's rows, which come after those that it had.
 
-    Half of each batch is of old songs, where the model has any, so that the decoder does not forget them. If the song
-    has pitches outside the grid or controllers without a head, the decoder is widened. `progress(done, total)` is
-    called with the number of updates: fewer of them where the song's rows begin as `rows`, which `fit_song` has fitted,
-    and not as zeros.
+    The old songs' rows do not change, and what the decoder makes of them is kept by `distillation`, where the model
+    has any. If the song has pitches outside the grid or controllers without a head, the decoder is widened.
+    `progress(done, total)` is called with the number of updates: fewer of them where the song's rows begin as `rows`,
+    which `fit_song` has fitted, and not as zeros.
     """
     old, alone = model.config, dataset.Corpus((entry,), (song,))
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
     low, high = min(old.roll.low, fitted.roll.low), max(old.roll.high, fitted.roll.high)
     config = dataclasses.replace(fitted, roll=dataclasses.replace(old.roll, low=low, high=high))
-    corpus = dataset.Corpus((*model.corpus.entries, entry), (*model.corpus.songs, song))
-    data, max_notes = batches.load_data(corpus, config)
-    new_blocks = layout.count_blocks([entry], config.model)
-    data = data._replace(
-        queries=layout.Queries(*(column[-new_blocks:] for column in data.queries)),
-        replay=layout.Queries(*(column[:-new_blocks] for column in data.queries)) if model.corpus.entries else None,
-    )
+    data, max_notes = batches.load_data(alone, config)
     settings = _with_batch(
         config,
         BATCH_BLOCKS,
         row_rate=FINETUNE_ROW_RATE_RATIO * config.train.row_rate,
         weight_rate=FINETUNE_WEIGHT_RATE_RATIO * config.train.weight_rate,
     )
-    first_row = len(model.table)
-    new_rows = np.zeros((entry.rows, model.table.shape[1]), np.float32) if rows is None else np.asarray(rows)
-    table = np.concatenate([np.asarray(model.table), new_rows])
-    params = _copied(widen(model.params, old, config))
-    total = finetune_steps(model) if rows is None else _fitted_steps(entry.rows)
-    state = start_state(params, jnp.asarray(table), settings, optimizer)
+    key, old_key = jax.random.split(jax.random.key(seed))
+    params, penalty = widen(model.params, old, config), NO_PENALTY
+    if len(model.rows):
+        kept = np.linspace(0, len(model.rows) - 1, min(len(model.rows), OLD_ROWS)).astype(int)
+        penalty = Partial(distillation, old_key, _copied(params), jnp.asarray(np.asarray(model.rows)[kept]))
+    begun = np.zeros((entry.rows, model.rows.shape[1]), np.float32) if rows is None else np.asarray(rows)
+    state = start_state(_copied(params), jnp.asarray(begun), settings, optimizer)
+    total = finetune_steps(entry.rows, rows is not None)
     loop = train_loop(
-        state,
-        data,
-        jax.random.key(seed),
-        total,
-        settings,
-        max_notes,
-        decoder=decoder,
-        optimizer=optimizer,
-        first_row=first_row,
+        state, data, key, total, settings, max_notes, decoder=decoder, optimizer=optimizer, penalty=penalty
     )
     state = _finish(state, loop, total, progress)
-    return TrainedModel(state.params, np.asarray(state.latents[: len(table)]), corpus, config)
+    learned = np.asarray(state.latents[: entry.rows])
+    return TrainedModel(state.params, np.concatenate([model.rows, learned]), config), learned
+
+
+def distillation(
+    key: Key[Array, ""],
+    teacher: Params,
+    rows: Float[Array, "row latent"],
+    params: Params,
+    step: Int[Array, ""],
+    config: Config,
+    decoder: DecoderClass,
+) -> Float[Array, ""]:
+    """The loss of a decoder on what `teacher` plays from a batch of rows, drawn with the times of their blocks.
+
+    So a network learns a new task and keeps what it knew without the data of that: Li and Hoiem, 2016, "Learning
+    without Forgetting", after Hinton et al., 2015.
+    """
+    row_key, time_key = jax.random.split(jax.random.fold_in(key, step))
+    shape = (config.train.batch_windows * config.train.window_blocks,)
+    blocks = config.model.knot_steps // config.model.block_steps or TIMES
+    latent = rows[jax.random.randint(row_key, shape, 0, len(rows))]
+    time = jax.random.randint(time_key, shape, 0, blocks) / blocks
+    played = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(teacher, latent, time)
+    weight = max(OLD_WEIGHT * (len(rows) / OLD_ROWS) ** 0.5, LEAST_OLD_WEIGHT)
+    return weight * batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
 
 
 def _copied(params: Params) -> Params:
@@ -148,12 +169,6 @@ def _copied(params: Params) -> Params:
     again for its second call, in which all of it is.
     """
     return jax.tree.map(lambda weight: jnp.array(np.asarray(weight)), params)
-
-
-def _fitted_steps(rows: int) -> int:
-    """Updates for adding a song that has been fitted, in whole calls."""
-    updates = max(FITTED_FINETUNE_UPDATES, round(FITTED_UPDATES_PER_ROW * rows))
-    return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
 
 def _with_batch(config: Config, blocks: int, **rates: float) -> Config:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from nemui_jax.config import Config, TrainConfig
@@ -27,6 +28,9 @@ ROW_MULTIPLE = 256  # the table's length is a multiple of this, so that it divid
 FAST_COMPILE = {"xla_backend_optimization_level": 0}  # of what takes longer to compile than to run
 
 OptimizerOf = Callable[[TrainConfig], Optimizer]
+Penalty = Callable[[Params, Int[Array, ""], Config, DecoderClass], Float[Array, ""]]
+"""What is added to the loss of the weights, at a step; a `Partial`, as the arrays in it are arguments of a call."""
+NO_PENALTY = Partial(lambda *_: jnp.zeros(()))
 
 
 class TrainState(NamedTuple):
@@ -86,11 +90,11 @@ def train_step(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
     update_params: bool = True,
-    first_row: Int[Array, ""] | int = 0,
+    penalty: Penalty = NO_PENALTY,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One update, of `total`; returns the new state and the loss.
 
-    It changes the weights, if `update_params`, and those rows of the batch that are not before `first_row`. Rows are
+    It changes the rows of the batch and, if `update_params`, the weights, whose `penalty` is part of the loss. Rows are
     updated lazily: only the rows of the batch and their optimiser states are gathered, updated and written back, so
     that the cost does not depend on the size of the table. On several devices the batch and the table are split.
     """
@@ -101,7 +105,8 @@ def train_step(
     latents, latents_opt = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
 
     def loss_of(params: Params, latents: Float[Array, "slot latent"]) -> Float[Array, ""]:
-        return batch_loss(params, latents[slot], batch.time, target, config, decoder)
+        loss = batch_loss(params, latents[slot], batch.time, target, config, decoder)
+        return loss + penalty(params, state.step, config, decoder)
 
     loss, (params_grads, latents_grads) = jax.value_and_grad(loss_of, (0, 1))(state.params, latents)
     transform, progress = map(optax.with_extra_args_support, optimizer(config.train)), state.step / total
@@ -113,7 +118,6 @@ def train_step(
         params = optax.apply_updates(params, updates)
     updates, latents_opt = jax.vmap(rows_update)(latents_grads, latents_opt, latents)
     latents = optax.apply_updates(latents, updates)
-    rows = jnp.where(rows >= first_row, rows, past_end)
     table, table_opt = jax.tree.map(
         lambda leaf, updated: leaf.at[rows].set(updated, mode="drop", unique_indices=True),
         (state.latents, state.latents_opt),
@@ -153,7 +157,7 @@ def train_steps(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
     update_params: bool = True,
-    first_row: Int[Array, ""] | int = 0,
+    penalty: Penalty = NO_PENALTY,
 ) -> tuple[TrainState, Float[Array, " length"]]:
     """`length` updates in one call; returns the new state and the loss of each. See `train_step` for the arguments.
 
@@ -162,7 +166,7 @@ def train_steps(
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Float[Array, ""]]:
         return train_step(
-            state, data, key, total, config, max_notes_per_block, decoder, optimizer, update_params, first_row
+            state, data, key, total, config, max_notes_per_block, decoder, optimizer, update_params, penalty
         )
 
     return jax.lax.scan(body, state, length=length)
@@ -180,7 +184,7 @@ def train_loop(
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
     update_params: bool = True,
-    first_row: int = 0,
+    penalty: Penalty = NO_PENALTY,
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
     """Trains up to update `until`, by default `total`; yields the state and the losses of each call.
 
@@ -193,7 +197,7 @@ def train_loop(
         decoder=decoder,
         optimizer=optimizer,
         update_params=update_params,
-        first_row=jnp.int32(first_row),
+        penalty=penalty,
     )
     done, until = int(state.step), total if until is None else until
     while done < until:
