@@ -167,7 +167,7 @@ class ModelLoader:
                 self.report(f"{name}: played without {curves}, which the run has not learned; to learn it: {keep}")
             return model._replace(rows=np.concatenate([model.rows, rows])), learned
         self.report(f"{name}: fitted, note F1 only {f1:.3f}; fine-tuning the decoder for this output")
-        model, rows = finetune.add_song(model, entry, song, seed, decoder=self.decoder)
+        model, rows = finetune.add_song(model, entry, song, seed, decoder=self.decoder, rows=rows)
         learned = latent_song(entry, song, rows, model.config)
         f1 = note_f1(model.params, learned, song, model.config, self.decoder)
         self.report(f"{name}: learned for this output, note F1 {f1:.3f}")

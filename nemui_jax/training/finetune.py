@@ -34,13 +34,13 @@ from nemui_jax.training.step import (
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
-OLD_WEIGHT, LEAST_OLD_WEIGHT = 16.0, 4.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
+OLD_WEIGHT, LEAST_OLD_WEIGHT = 100.0, 1.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
 TIMES = 2**16  # that are drawn from in a cell that is a whole song
-FIT_UPDATES = 150
+FIT_UPDATES, FIT_UPDATES_TO_ADD = 150, 300
 FIT_ROW_RATE = 0.1
-FINETUNE_UPDATES, UPDATES_PER_ROW = 400, 1.5  # for adding a song: these, or more if it is long
-FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW = 200, 0.8  # for one that has been fitted
-FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.2  # of the rates in the configuration
+FINETUNE_UPDATES, UPDATES_PER_ROW = 500, 1.5  # for adding a song: these, or more if it is long
+ALONE_UPDATES, ALONE_UPDATES_PER_ROW, ALONE_WEIGHT_RATE_RATIO = 200, 0.8, 0.2  # where no old songs are to be kept
+FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.1  # of the rates in the configuration
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +54,7 @@ def fit_song(
     progress: Progress = lambda *_: None,
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
+    updates: int = FIT_UPDATES,
 ) -> Float[Array, "row latent"]:
     """Latent rows for a song, optimised from zero with the decoder fixed, as in DeepSDF (Park et al., 2019).
 
@@ -67,14 +68,14 @@ def fit_song(
         state,
         data,
         jax.random.key(seed),
-        FIT_UPDATES,
+        updates,
         settings,
         max_notes,
         decoder=decoder,
         optimizer=optimizer,
         update_params=False,
     )
-    return _finish(state, loop, FIT_UPDATES, progress).latents[: entry.rows]
+    return _finish(state, loop, updates, progress).latents[: entry.rows]
 
 
 class TrainedModel(NamedTuple):
@@ -85,11 +86,12 @@ class TrainedModel(NamedTuple):
     config: Config
 
 
-def finetune_steps(rows: int, fitted: bool = False) -> int:
-    """Updates for adding a song of so many rows, in whole calls; those that the model has do not count."""
-    least, per_row = FINETUNE_UPDATES, UPDATES_PER_ROW
-    if fitted:
-        least, per_row = FITTED_FINETUNE_UPDATES, FITTED_UPDATES_PER_ROW
+def finetune_steps(rows: int, alone: bool = False) -> int:
+    """Updates of the decoder for a song of so many rows, in whole calls, whatever the number of old songs.
+
+    Fewer are enough where it is `alone`: where no old song is to be kept.
+    """
+    least, per_row = (ALONE_UPDATES, ALONE_UPDATES_PER_ROW) if alone else (FINETUNE_UPDATES, UPDATES_PER_ROW)
     updates = max(least, round(per_row * rows))
     return -(-updates // UPDATES_PER_CALL) * UPDATES_PER_CALL
 
@@ -108,8 +110,8 @@ def add_song(
 
     The old songs' rows do not change, and what the decoder makes of them is kept by `distillation`, where the model
     has any. If the song has pitches outside the grid or controllers without a head, the decoder is widened.
-    `progress(done, total)` is called with the number of updates: fewer of them where the song's rows begin as `rows`,
-    which `fit_song` has fitted, and not as zeros.
+    The song's rows begin as `rows`, or as `fit_song` fits them. `progress(done, total)` is called with the number of
+    updates.
     """
     old, alone = model.config, dataset.Corpus((entry,), (song,))
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
@@ -120,20 +122,24 @@ def add_song(
         config,
         BATCH_BLOCKS,
         row_rate=FINETUNE_ROW_RATE_RATIO * config.train.row_rate,
-        weight_rate=FINETUNE_WEIGHT_RATE_RATIO * config.train.weight_rate,
+        weight_rate=(FINETUNE_WEIGHT_RATE_RATIO if len(model.rows) else ALONE_WEIGHT_RATE_RATIO)
+        * config.train.weight_rate,
     )
     key, old_key = jax.random.split(jax.random.key(seed))
     params, penalty = widen(model.params, old, config), NO_PENALTY
     if len(model.rows):
         kept = np.linspace(0, len(model.rows) - 1, min(len(model.rows), OLD_ROWS)).astype(int)
         penalty = Partial(distillation, old_key, _copied(params), jnp.asarray(np.asarray(model.rows)[kept]))
-    begun = np.zeros((entry.rows, model.rows.shape[1]), np.float32) if rows is None else np.asarray(rows)
-    state = start_state(_copied(params), jnp.asarray(begun), settings, optimizer)
-    total = finetune_steps(entry.rows, rows is not None)
+    total, before = finetune_steps(entry.rows, alone=not len(model.rows)), 0
+    if rows is None:
+        before = FIT_UPDATES_TO_ADD
+        fit_progress = lambda done, _: progress(done, before + total)  # noqa: E731
+        rows = fit_song(params, song, entry, config, seed, fit_progress, decoder, optimizer, updates=before)
+    state = start_state(_copied(params), jnp.asarray(np.asarray(rows)), settings, optimizer)
     loop = train_loop(
         state, data, key, total, settings, max_notes, decoder=decoder, optimizer=optimizer, penalty=penalty
     )
-    state = _finish(state, loop, total, progress)
+    state = _finish(state, loop, total, lambda done, _: progress(before + done, before + total))
     learned = np.asarray(state.latents[: entry.rows])
     return TrainedModel(state.params, np.concatenate([model.rows, learned]), config), learned
 
@@ -158,7 +164,7 @@ def distillation(
     latent = rows[jax.random.randint(row_key, shape, 0, len(rows))]
     time = jax.random.randint(time_key, shape, 0, blocks) / blocks
     played = jax.vmap(partial(decode, config=config, decoder=decoder), (None, 0, 0))(teacher, latent, time)
-    weight = max(OLD_WEIGHT * (len(rows) / OLD_ROWS) ** 0.5, LEAST_OLD_WEIGHT)
+    weight = max(OLD_WEIGHT * len(rows) / OLD_ROWS, LEAST_OLD_WEIGHT)
     return weight * batch_loss(params, latent, time, losses.target_of(played, config), config, decoder)
 
 
