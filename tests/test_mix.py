@@ -1,6 +1,7 @@
 """Mixes on the grid: exact at weight 1, and music between."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap, one_instrument
 from nemui_jax.sampling.analysis import divided
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, _in_common_scale, analyze, mix
 from nemui_jax.sampling.prior import draw
 from nemui_jax.sampling.timeline import make_timeline
 
@@ -133,6 +134,59 @@ def test_morph_begins_and_ends_as_its_songs():
         last = found.notes[-len(closing) :]
         np.testing.assert_array_equal(last["pitch"], closing["pitch"])
         assert last["onset"] - last["onset"][-1] == pytest.approx(closing["onset"] - closing["onset"][-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("second", ["minuet-in-g", "when-the-saints", "canon-in-d"])
+def test_a_mix_ends_as_its_first_song_does(second):
+    first = analyze(on_grid(band((32, 0, 73), 0, 60)))
+    mixed, own = (mix([first, tune(second)], weights(*each)) for each in ((0.5, 0.5), (1, 0)))
+    pitches = {pitch for _, pitch in beats_of(mixed, 124, 128)}
+    assert pitches >= {pitch for _, pitch in beats_of(own, 124, 128)}
+    assert min(pitches) % 12 == 0  # the tonic, in the bass
+    assert beats_of(mixed, 60, 64) != beats_of(own, 60, 64)
+
+
+def changed(song: Song, pitch_of: Callable[[np.ndarray], np.ndarray]) -> Song:
+    """The song with other pitches in all parts but drums."""
+    parts = [replace(part, notes=part.notes.copy()) for part in song.parts]
+    for part in parts:
+        if not part.is_drums:
+            part.notes["pitch"] = pitch_of(part.notes["pitch"].astype(int))
+    return replace(song, parts=tuple(parts))
+
+
+def in_minor(song: Song, tonic: int) -> Song:
+    return changed(song, lambda pitch: pitch - np.isin((pitch - tonic) % 12, (4, 9, 11)))
+
+
+def test_songs_of_two_modes_meet_on_one_scale():
+    """A minor song is heard in the relative key of a major one, and in no octave far from its own."""
+    major, minor = analyze(on_grid(band((32, 0, 73), 0, 60))), analyze(on_grid(in_minor(band((33, 24, 40), 8, 57), 57)))
+    assert (major.is_minor, minor.is_minor) == (False, True)
+    for songs in ([major, minor], [minor, major]):
+        pitch = mix(songs, weights(0.5, 0.5), shift=0).notes["pitch"] % 12
+        assert not np.isin(pitch, [4, 9, 11] if songs[0].is_minor else [3, 8, 10]).any()
+    sharp = analyze(on_grid(band((32, 0, 73), 0, 66)))
+    assert sharp.song.shift == -6
+    for semitones in range(-11, 12):
+        far = analyze(on_grid(changed(band((33, 24, 40), 8, 57), lambda pitch: pitch + semitones)))  # noqa: B023
+        shifts = [song.song.shift for song in _in_common_scale([sharp, far], 0)]
+        assert abs(shifts[1] - shifts[0]) <= 6
+
+
+def test_what_accompanies_is_as_loud_as_what_leads():
+    def swelling(song: Song, velocities: tuple[int, int]) -> Song:
+        parts = [replace(part, notes=part.notes.copy()) for part in song.parts]
+        for part in parts:
+            part.notes["velocity"] = np.where(part.notes["onset"] < song.seconds / 2, *velocities)
+        return replace(song, parts=tuple(parts))
+
+    first = swelling(band((32, 0, 73), 0, 60), (40, 100))
+    second = swelling(band((33, 24, 40), 8, 57), (100, 40))
+    mixed = mix([analyze(on_grid(first)), analyze(on_grid(second))], weights(0.5, 0.5)).notes
+    bar = (mixed["onset"] // 2).astype(int)
+    spread = [np.ptp(mixed["velocity"][bar == number].astype(int)) for number in np.unique(bar)]
+    assert np.mean(spread) < 12
 
 
 def test_song_of_no_weight_gives_only_its_factor():

@@ -204,6 +204,16 @@ def test_variations_rise_evenly(name, seed):
     assert np.abs(distance - np.linspace(0, distance[-1], 11)).max() < 0.1
 
 
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_a_variation_ends_as_its_song_does(noise):
+    song = _tune("the-entertainer")
+    last = max(int(part.notes["step"].max()) for part in song.song.parts)
+    start = song.units[song.units <= last][-1]
+    for part, own in zip(vary(song, noise, 1).parts, song.song.parts, strict=True):
+        kept, wanted = (one.notes[one.notes["step"] >= start] for one in (part, own))
+        np.testing.assert_array_equal(kept, wanted)
+
+
 def test_a_small_variation_keeps_the_melody_or_all_else(bands):
     kept = set()
     for seed in range(8):

@@ -17,6 +17,7 @@ REGISTER_SEMITONES = 5
 LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
 PHRASE_UNITS = 4
 MAX_KEPT = 32  # songs as they were counted and divided for mixes
+MINOR_TONIC = 12  # the minor triad on the common tonic
 WITHIN_UNIT = -1  # the phase of a place that is not the beginning of a unit
 
 
@@ -67,6 +68,36 @@ class AnalyzedSong:
     def pitched(self) -> Bool[np.ndarray, " voice"]:
         """The voices that are not drums."""
         return np.array([voice.role is not Role.DRUMS for voice in self.voices], bool)
+
+    @cached_property
+    def is_minor(self) -> bool:
+        """Whether the minor triad on the tonic is heard longer than the major one."""
+        return bool((self.chords == MINOR_TONIC).sum() > (self.chords == 0).sum())
+
+    @cached_property
+    def last_unit(self) -> int:
+        """The last unit in which a note begins."""
+        last = max((int(part.notes["step"].max(initial=0)) for part in self.song.parts), default=0)
+        return int(np.searchsorted(self.units, last, side="right")) - 1
+
+    def loudness_from(self, starts: Int[np.ndarray, " start"]) -> Float[np.ndarray, " start"]:
+        """The mean velocity of the notes in a unit from each of these steps on and in its neighbours.
+
+        That of the whole song where there are none.
+        """
+        begun, loud = self._velocities
+        first, last = (np.clip(starts + edge * self.unit_steps, 0, len(begun) - 1) for edge in (-1, 2))
+        counts = begun[last] - begun[first]
+        return np.where(counts > 0, (loud[last] - loud[first]) / np.maximum(counts, 1), self.loudness)
+
+    @cached_property
+    def _velocities(self) -> tuple[Int[np.ndarray, " step"], Float[np.ndarray, " step"]]:
+        """The number of notes that begin before each step, and the sum of their velocities."""
+        notes = np.concatenate([part.notes for part in self.song.parts])
+        length = int(notes["step"].max(initial=0)) + 1
+        counts = np.bincount(notes["step"], minlength=length)
+        sums = np.bincount(notes["step"], notes["velocity"].astype(float), minlength=length)
+        return np.append(0, np.cumsum(counts)), np.append(0.0, np.cumsum(sums))
 
     @property
     def beats_per_quarter(self) -> float:
@@ -157,6 +188,38 @@ def _beginning(notes: np.ndarray, slots: int) -> Float[np.ndarray, "slot registe
     np.add.at(onsets, (slot, register), 1 - rest / REGISTER_SEMITONES)
     np.add.at(onsets, (slot, register + 1), rest / REGISTER_SEMITONES)
     return onsets
+
+
+@lru_cache(MAX_KEPT)
+def transpose(analyzed: AnalyzedSong, semitones: int) -> AnalyzedSong:
+    """The song moved in the common key; it sounds in its own key as before."""
+    if not semitones:
+        return analyzed
+
+    def moved(notes: np.ndarray) -> np.ndarray:
+        notes = notes.copy()
+        notes["pitch"] += semitones
+        return notes
+
+    song, slots = analyzed.song, analyzed.onsets.shape[1]
+    parts = tuple(part if part.is_drums else replace(part, notes=moved(part.notes)) for part in song.parts)
+    voices = tuple(
+        voice._replace(notes=moved(voice.notes), pitch=voice.pitch + semitones) if pitched else voice
+        for voice, pitched in zip(analyzed.voices, analyzed.pitched, strict=True)
+    )
+    rolls = [
+        _beginning(voice.notes, slots) if pitched else onsets
+        for voice, pitched, onsets in zip(voices, analyzed.pitched, analyzed.onsets, strict=True)
+    ]
+    mode, root = np.divmod(analyzed.chords, 12)
+    return replace(
+        analyzed,
+        song=replace(song, parts=parts, shift=song.shift + semitones),
+        voices=voices,
+        sounds=np.roll(analyzed.sounds, semitones, 2),
+        onsets=np.stack(rolls) if rolls else analyzed.onsets,
+        chords=np.where(analyzed.chords == harmony.NO_CHORD, harmony.NO_CHORD, 12 * mode + (root + semitones) % 12),
+    )
 
 
 @lru_cache(MAX_KEPT)

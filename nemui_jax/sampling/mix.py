@@ -17,7 +17,7 @@ from nemui_jax.data.pianoroll import GRID
 from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
-from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch
+from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch, transpose
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import (
     Passage,
@@ -35,6 +35,7 @@ from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
+RELATIVE_KEY = 3  # semitones from the tonic of a minor key up to that of its relative major one
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
 
@@ -96,7 +97,7 @@ def mix(
     plain = not (factors.given or temperature) and shift is None
     if plain and (first[heaviest] == 1).all() and bars in (None, whole):
         return to_song(songs[heaviest].song)
-    songs, beats_per_quarter = _in_common_beats(songs, heaviest)
+    songs, beats_per_quarter = _in_common_beats(_in_common_scale(songs, heaviest), heaviest)
     reference = songs[heaviest]
     if bars is None:
         steps = np.array([song.song.steps for song in songs])
@@ -177,6 +178,19 @@ def _over_time(
     return np.stack([np.interp(place, np.arange(bars), row) for row in weights])
 
 
+def _in_common_scale(songs: Sequence[AnalyzedSong], heaviest: int) -> list[AnalyzedSong]:
+    """The songs on the scale of the heaviest one, each at most six semitones from its own key.
+
+    A minor song meets a major one in its relative key: A minor in C major.
+    """
+    reference, found = songs[heaviest], []
+    for song in songs:
+        relative = RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
+        octaves = round((song.song.shift + relative - reference.song.shift) / 12)
+        found.append(transpose(song, relative - 12 * octaves))
+    return found
+
+
 def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:
     """The songs with as many beats a quarter note as each other, and that number.
 
@@ -196,7 +210,10 @@ def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list
 def _played(
     plan: Plan, songs: Sequence[AnalyzedSong], weights: Float[np.ndarray, "song bar"]
 ) -> list[tuple[Passage, np.ndarray]]:
-    """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony."""
+    """The passages of a mix and their notes, as loud as the weighted mean of the songs, and fitted to the harmony.
+
+    What accompanies is louder and softer with the song that leads, not with its own.
+    """
     loudness = np.array([song.loudness for song in songs])
     target = loudness @ weights
     chord = lead_chords(plan, songs)
@@ -208,9 +225,14 @@ def _played(
     clashes = clashing(np.concatenate([np.empty(0, GRID), *following], dtype=GRID), sounding)
     of_passage = iter(np.split(clashes, np.cumsum([len(notes) for notes in following])[:-1]))
     played = []
+    swell = np.stack([song.loudness_from(source) for song, source in zip(songs, plan.source, strict=True)])
+    swell -= loudness[:, None]
+    lead = np.take_along_axis(swell, plan.leader[None], 0)[0]
     for (passage, notes), fits in zip(found, follows, strict=True):
         fitted = fit_to_harmony(notes, next(of_passage), chord) if fits else notes
         louder = target[passage.first : passage.last].mean() - loudness[passage.song]
+        unit = np.clip(np.searchsorted(plan.units, fitted["step"], side="right") - 1, 0, len(lead) - 1)
+        louder = louder + (lead - swell[passage.song])[unit]
         fitted["velocity"] = np.clip(np.round(fitted["velocity"] + louder), 1, 127)
         played.append((passage, fitted))
     return played

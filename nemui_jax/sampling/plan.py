@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong
+from nemui_jax.sampling.lines import Role
 from nemui_jax.sampling.lookup import Frame, activity, beginning, look_up, sounding, used_together, whole_beats
 from nemui_jax.sampling.seats import Seat, Weights, cast, seat_voices
 from nemui_jax.sampling.timeline import Timeline
@@ -44,6 +45,7 @@ def make_plan(
     rng = np.random.default_rng(seed)
     seats = seat_voices(tuple(songs), reference)
     player, leader = cast(seats, songs, timeline, weights)
+    _close(player, leader, seats, songs, timeline, weights)
     plan = Plan(timeline.units, seats, player, leader, timeline.source.copy(), np.zeros_like(timeline.source))
     order = np.argsort(-(weights.rhythm + weights.melody).sum(1), kind="stable")
     done: list[int] = []
@@ -51,6 +53,34 @@ def make_plan(
         _place_song(plan, songs, song, done, temperature, rng)
         done.append(song)
     return plan
+
+
+def _close(
+    player: Int[np.ndarray, "seat unit"],
+    leader: Int[np.ndarray, " unit"],
+    seats: Sequence[Seat],
+    songs: Sequence[AnalyzedSong],
+    timeline: Timeline,
+    weights: Weights,
+) -> None:
+    """Where a mix ends as one of its songs does, that song has the last bar, and leads from the bar before.
+
+    Of several such songs it is the heaviest. The last bar is that in which the song's last note begins.
+    """
+    ends = [
+        weights.harmony[number, -1] * (source[-1] == song.units[-1])
+        for number, (song, source) in enumerate(zip(songs, timeline.source, strict=True))
+    ]
+    closing = int(np.argmax(ends))
+    if not ends[closing]:
+        return
+    rest = len(songs[closing].units) - 1 - songs[closing].last_unit
+    last = max(len(leader) - 1 - rest, 0)
+    leader[max(last - 1, 0) :] = closing
+    for number, seat in enumerate(seats):
+        voice = seat.voices[closing]
+        if voice is not None and (weights.melody if seat.role is Role.MELODY else weights.rhythm)[closing, -1] > 0:
+            player[number, last:] = closing
 
 
 def voices_used(plan: Plan, songs: Sequence[AnalyzedSong], song: int) -> Bool[np.ndarray, "voice unit"]:

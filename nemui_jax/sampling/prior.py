@@ -28,7 +28,6 @@ from nemui_jax.sampling.lookup import COSTS, Frame, activity, place_costs, sound
 from nemui_jax.sampling.passages import clashing, fit_to_harmony, merged, sounding_roll
 from nemui_jax.sampling.splice import Run, runs, spliced_parts
 
-MINOR_TONIC = 12  # as in `harmony.chords`, in the common key
 TEMPERATURE = 0.08  # of what is looked up
 SONGS_READ = 16  # of which three are chosen
 ROOM = 2.0  # times the length of a new song that a song should last, so that its bars need not come twice
@@ -142,7 +141,7 @@ def _unlike(first: AnalyzedSong, second: AnalyzedSong, seconds: float) -> float:
     tempo = float(np.log(first.quarter_seconds / second.quarter_seconds))
     density = float(np.log(notes[0] / notes[1])) + tempo
     short = max(float(np.log(ROOM * seconds / _seconds(second))), 0.0) * SHORT_COST
-    bars, mode = _bar_quarters(first) != _bar_quarters(second), _is_minor(first) != _is_minor(second)
+    bars, mode = _bar_quarters(first) != _bar_quarters(second), first.is_minor != second.is_minor
     return OTHER_BARS * bars + abs(tempo) + abs(density) + mode + short
 
 
@@ -158,10 +157,6 @@ def _seconds(song: AnalyzedSong) -> float:
 def _bars_in(song: AnalyzedSong, quarters: float) -> int:
     """The number of bars of a song in so many quarter notes."""
     return max(round(quarters / _bar_quarters(song)), 2)
-
-
-def _is_minor(song: AnalyzedSong) -> bool:
-    return bool((song.chords == MINOR_TONIC).sum() > (song.chords == 0).sum())
 
 
 def _bar_quarters(song: AnalyzedSong) -> float:

@@ -28,8 +28,9 @@ LONGEST_RUN = 4  # bars of another place in a row
 def vary(song: AnalyzedSong, noise: float, seed: int = 0, temperature: float = 0.0) -> GridSong:
     """The song with a share `noise`, from 0 to 1, of what can be varied: at 0 as it is, at 1 all bars are other ones.
 
-    By the seed the melody is kept as long as possible, or what accompanies it. With more noise the same seed changes
-    more bars, and those that less noise changes in the same way. A `temperature` makes the choice more random.
+    Its last bar stays, so that it ends as the song does. By the seed the melody is kept as long as possible, or what
+    accompanies it. With more noise the same seed changes more bars, and those that less noise changes in the same way.
+    A `temperature` makes the choice more random.
     """
     rng = np.random.default_rng(seed)
     groups = [group for group in (~melody_of(song), melody_of(song)) if group.any()]
@@ -44,7 +45,10 @@ def vary(song: AnalyzedSong, noise: float, seed: int = 0, temperature: float = 0
             for group, chain in zip(groups, chains, strict=True)
         ]
     )
+    last = max(song.last_unit - song.upbeats, 0)
+    changes[:, last:] = 0  # the song's own end
     varied = _first_bars(changes, noise, rng)
+    varied[:, last:] = False
     voices: dict[int, np.ndarray] = {}
     for group, chain, chosen in zip(groups, chains, varied, strict=True):
         voices |= _notes(song, group, chain, chosen, units)
