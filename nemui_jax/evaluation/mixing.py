@@ -6,6 +6,7 @@ SONG_NOTE arrays without drums. Measures of a mix are compared with the weighted
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -137,7 +138,7 @@ def copy_likeness(
     """
     here = _windows(mix, quarters, HEARD_QUARTERS, hop)
     transposed = [_transposed(here, shift) for shift in range(-11, 12)]
-    best = np.zeros(here.shape[0])
+    best = np.zeros(len(here.indptr) - 1)
     for song in songs:
         there = _windows(song, count_quarters(song), HEARD_QUARTERS, 4)
         common = np.max([(moved @ there.T).toarray() for moved in transposed], axis=0)
@@ -195,7 +196,7 @@ def _windows(notes: np.ndarray, quarters: int, size: int, hop: int) -> Windows:
     return _ones(window, cell, (len(starts), size * STEPS * TONES))
 
 
-def _ones(window: np.ndarray, cell: np.ndarray, shape: tuple[int, int]) -> Windows:
+def _ones(window: np.ndarray, cell: np.ndarray, shape: Any) -> Windows:
     """Windows with 1 in these cells."""
     found = csr_array((np.ones(len(cell), np.float32), (window, cell)), shape)
     found.data[:] = 1  # where cells were named twice, too
@@ -221,4 +222,5 @@ def _notes_of_both(here: Windows, there: Windows) -> Float[np.ndarray, "window p
 def _widened(windows: Windows) -> Windows:
     """Cells that have an onset on their step at most NEAR_PITCHES away."""
     moved = [_transposed(windows, shift).tocoo() for shift in range(-NEAR_PITCHES, NEAR_PITCHES + 1)]
-    return _ones(*(np.concatenate(axis) for axis in zip(*(one.coords for one in moved), strict=True)), windows.shape)
+    window, cell = (np.concatenate(axis) for axis in zip(*(one.coords for one in moved), strict=True))
+    return _ones(window, cell, windows.shape)
