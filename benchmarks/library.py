@@ -1,8 +1,8 @@
 """A large library of different music, made from a small one: for measurements at sizes that a folder does not have.
 
-    python benchmarks/library.py --dir midis/ bands/ --hours 20 --out library/
+    python benchmarks/library.py --dir midis/ bands/ --hours 20 [--seconds 30] --out library/
 
-The songs themselves come first, then variations of them all, in rounds, until there are so many hours. In each round
+With `--seconds`, of each song only so much of its beginning is used, for libraries of many songs. The songs themselves come first, then variations of them all, in rounds, until there are so many hours. In each round
 songs are played backwards (onsets reversed, lengths kept), mirrored in pitch, both or neither; their two halves are
 transposed apart; velocities are drawn anew. Where notes follow the file's tempo map, beats stay, and each velocity
 of a part is mapped to another one, so that what was repeated still is. Elsewhere time is bent by a smooth curve, and
@@ -20,7 +20,7 @@ import report
 from jaxtyping import Float
 
 from nemui_jax.music import midi_writer
-from nemui_jax.music.song import SUSTAIN, Part, Song, TempoMap
+from nemui_jax.music.song import SUSTAIN, Part, Song, TempoMap, cut_song
 
 ROUNDS = ((True, False), (False, True), (True, True), (False, False))  # backwards, mirrored
 BEND, LOUDNESS, NOISE = 0.15, 14.0, 5.0  # of tempo as a share; of velocities, slowly and note by note
@@ -88,10 +88,14 @@ def louder(
     return np.clip(np.round(new), 1, 127)
 
 
-def library(folders: list[Path], hours: float) -> Iterator[tuple[str, Song]]:
-    """Names and songs, until they last so many hours."""
+def library(folders: list[Path], hours: float, seconds: float = np.inf) -> Iterator[tuple[str, Song]]:
+    """Names and songs of at most so many seconds, until they last so many hours."""
     corpora = [report.load(folder)[1] for folder in folders]
-    songs = [each for corpus in corpora for each in zip(corpus.entries, corpus.songs, strict=True)]
+    songs = [
+        (entry, cut_song(song, seconds))
+        for corpus in corpora
+        for entry, song in zip(corpus.entries, corpus.songs, strict=True)
+    ]
     left, number = hours * 3600, 0
     while left > 0:
         this, (entry, song) = number // len(songs), songs[number % len(songs)]
@@ -105,11 +109,12 @@ def main() -> None:
     parser = report.parser(__doc__)
     parser.add_argument("--dir", type=Path, nargs="+", required=True, help="folders of songs")
     parser.add_argument("--hours", type=float, required=True, help="of music to make")
+    parser.add_argument("--seconds", type=float, default=np.inf, help="most of each song (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     args: argparse.Namespace = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     seconds = []
-    for name, song in library(args.dir, args.hours):
+    for name, song in library(args.dir, args.hours, args.seconds):
         midi_writer.write(song, args.out / f"{name}.mid")
         seconds.append(song.seconds)
     print(f"{len(seconds)} songs, {sum(seconds) / 3600:.1f} h in {args.out}")
