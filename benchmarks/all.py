@@ -78,13 +78,13 @@ def update(
     settings: Config, corpus: dataset.Corpus, precision: str, sides: Sequence[int], length: int = 5
 ) -> dict[str, Any]:
     """The speed of an update with these sizes, in turns with square products: a load slows both."""
-    data, max_notes = batches.load_data(corpus, settings)
+    data = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, total = init_state(key, rows, settings), jnp.int32(10**6)
     queries = settings.train.batch_windows * settings.train.window_blocks
     flops = model_flops(kernels(state.params), queries)
     with jax.default_matmul_precision(precision):
-        static: dict[str, Any] = {"config": settings, "max_notes_per_block": max_notes, "length": length}
+        static: dict[str, Any] = {"config": settings, "length": length}
         run = train_steps.lower(state, data, key, total, **static).compile()
     moved = (run.cost_analysis() or {}).get("bytes accessed")  # of one update: XLA counts the body of a loop once
     turns = {str(side): square_product(side, precision) for side in sides}

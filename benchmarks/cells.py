@@ -28,12 +28,12 @@ def measure(folder: Path, updates: int | None) -> dict[str, Any]:
     songs = zip(corpus.songs, corpus.entries, strict=True)
     scores = [cells.make_score(dataset.on_grid(song, entry, config), config.model) for song, entry in songs]
     rows, key = layout.count_rows(corpus.entries), jax.random.key(0)
-    data, max_notes = batches.load_data(corpus, config)
+    data = batches.load_data(corpus, config)
     total = updates or default_steps(layout.count_blocks(corpus.entries, config.model), config.train)
-    compiled = train_loop(init_state(key, rows, config), data, key, total, config, max_notes)
+    compiled = train_loop(init_state(key, rows, config), data, key, total, config)
     next(compiled)  # the first call compiles
     start, began = init_state(key, rows, config), time.perf_counter()
-    state = [state for state, _ in train_loop(start, data, key, total, config, max_notes)][-1]
+    state = [state for state, _ in train_loop(start, data, key, total, config)][-1]
     seconds = time.perf_counter() - began
     found = playback.measure(corpus, config, state.params, state.latents)
     return {

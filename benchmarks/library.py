@@ -2,12 +2,13 @@
 
     python benchmarks/library.py --dir midis/ bands/ --hours 20 [--seconds 30] --out library/
 
-With `--seconds`, of each song only so much of its beginning is used, for libraries of many songs. The songs themselves come first, then variations of them all, in rounds, until there are so many hours. In each round
-songs are played backwards (onsets reversed, lengths kept), mirrored in pitch, both or neither; their two halves are
-transposed apart; velocities are drawn anew. Where notes follow the file's tempo map, beats stay, and each velocity
-of a part is mapped to another one, so that what was repeated still is. Elsewhere time is bent by a smooth curve, and
-velocities follow a smooth curve, half their own distance from the mean, and noise. Equal cells are shared within a song
-only, so that no variation gains from its source by being alike.
+With `--seconds`, of each song only so much of its beginning is used, for libraries of many songs. The songs themselves
+come first, then variations of them all, in rounds, until there are so many hours. In each round songs are played
+backwards (onsets reversed, lengths kept), mirrored in pitch, both or neither; their two halves are transposed apart;
+velocities are drawn anew. Where notes follow the file's tempo map, beats stay, and each velocity of a part is mapped to
+another one, so that what was repeated still is. Elsewhere time is bent by a smooth curve, and velocities follow a
+smooth curve, half their own distance from the mean, and noise. Equal cells are shared within a song only, so that no
+variation gains from its source by being alike.
 """
 
 import argparse

@@ -79,7 +79,7 @@ def over_songs(
     counts: list[int], settings: Config, corpus: dataset.Corpus, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The time and memory of an update at each size of the table."""
-    real, max_notes = batches.load_data(corpus, settings)
+    real = batches.load_data(corpus, settings)
     key, total, room = jax.random.key(0), jnp.int32(10**6), ROOM * free_bytes()
     runs, memory = {}, {}
     for count in sorted(counts):
@@ -92,9 +92,7 @@ def over_songs(
         rows = count_rows(count, corpus)
         init = jax.jit(partial(init_state, rows=rows, config=settings))
         state = jax.block_until_ready(init(key))
-        compiled = train_steps.lower(
-            state, data, key, total, config=settings, max_notes_per_block=max_notes, length=args.steps
-        ).compile()
+        compiled = train_steps.lower(state, data, key, total, config=settings, length=args.steps).compile()
         analysis = compiled.memory_analysis()
         held = sum(
             leaf.nbytes
@@ -144,14 +142,12 @@ def over_devices(settings: Config, corpus: dataset.Corpus, args: argparse.Namesp
                 distributed.make_mesh(count),
                 with_sizes(settings, batch=times * settings.train.batch_windows),
             )
-            data, max_notes = batches.load_data(corpus, wanted, mesh)
+            data = batches.load_data(corpus, wanted, mesh)
             key, total = distributed.place_tree((jax.random.key(0), jnp.int32(10**6)), mesh)
             rows = layout.count_rows(corpus.entries)
             state = place_state(init_state(jax.random.key(0), rows, wanted), mesh)
             with distributed.mesh_scope(state.latents):
-                step = train_steps.lower(
-                    state, data, key, total, config=wanted, max_notes_per_block=max_notes, length=args.steps
-                ).compile()
+                step = train_steps.lower(state, data, key, total, config=wanted, length=args.steps).compile()
             runs[f"{count} {batch}"] = training(step, state, data, key, total)
             sent[f"{count} {batch}"] = collectives(step.as_text() or "")
     seconds = report.in_turns(runs, args.repeats)

@@ -74,10 +74,8 @@ def peak(sizes: list[tuple[int, int]], queries: int, dtype: str, length: int) ->
     return partial(products, inputs, [orthonormal(size) for size in sizes], length=length)
 
 
-@partial(jax.jit, static_argnames=("part", "config", "max_notes_per_block", "length"))
-def first_parts(
-    state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, max_notes_per_block: int, length: int
-) -> Any:
+@partial(jax.jit, static_argnames=("part", "config", "length"))
+def first_parts(state: TrainState, data: batches.Data, key: Any, *, part: str, config: Config, length: int) -> Any:
     """`length` updates that end after one of PARTS; the rest of a whole update is the optimiser's."""
 
     def cost(params, latent, batch, target):
@@ -85,7 +83,7 @@ def first_parts(
 
     def turn(_, step):
         batch = batches.sample_batch(key, step, data, config.train)
-        target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
+        target = batches.make_targets(data.rolls, batch.step, config)
         if part == "data":
             return zeros, sum(jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(target))
         reads = state.params, state.latents[batch.row]
@@ -112,15 +110,13 @@ def training(run: Callable[..., Any], state: TrainState, *others: Any) -> Callab
 
 def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of one configuration."""
-    data, max_notes = batches.load_data(corpus, settings)
+    data = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state = init_state(key, rows, settings)
     queries = settings.train.batch_windows * settings.train.window_blocks
     sizes, total = kernels(state.params), jnp.int32(10**6)
     began = time.perf_counter()
-    run = train_steps.lower(
-        state, data, key, total, config=settings, max_notes_per_block=max_notes, length=args.steps
-    ).compile()
+    run = train_steps.lower(state, data, key, total, config=settings, length=args.steps).compile()
     compile_seconds = time.perf_counter() - began
     contenders = {"step": training(run, state, data, key, total)}
     contenders |= {dtype: peak(sizes, queries, dtype, args.steps) for dtype in DTYPES}
@@ -149,10 +145,10 @@ def measure(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) 
 
 def split(settings: Config, corpus: dataset.Corpus, args: argparse.Namespace) -> dict[str, Any]:
     """The time of the parts of an update."""
-    data, max_notes = batches.load_data(corpus, settings)
+    data = batches.load_data(corpus, settings)
     key, rows = jax.random.key(0), int(data.queries.row.max()) + 1
     state, length = init_state(key, rows, settings), args.steps
-    static = {"config": settings, "max_notes_per_block": max_notes, "length": length}
+    static = {"config": settings, "length": length}
     calls: dict[str, Callable[[], Any]] = {
         part: partial(first_parts, state, data, key, part=part, **static) for part in PARTS[:-1]
     }

@@ -39,13 +39,13 @@ class Contender:
 
     def __init__(self, preset: str, folder: Path, bars: dict[str, float]):
         self.settings, self.corpus = report.load(folder, config.preset(preset))
-        self.data, max_notes = batches.load_data(self.corpus, self.settings)
+        self.data = batches.load_data(self.corpus, self.settings)
         self.key = jax.random.key(0)
         self.state = init_state(self.key, layout.count_rows(self.corpus.entries), self.settings)
         schedule = default_steps(len(self.data.queries.step), self.settings.train)
         self.total = 2**30 if self.settings.train.constant_rate else schedule  # no end with a constant rate
         began = time.perf_counter()
-        static: dict[str, Any] = {"config": self.settings, "max_notes_per_block": max_notes, "length": CHUNK}
+        static: dict[str, Any] = {"config": self.settings, "length": CHUNK}
         lowered = train_steps.lower(self.state, self.data, self.key, jnp.int32(self.total), **static)
         self.run = lowered.compile()
         self.compile_seconds = time.perf_counter() - began

@@ -24,9 +24,9 @@ def main(folder: str, updates: int = 200) -> np.ndarray:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=(*config.model.heads, "silent")))
     corpus, _ = dataset.load(Path(folder), config)
     config = dataset.fit_pitches(config, corpus)
-    data, max_notes = load_data(corpus, config)
+    data = load_data(corpus, config)
     state = nemui.init_state(jax.random.key(0), layout.count_rows(corpus.entries), config)
-    sizes = {"config": config, "max_notes_per_block": max_notes, "length": updates}
+    sizes = {"config": config, "length": updates}
     state, _ = nemui.train_steps(state, data, jax.random.key(1), updates, **sizes)
     found = decode_heads(state.params, state.latents[data.queries.row], np.asarray(data.queries.time), config)
     print(f"{(found['silent'] > 0.5).mean():.0%} of the steps of all rows are silent, says the decoder")

@@ -22,14 +22,14 @@ def main(folder: str | None = None, steps: int = 20) -> list[float]:
             tunes.write_all(Path(temporary))
         corpus, _ = dataset.load(Path(folder or temporary), config)
     config = dataset.fit_heads(dataset.fit_pitches(config, corpus), corpus)
-    data, most_notes = load_data(corpus, config)
+    data = load_data(corpus, config)
     rows = int(data.queries.row.max()) + 1
     init_key, data_key = jax.random.split(jax.random.key(0))
     state = nemui.init_state(init_key, rows, config)
-    step = jax.jit(nemui.train_step, static_argnames=("config", "max_notes_per_block"))
+    step = jax.jit(nemui.train_step, static_argnames="config")
     losses = []
     for _ in range(steps):
-        state, loss = step(state, data, data_key, jax.numpy.int32(steps), config=config, max_notes_per_block=most_notes)
+        state, loss = step(state, data, data_key, jax.numpy.int32(steps), config=config)
         losses.append(float(loss))
         print(f"step {int(state.step)}: loss {losses[-1]:.3f}")
     return losses

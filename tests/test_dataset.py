@@ -403,23 +403,10 @@ def assert_part_returns(packed, found, part, rows, settings) -> None:
         last += here.stop - here.start
         lower = (part.notes["step"] == note["step"]) & (part.notes["pitch"] < note["pitch"])
         place = here.start + np.count_nonzero(lower)
-        assert packed.note_step[place] == at
         assert packed.note_timing[place] == pytest.approx(note["timing"], abs=1 / cells.TIMING_LEVELS)
         lowest, highest = part.velocities
         velocity = lowest + packed.note_velocity[place] / cells.VELOCITY_LEVELS * (highest - lowest)
         assert velocity == pytest.approx(note["velocity"], abs=0.5)
-
-
-def test_the_most_notes_of_a_block(corpus):
-    packed, block = dataset.pack(corpus, dataset.fit_pitches(SMALLEST, corpus)), SMALLEST.model.block_steps
-    most = dataset.max_notes_per_block(packed.note_start, block)
-    notes = packed.note_start[-1]
-    counts = np.bincount(packed.note_step[:notes] // block)
-    assert most == counts.max()
-    assert len(packed.note_step) == notes + most  # a block's worth of padding
-    np.testing.assert_array_equal(
-        np.repeat(np.arange(len(packed.bits)), np.diff(packed.note_start)), packed.note_step[:notes]
-    )
 
 
 def test_notes_outside_the_grid_are_left_out(corpus):

@@ -41,10 +41,10 @@ key = jax.random.key(0)
 losses = {}
 for count in (1, 2, 4, 8):
     mesh = distributed.make_mesh(count)
-    data, most = batches.load_data(corpus, settings, mesh)
+    data = batches.load_data(corpus, settings, mesh)
     state = place_state(init_state(key, run.rows, settings), mesh)
     found = []
-    for state, part in train_loop(state, data, distributed.place_tree(key, mesh), 50, settings, most):
+    for state, part in train_loop(state, data, distributed.place_tree(key, mesh), 50, settings):
         found += part.tolist()
     assert len(state.latents.sharding.device_set) == count
     losses[count] = found
@@ -86,8 +86,8 @@ def test_what_eight_devices_saved_goes_on_with_one(on_eight, songs_folder):
     run = read_run(path)
     assert checkpoint.whole_step(run) == (50, [])
     state = checkpoint.restore(run, 50)
-    data, most = batches.load_data(run.corpus(), run.config)
-    for _, losses in train_loop(state, data, jax.random.key(0), 60, run.config, most):
+    data = batches.load_data(run.corpus(), run.config)
+    for _, losses in train_loop(state, data, jax.random.key(0), 60, run.config):
         assert np.isfinite(losses).all()
 
 
@@ -108,10 +108,10 @@ def test_half_of_the_flags_is_refused(songs_folder, tmp_path):
 def test_the_step_and_the_decoder_lower_for_accelerators(songs_folder, platform):
     corpus, _ = dataset.load(songs_folder, config.preset("default"))
     settings = dataset.fit_pitches(config.preset("default"), corpus)
-    data, most = batches.load_data(corpus, settings)
+    data = batches.load_data(corpus, settings)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda key: init_state(key, 50, settings), key)
-    learn = partial(train_step, config=settings, max_notes_per_block=most)
+    learn = partial(train_step, config=settings)
     exported = jax.export.export(jax.jit(learn), platforms=[platform])(state, data, key, jnp.int32(10))
     assert exported.platforms == (platform,)
     decode = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))

@@ -56,7 +56,7 @@ def test_groups_are_all_songs_in_order(corpus, settings, memory):
 
 
 def test_what_is_needed_is_what_arrays_take(corpus, settings):
-    data, _ = batches.load_data(corpus, settings)
+    data = batches.load_data(corpus, settings)
     state = begin(corpus, settings)
     rows = layout.count_rows(corpus.entries)
     table = sum(leaf[:rows].nbytes for leaf in (state.latents, state.latents_opt[0].mu, state.latents_opt[0].nu))

@@ -52,7 +52,7 @@ def small(corpus) -> Config:
 
 
 @pytest.fixture(scope="module")
-def loaded(corpus, small) -> tuple[batches.Data, int]:
+def data(corpus, small) -> batches.Data:
     return batches.load_data(corpus, small)
 
 
@@ -60,14 +60,9 @@ def begin(data: batches.Data, settings: Config) -> TrainState:
     return init_state(jax.random.key(KEY_SEED), int(data.queries.row.max()) + 1, settings)
 
 
-def go_on(
-    state: TrainState, loaded: tuple[batches.Data, int], settings: Config, length: int
-) -> tuple[TrainState, np.ndarray]:
+def go_on(state: TrainState, data: batches.Data, settings: Config, length: int) -> tuple[TrainState, np.ndarray]:
     """Trains `length` steps of 100."""
-    data, most = loaded
-    state, found = train_steps(
-        state, data, jax.random.key(KEY_SEED), jnp.int32(100), config=settings, max_notes_per_block=most, length=length
-    )
+    state, found = train_steps(state, data, jax.random.key(KEY_SEED), jnp.int32(100), config=settings, length=length)
     return state, np.asarray(found)
 
 
@@ -117,8 +112,7 @@ def test_shuffle_shuffles():
     assert 200 < neighbours.mean() < 400  # 300 if nothing is known from the entry before
 
 
-def test_a_batch_is_windows_of_neighbours(loaded):
-    data, _ = loaded
+def test_a_batch_is_windows_of_neighbours(data):
     settings = TrainConfig(batch_windows=5, window_blocks=3)
     count = len(data.queries.step)
     batch = jax.jit(partial(batches.sample_batch, config=settings))(jax.random.key(0), jnp.int32(4), data)
@@ -128,21 +122,20 @@ def test_a_batch_is_windows_of_neighbours(loaded):
         np.testing.assert_array_equal(column, np.asarray(whole)[index])
 
 
-def music_of(loaded: tuple[batches.Data, int], settings: Config, count: int | None = None) -> losses.Target:
+def music_of(data: batches.Data, settings: Config, count: int | None = None) -> losses.Target:
     """The music of the first queries, on the host."""
-    data, most = loaded
-    of_blocks = jax.jit(partial(batches.make_targets, config=settings, max_notes_per_block=most))
+    of_blocks = jax.jit(partial(batches.make_targets, config=settings))
     return on_host(of_blocks(data.rolls, jnp.asarray(np.asarray(data.queries.step)[:count])))
 
 
-def test_blocks_of_many_notes_are_drawn_more_often(corpus, small, loaded):
+def test_blocks_of_many_notes_are_drawn_more_often(corpus, small, data):
     def drawn(repeat_notes: int, window_blocks: int = 1) -> tuple[np.ndarray, float]:
         train = dataclasses.replace(small.train, repeat_notes=repeat_notes, window_blocks=window_blocks)
         config = dataclasses.replace(small, train=train)
-        data, _ = batches.load_data(corpus, config)
+        data = batches.load_data(corpus, config)
         return np.unique(data.queries.step, return_counts=True)[1], batches.notes_per_step(data, config)
 
-    start, step = loaded[0].rolls.note_start, np.unique(loaded[0].queries.step)
+    start, step = data.rolls.note_start, np.unique(data.queries.step)
     notes = np.asarray(start[step + small.model.block_steps] - start[step])
     assert {0, 2, 4} <= {*notes.tolist()}
     once, few = drawn(0)
@@ -154,8 +147,7 @@ def test_blocks_of_many_notes_are_drawn_more_often(corpus, small, loaded):
     assert more == pytest.approx(np.average(notes, weights=times) / small.model.block_steps)
 
 
-def test_targets_are_the_music(corpus, small, loaded):
-    most = loaded[1]
+def test_targets_are_the_music(corpus, small, data):
     block, low, high = small.model.block_steps, small.roll.low, small.roll.high
     dense, pedals, velocities = [], [], []
     for entry, song in zip(corpus.entries, corpus.songs, strict=True):
@@ -171,20 +163,18 @@ def test_targets_are_the_music(corpus, small, loaded):
         pedals.append(np.concatenate(pedal)[of_cells.reshape(-1)])
         velocities.append(np.array([part.velocities for part in grid.parts])[np.array(first) // score.shape[1]])
     roll = np.concatenate(dense).reshape(-1, block, 4, high - low + 1)
-    target = music_of(loaded, small)
+    target = music_of(data, small)
     np.testing.assert_array_equal(target.values["onset"], roll[:, :, pianoroll.ONSET])
     np.testing.assert_array_equal(target.values["frame"], roll[:, :, pianoroll.FRAME])
     np.testing.assert_allclose(target.values["pedal"], np.concatenate(pedals).reshape(-1, block), atol=1e-4)
     counts = roll[:, :, pianoroll.ONSET].sum((1, 2))
-    assert most == counts.max()
-    np.testing.assert_array_equal(np.sum(target.note_mask, 1), counts)
+    np.testing.assert_array_equal(target.note_mask.sum((1, 2)), counts)
     lowest, highest = np.concatenate(velocities).repeat(small.model.knot_steps // block, 0).T
     for query in range(len(roll)):
         there = target.note_mask[query] == 1
         step, column = np.nonzero(roll[query, :, pianoroll.ONSET])
-        np.testing.assert_array_equal(target.note_step[query][there], step)
         place = np.concatenate([np.arange(np.count_nonzero(step == each)) for each in range(block)])
-        np.testing.assert_array_equal(target.note_place[query][there], place.clip(max=small.model.chord_size - 1))
+        np.testing.assert_array_equal(np.argwhere(there), np.stack([step, place], 1))
         velocity = lowest[query] + target.values["velocity"][query][there] * (highest[query] - lowest[query])
         np.testing.assert_allclose(velocity, 127 * roll[query, step, pianoroll.VELOCITY, column], atol=0.5)
         np.testing.assert_allclose(
@@ -204,8 +194,8 @@ def bernoulli_nats(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return -(target * np.log(chance) + (1 - target) * np.log(1 - chance))
 
 
-def test_loss_by_hand(small, loaded):
-    target = music_of(loaded, small, 7)
+def test_loss_by_hand(small, data):
+    target = music_of(data, small, 7)
     rng = np.random.default_rng(0)
     shape = target.values["frame"].shape
     block = {name: rng.normal(size=shape).astype(np.float32) for name in ("onset", "frame")}
@@ -216,11 +206,9 @@ def test_loss_by_hand(small, loaded):
     shares = target.values["pedal"]
     expected -= (scipy.special.entr(shares) + scipy.special.entr(1 - shares)).sum()  # 0 where the pedal is learned
     assert target.note_mask.sum() > 3
-    for query in range(7):
-        for note in np.flatnonzero(target.note_mask[query] == 1):
-            cell = query, target.note_step[query, note], target.note_place[query, note]
-            for name, weight in (("velocity", 50.0), ("timing", 6.0)):
-                expected += weight * (block[name][cell] - target.values[name][query, note]) ** 2
+    for name, weight in (("velocity", 50.0), ("timing", 6.0)):
+        errors = (block[name] - target.values[name])[target.note_mask == 1]
+        expected += weight * (errors**2).sum()
     found = losses.loss(jax.device_put(block), jax.device_put(target), small)
     assert float(found) == pytest.approx(expected / (shape[0] * shape[1]), rel=1e-5)
 
@@ -233,13 +221,13 @@ def test_a_divergence_is_0_where_its_target_is_learned():
     assert np.isfinite(jax.grad(lambda logits: heads.divergence(logits, target).sum())(logits)).all()
 
 
-def test_squared_loss_is_the_mean_over_frames(loaded, small):
+def test_squared_loss_is_the_mean_over_frames(data, small):
     squared = dataclasses.replace(
         small,
         model=dataclasses.replace(small.model, heads=("frame",)),
         train=dataclasses.replace(small.train, loss="squared"),
     )
-    target = music_of(loaded, squared, 7)
+    target = music_of(data, squared, 7)
     frame = np.random.default_rng(0).normal(size=target.values["frame"].shape).astype(np.float32)
     found = losses.loss({"frame": jnp.asarray(frame)}, jax.device_put(target), squared)
     assert float(found) == pytest.approx(np.mean((frame - target.values["frame"]) ** 2), rel=1e-5)
@@ -330,13 +318,12 @@ def test_fourier_features_are_fixed():
 # The step
 
 
-def test_every_row_and_every_weight_moves(loaded, small):
-    data, _ = loaded
+def test_every_row_and_every_weight_moves(data, small):
     state = begin(data, small)
     before = on_host(state)
     steps_a_pass = len(data.queries.step) / small.train.batch_windows
     while state.step < steps_a_pass:
-        state = go_on(state, loaded, small, 10)[0]
+        state = go_on(state, data, small, 10)[0]
     after = on_host(state)
     rows = int(data.queries.row.max()) + 1
     assert (before.latents != after.latents).any(axis=1)[:rows].all()
@@ -345,14 +332,13 @@ def test_every_row_and_every_weight_moves(loaded, small):
         assert (leaf != moved).mean() > 0.5
 
 
-def test_rows_outside_the_batch_stay(loaded, small):
-    data, _ = loaded
+def test_rows_outside_the_batch_stay(data, small):
     settings = small
-    state = go_on(begin(data, settings), loaded, settings, 10)[0]
+    state = go_on(begin(data, settings), data, settings, 10)[0]
     before = on_host(state)
     batch = jax.jit(partial(batches.sample_batch, config=settings.train))(jax.random.key(KEY_SEED), before.step, data)
     batch = on_host(batch)
-    after = on_host(go_on(state, loaded, settings, 1)[0])
+    after = on_host(go_on(state, data, settings, 1)[0])
     inside = np.zeros(len(before.latents), bool)
     inside[batch.row] = True
     assert 0 < inside.sum() < len(inside)
@@ -368,9 +354,8 @@ def test_rows_outside_the_batch_stay(loaded, small):
     assert (before.latents[used] != after.latents[used]).any(axis=1).all()
 
 
-def test_lazy_update_equals_a_dense_one(loaded, small):
+def test_lazy_update_equals_a_dense_one(data, small):
     """With every block in every batch each row is updated each step, as Adam over the whole table would."""
-    data, most = loaded
     blocks = len(data.queries.step)
     settings = without_rate(small, batch_windows=blocks)
     state = begin(data, settings)
@@ -382,7 +367,7 @@ def test_lazy_update_equals_a_dense_one(loaded, small):
     def cost(params, table, index):
         query = jax.tree.map(lambda column: column[index], data.queries)
         block = jax.vmap(partial(decoder.decode, config=settings), (None, 0, 0))(params, table[query.row], query.time)
-        return losses.loss(block, batches.make_targets(data.rolls, query.step, settings, most), settings)
+        return losses.loss(block, batches.make_targets(data.rolls, query.step, settings), settings)
 
     @jax.jit
     def dense_step(learned, opts, index):
@@ -392,7 +377,7 @@ def test_lazy_update_equals_a_dense_one(loaded, small):
         return tuple(map(optax.apply_updates, learned, updates)), opts, value
 
     for number in range(3):
-        state, found = go_on(state, loaded, settings, 1)
+        state, found = go_on(state, data, settings, 1)
         (params, table), opts, value = dense_step((params, table), opts, one_pass(KEY_SEED, blocks, number))
         assert float(found[0]) == pytest.approx(float(value), rel=1e-3)
     np.testing.assert_allclose(state.latents, table, rtol=0, atol=2e-3)  # updates were 0.06 each
@@ -400,18 +385,16 @@ def test_lazy_update_equals_a_dense_one(loaded, small):
         np.testing.assert_allclose(leaf, expected, rtol=0, atol=2e-4)  # and 0.006
 
 
-def test_ten_steps_and_ten_are_twenty(loaded, small):
-    data, _ = loaded
+def test_ten_steps_and_ten_are_twenty(data, small):
     warming = dataclasses.replace(small, train=dataclasses.replace(small.train, constant_rate=False))
-    halfway, first = go_on(begin(data, warming), loaded, warming, 10)
-    twice, second = go_on(halfway, loaded, warming, 10)
-    whole, both = go_on(begin(data, warming), loaded, warming, 20)
+    halfway, first = go_on(begin(data, warming), data, warming, 10)
+    twice, second = go_on(halfway, data, warming, 10)
+    whole, both = go_on(begin(data, warming), data, warming, 20)
     assert_equal_bits(on_host(twice), on_host(whole))
     np.testing.assert_array_equal(np.concatenate([first, second]), both)
 
 
-def test_another_key_is_another_training(loaded, small):
-    data, most = loaded
+def test_another_key_is_another_training(data, small):
     runs = [
         train_steps(
             begin(data, small),
@@ -419,7 +402,6 @@ def test_another_key_is_another_training(loaded, small):
             jax.random.key(seed),
             jnp.int32(100),
             config=small,
-            max_notes_per_block=most,
             length=10,
         )[1]
         for seed in (0, 0, 1)
@@ -428,34 +410,32 @@ def test_another_key_is_another_training(loaded, small):
     assert (np.asarray(runs[0]) != np.asarray(runs[2])).all()
 
 
-def test_a_step_is_compiled_once(loaded, small):
-    data, most = loaded
-    state = go_on(begin(data, small), loaded, small, 10)[0]
+def test_a_step_is_compiled_once(data, small):
+    state = go_on(begin(data, small), data, small, 10)[0]
     compiled = train_steps._cache_size()
     for total in (100, 200):
         key = jax.random.key(total)
-        state, _ = train_steps(state, data, key, jnp.int32(total), config=small, max_notes_per_block=most, length=10)
+        state, _ = train_steps(state, data, key, jnp.int32(total), config=small, length=10)
     assert train_steps._cache_size() == compiled
 
 
-def test_loop_ends_its_chunks_at_the_same_steps(loaded, small, monkeypatch):
+def test_loop_ends_its_chunks_at_the_same_steps(data, small, monkeypatch):
     monkeypatch.setattr("nemui_jax.training.step.UPDATES_PER_CALL", 10)
-    data, most = loaded
     key = jax.random.key(KEY_SEED)
 
     def run(state: TrainState, total: int):
-        found = [(on_host(state), part) for state, part in train_loop(state, data, key, total, small, most)]
+        found = [(on_host(state), part) for state, part in train_loop(state, data, key, total, small)]
         return [int(state.step) for state, _ in found], found[-1][0], np.concatenate([part for _, part in found])
 
     whole_steps, whole, whole_losses = run(begin(data, small), 25)
     assert whole_steps == [10, 20, 25]
     assert len(whole_losses) == 25
-    state = next(train_loop(begin(data, small), data, key, 25, small, most))[0]
+    state = next(train_loop(begin(data, small), data, key, 25, small))[0]
     steps, again, found = run(state, 25)
     assert steps == [20, 25]
     assert_equal_bits(again, whole)
     np.testing.assert_array_equal(found, whole_losses[10:])
-    assert list(train_loop(again, data, key, 25, small, most)) == []
+    assert list(train_loop(again, data, key, 25, small)) == []
 
 
 def test_rate():
@@ -478,21 +458,17 @@ def test_default_length_is_whole_chunks_by_the_amount_of_music():
     assert default_steps(100_000, settings) == 200_000
 
 
-def test_steps_in_a_time_are_whole_chunks(loaded, small, monkeypatch):
+def test_steps_in_a_time_are_whole_chunks(data, small, monkeypatch):
     monkeypatch.setattr("nemui_jax.training.step.UPDATES_PER_CALL", 10)
-    data, most = loaded
-    found = steps_in_time(1.0, begin(data, small), data, jax.random.key(0), small, most)
+    found = steps_in_time(1.0, begin(data, small), data, jax.random.key(0), small)
     assert found >= 10
     assert found % 10 == 0
 
 
-def test_ranks_are_joined_on_purpose(loaded, small):
-    data, most = loaded
+def test_ranks_are_joined_on_purpose(data, small):
     state = begin(data, small)
     with jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(
-            partial(train_step, config=small, max_notes_per_block=most), state, data, jax.random.key(0), jnp.int32(1)
-        )
+        jax.eval_shape(partial(train_step, config=small), state, data, jax.random.key(0), jnp.int32(1))
 
 
 # Seams
@@ -514,10 +490,9 @@ def gradient_descent(_: TrainConfig) -> Optimizer:
     return Optimizer(params=optax.sgd(0.01), rows=optax.sgd(0.5))
 
 
-def test_a_decoder_of_ones_own_is_trained_and_decoded(corpus, small, loaded):
-    data, most = loaded
+def test_a_decoder_of_ones_own_is_trained_and_decoded(corpus, small, data):
     state = init_state(jax.random.key(0), layout.count_rows(corpus.entries), small, decoder=Bilinear)
-    loop = train_loop(state, data, jax.random.key(1), 100, small, most, decoder=Bilinear)
+    loop = train_loop(state, data, jax.random.key(1), 100, small, decoder=Bilinear)
     states, found = zip(*loop, strict=True)
     assert np.mean(found[-1][-10:]) < np.mean(found[0][:10]) / 2
     stretch = np.asarray(states[-1].latents[data.queries.row])
@@ -525,31 +500,29 @@ def test_a_decoder_of_ones_own_is_trained_and_decoded(corpus, small, loaded):
     assert decoded["frame"].shape == (len(data.rolls.bits), heads.count_pitches(small))
 
 
-def test_an_optimizer_of_ones_own_updates_weights_and_rows(loaded, small):
-    data, most = loaded
+def test_an_optimizer_of_ones_own_updates_weights_and_rows(data, small):
     rows = int(data.queries.row.max()) + 1
     state = on_host(init_state(jax.random.key(0), rows, small, optimizer=gradient_descent))
     batch = batches.sample_batch(jax.random.key(1), jnp.int32(0), data, small.train)
-    target = batches.make_targets(data.rolls, batch.step, small, most)
+    target = batches.make_targets(data.rolls, batch.step, small)
 
     def loss(params, table):
         return batch_loss(params, table[batch.row], batch.time, target, small)
 
     params_grads, table_grads = jax.grad(loss, (0, 1))(state.params, state.latents)
-    step = jax.jit(partial(train_step, config=small, max_notes_per_block=most, optimizer=gradient_descent))
+    step = jax.jit(partial(train_step, config=small, optimizer=gradient_descent))
     after, _ = step(state, data, jax.random.key(1), 10)
     np.testing.assert_allclose(after.latents, state.latents - 0.5 * table_grads, atol=1e-6)
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.01 * slope, state.params, params_grads)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.params, expected)
 
 
-def test_weights_that_are_not_updated_stay(loaded, small):
-    data, most = loaded
+def test_weights_that_are_not_updated_stay(data, small):
     some = layout.Queries(*(column[-5:] for column in data.queries))
     first = int(some.row.min())
     before = begin(data, small)
     kept = on_host(before)
-    options = {"config": small, "max_notes_per_block": most, "length": 10}
+    options = {"config": small, "length": 10}
     after, _ = train_steps(before, data._replace(queries=some), jax.random.key(0), 10, **options, update_params=False)
     assert_equal_bits(on_host(after.params), kept.params)
     np.testing.assert_array_equal(after.latents[:first], kept.latents[:first])
@@ -557,14 +530,13 @@ def test_weights_that_are_not_updated_stay(loaded, small):
     assert not after.latents_opt[0].count[:first].any()
 
 
-def test_a_penalty_is_part_of_the_loss_and_moves_weights_alone(loaded, small):
-    data, most = loaded
+def test_a_penalty_is_part_of_the_loss_and_moves_weights_alone(data, small):
 
     def towards_zero(scale, params, step, config, decoder):
         return scale * (1 + step) * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params))
 
     state = begin(data, small)
-    step = jax.jit(partial(train_step, config=small, max_notes_per_block=most, optimizer=gradient_descent))
+    step = jax.jit(partial(train_step, config=small, optimizer=gradient_descent))
     state = start_state(state.params, state.latents, small, gradient_descent)
     plain, loss = step(state, data, jax.random.key(1), 10)
     after, more = step(state, data, jax.random.key(1), 10, penalty=Partial(towards_zero, jnp.float32(0.5)))
@@ -590,14 +562,14 @@ def test_what_a_decoder_plays_is_a_target_that_it_fits(small):
     np.testing.assert_array_equal(at, [[2, 3, 0], [2, 3, 1]])
 
 
-def test_a_head_is_added_in_the_table_alone(corpus, small, loaded, monkeypatch):
+def test_a_head_is_added_in_the_table_alone(corpus, small, data, monkeypatch):
     silent = heads.Head(heads.cross_entropy, lambda music: 1 - music.frame.max(-1), per="step")
     monkeypatch.setitem(heads.HEADS, "silent", silent)
     names = (*small.model.heads[:2], "silent", *small.model.heads[2:])
     settings = dataclasses.replace(small, model=dataclasses.replace(small.model, heads=names))
-    target = music_of(loaded, settings)
+    target = music_of(data, settings)
     np.testing.assert_array_equal(target.values["silent"], 1 - target.values["frame"].max(-1))
-    state, found = go_on(begin(loaded[0], settings), loaded, settings, 100)
+    state, found = go_on(begin(data, settings), data, settings, 100)
     assert found[-1] < found[0]
     wide = dataclasses.replace(settings, roll=dataclasses.replace(settings.roll, high=settings.roll.high + 3))
     query = jnp.ones(settings.model.latent_size), jnp.float32(0.5)
@@ -630,8 +602,8 @@ def test_a_run_of_other_parts_is_refused(tmp_path):
 def test_a_song_comes_back_note_for_note(corpus):
     """The promise: whole songs, with dynamics, timing and pedal."""
     settings = dataset.fit_pitches(TINY, corpus)
-    data, most = batches.load_data(corpus, settings)
-    chunks = list(train_loop(begin(data, settings), data, jax.random.key(0), 550, settings, most))
+    data = batches.load_data(corpus, settings)
+    chunks = list(train_loop(begin(data, settings), data, jax.random.key(0), 550, settings))
     state, values = chunks[-1][0], np.concatenate([part for _, part in chunks])
     assert len(values) == 550
     assert values[-50:].mean() < values[:50].mean() / 20

@@ -16,14 +16,13 @@ CURVE_LEVELS, VELOCITY_LEVELS = 2**16 - 1, 2**8 - 1
 class Rolls(NamedTuple):
     """The music of all latent rows, one after another, as it is on the device: that of the first cell of each.
 
-    Onsets and frames are bits (`pianoroll.pack_bits`). The arrays over notes are sorted by step; `note_start[s]` is the
-    first note at or after step `s`, and each ends with padding for the notes of one block.
+    Onsets and frames are bits (`pianoroll.pack_bits`). The arrays over notes are sorted by step and pitch;
+    `note_start[s]` is the first note at or after step `s`.
     """
 
     bits: UInt8[Any, "step 2 byte"]
     curves: UInt16[Any, "step curve"]  # 0 to 1 as 0 to CURVE_LEVELS, in the order of `curve_names`
     note_start: Int32[Any, " step_and_one"]
-    note_step: Int32[Any, " note"]
     note_velocity: UInt8[Any, " note"]  # from the part's lowest to its highest, as 0 to VELOCITY_LEVELS
     note_timing: Float32[Any, " note"]  # steps from the step to the onset, -0.5 to 0.5
 

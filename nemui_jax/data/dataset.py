@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
 
 from nemui_jax.config import Config
 from nemui_jax.data import cache, cells, curves, layout
@@ -297,17 +296,10 @@ def pack(corpus: Corpus, config: Config) -> Rolls:
             found.append(part)
     grid = np.concatenate(notes)
     note_start = np.searchsorted(grid["step"], np.arange(start + 1)).astype(np.int32)
-    grid = np.concatenate([grid, np.zeros(max_notes_per_block(note_start, config.model.block_steps), grid.dtype)])
     return Rolls(
         bits=np.concatenate(bits),
         curves=np.concatenate(levels),
         note_start=note_start,
-        note_step=grid["step"],
         note_velocity=grid["velocity"],
         note_timing=grid["timing"],
     )
-
-
-def max_notes_per_block(note_start: Int32[np.ndarray, " step_and_one"], block_steps: int) -> int:
-    """The largest number of notes that begin in one block."""
-    return int(np.max(np.diff(note_start[::block_steps]), initial=1))

@@ -22,8 +22,8 @@ class Excerpt(NamedTuple):
 
     onset: Float[Array, "query step pitch"]  # 0 or 1
     frame: Float[Array, "query step pitch"]  # 0 or 1
-    velocity: Float[Array, "query note"]  # from the part's lowest, 0, to its highest, 1
-    timing: Float[Array, "query note"]  # steps from the onset's step
+    velocity: Float[Array, "query step note"]  # from the part's lowest, 0, to its highest, 1
+    timing: Float[Array, "query step note"]  # steps from the onset's step
     curves: Mapping[str, Float[Array, "query step"]]  # of each controller, 0 to 1; see `data.curves`
 
 
@@ -37,7 +37,7 @@ class Head:
     """
 
     loss: Callable[[Array, Array], Array]  # of outputs and targets, element by element
-    read: Callable[[Excerpt], Array]  # the targets: [query step pitch], [query note] or [query step]
+    read: Callable[[Excerpt], Array]  # the targets: [query step pitch], [query step note] or [query step]
     activation: Callable[[Array], Array] = lambda output: output
     per: Literal["pitch", "note", "step"] = "pitch"
     weight: float = 1.0  # of its loss; chosen so that all heads are learned at about the same rate

@@ -25,12 +25,11 @@ class Data(NamedTuple):
     skipped: Int[Array, ""] | np.int32 = np.int32(0)  # of the updates so far, those made on other music
 
 
-def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> tuple[Data, int]:
-    """The corpus on the devices, and the largest number of notes that begin in a block (static, as it is a shape)."""
+def load_data(corpus: dataset.Corpus, config: Config, mesh: Mesh | None = None) -> Data:
+    """The corpus on the devices."""
     rolls = dataset.pack(corpus, config)
-    max_notes_per_block = dataset.max_notes_per_block(rolls.note_start, config.model.block_steps)
     data = Data(rolls, repeat_dense(layout.corpus_queries(corpus.entries, config.model), rolls, config))
-    return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh), max_notes_per_block
+    return jax.device_put(data) if mesh is None else distributed.place_tree(data, mesh)
 
 
 def repeat_dense(queries: layout.Queries, rolls: cells.Rolls, config: Config) -> layout.Queries:
@@ -101,14 +100,11 @@ def shuffle(key: Key[Array, ""], position: UInt32[Array, " batch"], count: int) 
     return entry
 
 
-def make_targets(
-    rolls: cells.Rolls, start: Int[Array, " query"], config: Config, max_notes_per_block: int
-) -> losses.Target:
+def make_targets(rolls: cells.Rolls, start: Int[Array, " query"], config: Config) -> losses.Target:
     """The targets of the blocks that begin at these steps."""
-    block = config.model.block_steps
-    first, last = rolls.note_start[start], rolls.note_start[start + block]
-    note = first[:, None] + jnp.arange(max_notes_per_block)[None]
-    steps = start[:, None] + jnp.arange(block)[None]
+    steps = start[:, None] + jnp.arange(config.model.block_steps)[None]
+    place = jnp.arange(config.model.chord_size)[None, None]
+    note = rolls.note_start[steps][..., None] + place  # beyond the end it is the last note, whose mask is 0
     unpack = partial(jnp.unpackbits, axis=-1, count=count_pitches(config), bitorder="little")
     names = cells.curve_names(config.model)
     music = Excerpt(
@@ -118,10 +114,7 @@ def make_targets(
         timing=rolls.note_timing[note],
         curves={name: rolls.curves[steps, column] / cells.CURVE_LEVELS for column, name in enumerate(names)},
     )
-    step = rolls.note_step[note]
     return losses.Target(
         values={name: head.read(music) for name, head in heads_of(config).items()},
-        note_step=jnp.clip(step - start[:, None], 0, block - 1),
-        note_place=jnp.clip(note - rolls.note_start[step], 0, config.model.chord_size - 1),
-        note_mask=(note < last[:, None]).astype(jnp.float32),
+        note_mask=(note < rolls.note_start[steps + 1][..., None]).astype(jnp.float32),
     )

@@ -60,7 +60,7 @@ def fit_song(
 
     Notes outside the pitches of the grid are left out. `progress(done, total)` is called with the number of updates.
     """
-    data, max_notes = batches.load_data(dataset.Corpus((entry,), (song,)), config)
+    data = batches.load_data(dataset.Corpus((entry,), (song,)), config)
     settings = _with_batch(config, len(data.queries.step), row_rate=FIT_ROW_RATE)
     params = _copied(params)
     state = start_state(params, jnp.zeros((entry.rows, config.model.latent_size)), settings, optimizer)
@@ -70,7 +70,6 @@ def fit_song(
         jax.random.key(seed),
         updates,
         settings,
-        max_notes,
         decoder=decoder,
         optimizer=optimizer,
         update_params=False,
@@ -117,7 +116,7 @@ def add_song(
     fitted = dataset.fit_heads(dataset.fit_pitches(old, alone), alone)
     low, high = min(old.roll.low, fitted.roll.low), max(old.roll.high, fitted.roll.high)
     config = dataclasses.replace(fitted, roll=dataclasses.replace(old.roll, low=low, high=high))
-    data, max_notes = batches.load_data(alone, config)
+    data = batches.load_data(alone, config)
     settings = _with_batch(
         config,
         BATCH_BLOCKS,
@@ -136,9 +135,7 @@ def add_song(
         fit_progress = lambda done, _: progress(done, before + total)  # noqa: E731
         rows = fit_song(params, song, entry, config, seed, fit_progress, decoder, optimizer, updates=before)
     state = start_state(_copied(params), jnp.asarray(np.asarray(rows)), settings, optimizer)
-    loop = train_loop(
-        state, data, key, total, settings, max_notes, decoder=decoder, optimizer=optimizer, penalty=penalty
-    )
+    loop = train_loop(state, data, key, total, settings, decoder=decoder, optimizer=optimizer, penalty=penalty)
     state = _finish(state, loop, total, lambda done, _: progress(before + done, before + total))
     learned = np.asarray(state.latents[: entry.rows])
     return TrainedModel(state.params, np.concatenate([model.rows, learned]), config), learned

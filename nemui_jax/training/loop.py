@@ -80,15 +80,15 @@ def _whole(
     decoder: DecoderClass,
     optimizer: OptimizerOf,
 ) -> Loop:
-    data, max_notes = batches.load_data(corpus, config, mesh)
+    data = batches.load_data(corpus, config, mesh)
     key = distributed.place_tree(jax.random.key(seed), mesh)
 
     def chunks(state: TrainState, total: int) -> Iterator[tuple[TrainState, np.ndarray]]:
-        return train_loop(state, data, key, total, config, max_notes, decoder=decoder, optimizer=optimizer)
+        return train_loop(state, data, key, total, config, decoder=decoder, optimizer=optimizer)
 
     def steps_in(seconds: float) -> int:
         rows = layout.count_rows(corpus.entries)
         state = place_state(init_state_once(jax.random.key(seed), rows, config, decoder, optimizer), mesh)
-        return steps_in_time(seconds, state, data, key, config, max_notes, decoder=decoder, optimizer=optimizer)
+        return steps_in_time(seconds, state, data, key, config, decoder=decoder, optimizer=optimizer)
 
     return Loop(chunks, mesh, None, steps_in, batches.notes_per_step(data, config))

@@ -36,7 +36,6 @@ class Shards:
 
     music: tuple[tuple[Rolls, layout.Queries], ...]
     rows: tuple[tuple[int, int], ...]  # first row of each shard in the table, and the row after its last
-    max_notes_per_block: int  # largest number of notes that begin in a block
 
     def max_length(self, array_of: Callable[[Rolls, layout.Queries], Any]) -> int:
         """The largest length of one of the arrays over all shards."""
@@ -55,7 +54,7 @@ def bytes_needed(corpus: dataset.Corpus, config: Config) -> int:
     notes = sum(entry.notes for entry in corpus.entries)
     step_bytes = 2 * -(-(config.roll.high - config.roll.low + 1) // 8) + 2 * len(curve_names(config.model)) + 4
     table = 3 * 4 * layout.count_rows(corpus.entries) * config.model.latent_size
-    return steps * step_bytes + notes * 9 + table + 12 * steps // config.model.block_steps
+    return steps * step_bytes + notes * 5 + table + 12 * steps // config.model.block_steps
 
 
 def device_memory() -> float:
@@ -103,15 +102,14 @@ def write_shards(corpus: dataset.Corpus, groups: Sequence[range], config: Config
     """Packs the shards of a corpus into files in a folder, which is emptied first, and maps them into memory."""
     shutil.rmtree(folder, ignore_errors=True)
     starts = layout.row_starts(corpus.entries)
-    music, max_notes = [], 1
+    music = []
     for number, group in enumerate(groups):
         part = dataset.Corpus(corpus.entries[group.start : group.stop], corpus.songs[group.start : group.stop])
         rolls = dataset.pack(part, config)
-        max_notes = max(max_notes, dataset.max_notes_per_block(rolls.note_start, config.model.block_steps))
         (folder / str(number)).mkdir(parents=True)
         queries = batches.repeat_dense(layout.corpus_queries(part.entries, config.model), rolls, config)
         music.append((_mapped(folder / str(number), rolls), queries))
-    return Shards(tuple(music), tuple((starts[group.start], starts[group.stop]) for group in groups), max_notes)
+    return Shards(tuple(music), tuple((starts[group.start], starts[group.stop]) for group in groups))
 
 
 def _mapped(folder: Path, rolls: Rolls) -> Rolls:
@@ -124,8 +122,8 @@ def load_shard(shards: Shards, number: int) -> batches.Data:
     """A shard's music on the device, with every array padded to its largest length over all shards."""
     rolls, queries = shards.music[number]
     steps = shards.max_length(lambda rolls, _: rolls.bits)
-    notes = shards.max_length(lambda rolls, _: rolls.note_step) + shards.max_notes_per_block
-    lengths = Rolls(steps, steps, steps + 1, notes, notes, notes)
+    notes = shards.max_length(lambda rolls, _: rolls.note_velocity)
+    lengths = Rolls(steps, steps, steps + 1, notes, notes)
     padded = Rolls(*(_pad(array, length) for array, length in zip(rolls, lengths, strict=True)))
     padded.note_start[len(rolls.note_start) :] = rolls.note_start[-1]
     again = np.arange(shards.max_length(lambda _, queries: queries.step)) % len(queries.step)
@@ -174,7 +172,6 @@ def train_loop_sharded(
                 key,
                 total,
                 config,
-                shards.max_notes_per_block,
                 until,
                 decoder=decoder,
                 optimizer=optimizer,

@@ -86,7 +86,6 @@ def train_step(
     key: Key[Array, ""],
     total: Int[Array, ""] | int,
     config: Config,
-    max_notes_per_block: int,
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
     update_params: bool = True,
@@ -99,7 +98,7 @@ def train_step(
     that the cost does not depend on the size of the table. On several devices the batch and the table are split.
     """
     batch = distributed.constrain(batches.sample_batch(key, state.step, data, config.train), split=True)
-    target = batches.make_targets(data.rolls, batch.step, config, max_notes_per_block)
+    target = batches.make_targets(data.rolls, batch.step, config)
     past_end = len(state.latents)  # an index that is clipped on reading and dropped on writing
     rows, slot = jnp.unique(batch.row, size=len(batch.row), fill_value=past_end, return_inverse=True)
     latents, latents_opt = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), (state.latents, state.latents_opt))
@@ -142,7 +141,7 @@ def batch_loss(
 
 @partial(
     jax.jit,
-    static_argnames=("config", "max_notes_per_block", "length", "decoder", "optimizer", "update_params"),
+    static_argnames=("config", "length", "decoder", "optimizer", "update_params"),
     donate_argnames="state",
 )
 def train_steps(
@@ -152,7 +151,6 @@ def train_steps(
     total: Int[Array, ""] | int,
     *,
     config: Config,
-    max_notes_per_block: int,
     length: int,
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
@@ -165,9 +163,7 @@ def train_steps(
     """
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Float[Array, ""]]:
-        return train_step(
-            state, data, key, total, config, max_notes_per_block, decoder, optimizer, update_params, penalty
-        )
+        return train_step(state, data, key, total, config, decoder, optimizer, update_params, penalty)
 
     return jax.lax.scan(body, state, length=length)
 
@@ -178,7 +174,6 @@ def train_loop(
     key: Key[Array, ""],
     total: int,
     config: Config,
-    max_notes_per_block: int,
     until: int | None = None,
     *,
     decoder: DecoderClass = Decoder,
@@ -193,7 +188,6 @@ def train_loop(
     run = partial(
         train_steps,
         config=config,
-        max_notes_per_block=max_notes_per_block,
         decoder=decoder,
         optimizer=optimizer,
         update_params=update_params,
@@ -239,7 +233,6 @@ def steps_in_time(
     data: batches.Data,
     key: Key[Array, ""],
     config: Config,
-    max_notes_per_block: int,
     *,
     decoder: DecoderClass = Decoder,
     optimizer: OptimizerOf = make_optimizer,
@@ -252,7 +245,6 @@ def steps_in_time(
         key=key,
         total=2 * UPDATES_PER_CALL,
         config=config,
-        max_notes_per_block=max_notes_per_block,
         decoder=decoder,
         optimizer=optimizer,
     )
