@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from nemui_jax.music import midi_reader, midi_writer, tunes
 from nemui_jax.music.clock import STEPS_PER_BEAT, choose_clock
 from nemui_jax.music.key import estimate_key, shift_to_common
 from nemui_jax.music.song import CONTROL, METER, NOTE, Part, Song, TempoMap, one_instrument
-from nemui_jax.sampling.analysis import divided
+from nemui_jax.sampling.analysis import divided, in_common_scale
+from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.lines import Role
-from nemui_jax.sampling.mix import AnalyzedSong, Factors, _in_common_scale, analyze, mix
+from nemui_jax.sampling.mix import AnalyzedSong, Factors, analyze, mix
 from nemui_jax.sampling.prior import draw
 from nemui_jax.sampling.timeline import make_timeline
 
@@ -170,8 +172,19 @@ def test_songs_of_two_modes_meet_on_one_scale():
     assert sharp.song.shift == -6
     for semitones in range(-11, 12):
         far = analyze(on_grid(changed(band((33, 24, 40), 8, 57), lambda pitch: pitch + semitones)))  # noqa: B023
-        shifts = [song.song.shift for song in _in_common_scale([sharp, far], 0)]
+        shifts = [song.song.shift for song in in_common_scale([sharp, far], sharp)]
         assert abs(shifts[1] - shifts[0]) <= 6
+
+
+@pytest.mark.parametrize("shift", range(-6, 7))
+def test_a_key_is_reached_by_the_shortest_way(shift):
+    first, second = analyze(on_grid(band((32, 0, 73), 0, 66))), analyze(on_grid(band((33, 24, 40), 8, 57)))
+    assert first.song.shift == -6  # F sharp
+    for play in (partial(to_song, first.song), partial(mix, [first, second], weights(0.5, 0.5))):
+        pairs = zip(play().parts, play(shift=shift).parts, strict=True)
+        moves = [set(new.notes["pitch"].astype(int) - old.notes["pitch"]) for old, new in pairs if not old.is_drums]
+        (semitones,) = set.union(*moves)
+        assert abs(semitones) <= 6 and (semitones + 6 + shift) % 12 == 0
 
 
 def test_what_accompanies_is_as_loud_as_what_leads():

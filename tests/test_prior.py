@@ -1,5 +1,7 @@
 """New songs from learned ones, and the judges that choose among them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import make_song
@@ -157,6 +159,24 @@ def test_a_new_song_has_the_form_and_the_band(bands):
     own = found["pitch"][found["onset"] > last - 1.9].astype(int)
     expected = ending["pitch"][ending["step"] >= 15 * 48].astype(int)
     assert len({*(own - own.min()).tolist()} ^ {*(expected - expected.min()).tolist()}) == 0
+
+
+def test_a_new_song_is_as_loud_and_soft_as_its_form(bands):
+    def swelling(song: AnalyzedSong, loud: int) -> AnalyzedSong:
+        """Every other four bars are loud, the first or the second."""
+        parts = [replace(part, notes=part.notes.copy()) for part in song.song.parts]
+        for part in parts:
+            part.notes["velocity"] = np.where(part.notes["step"] // (4 * 48) % 2 == loud, 100, 50)
+        return analyze(replace(song.song, parts=tuple(parts)))
+
+    songs = [swelling(song, index % 2) for index, song in enumerate(bands)]
+    for seed in range(4):
+        new = prior.draw(range(4), songs.__getitem__, seed, 32.0)
+        loud = next(source.song for source in new.sources if "form" in source.gave) % 2
+        bar = (new.song.notes["onset"] / 2 + 1e-3).astype(int)
+        level = np.array([new.song.notes["velocity"][bar == number].mean() for number in range(16)])
+        expected = np.where(np.arange(16) // 4 % 2 == loud, 100, 50)
+        assert abs(level - expected).max() < 5
 
 
 def test_no_song_is_heard_in_its_own_order_for_long(bands):

@@ -29,6 +29,14 @@ def in_common_key(notes: np.ndarray) -> np.ndarray:
     return moved
 
 
+def nearest_octave(shift: int, own: int) -> int:
+    """The shift to the common key that differs from a song's own by at most six semitones, and by octaves from `shift`.
+
+    So a song that is asked for in another key is moved to where that is nearest.
+    """
+    return shift - 12 * round((shift - own) / 12)
+
+
 def shift_to_common(key: str) -> int:
     """Semitones (-6 to 5) from a key of this name to the key on C of the same mode."""
     return (6 - TONICS.index(key.removesuffix("m"))) % 12 - 6

@@ -1,6 +1,7 @@
 """What mixing knows of a song: its voices, its harmony, and the units in which it is taken apart."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -18,6 +19,7 @@ LONGEST_UNIT_STEPS = 72  # a longer bar is taken apart
 PHRASE_UNITS = 4
 MAX_KEPT = 32  # songs as they were counted and divided for mixes
 MINOR_TONIC = 12  # the minor triad on the common tonic
+RELATIVE_KEY = 3  # semitones from the tonic of a minor key up to that of its relative major one
 WITHIN_UNIT = -1  # the phase of a place that is not the beginning of a unit
 
 
@@ -80,13 +82,14 @@ class AnalyzedSong:
         last = max((int(part.notes["step"].max(initial=0)) for part in self.song.parts), default=0)
         return int(np.searchsorted(self.units, last, side="right")) - 1
 
-    def loudness_from(self, starts: Int[np.ndarray, " start"]) -> Float[np.ndarray, " start"]:
-        """The mean velocity of the notes in a unit from each of these steps on and in its neighbours.
+    def loudness_from(self, starts: Int[np.ndarray, " start"], around: int = 1) -> Float[np.ndarray, " start"]:
+        """The mean velocity of the notes in a unit from each of these steps on, and in `around` units on each side.
 
         That of the whole song where there are none.
         """
         begun, loud = self._velocities
-        first, last = (np.clip(starts + edge * self.unit_steps, 0, len(begun) - 1) for edge in (-1, 2))
+        edges = (-around, 1 + around)
+        first, last = (np.clip(starts + edge * self.unit_steps, 0, len(begun) - 1) for edge in edges)
         counts = begun[last] - begun[first]
         return np.where(counts > 0, (loud[last] - loud[first]) / np.maximum(counts, 1), self.loudness)
 
@@ -220,6 +223,19 @@ def transpose(analyzed: AnalyzedSong, semitones: int) -> AnalyzedSong:
         onsets=np.stack(rolls) if rolls else analyzed.onsets,
         chords=np.where(analyzed.chords == harmony.NO_CHORD, harmony.NO_CHORD, 12 * mode + (root + semitones) % 12),
     )
+
+
+def in_common_scale(songs: Sequence[AnalyzedSong], reference: AnalyzedSong) -> list[AnalyzedSong]:
+    """The songs on the scale of a reference song, each at most six semitones from its own key.
+
+    A minor song meets a major one in its relative key: A minor in C major.
+    """
+    found = []
+    for song in songs:
+        relative = RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
+        octaves = round((song.song.shift + relative - reference.song.shift) / 12)
+        found.append(transpose(song, relative - 12 * octaves))
+    return found
 
 
 @lru_cache(MAX_KEPT)

@@ -6,16 +6,18 @@ import numpy as np
 
 from nemui_jax.data import curves, pianoroll
 from nemui_jax.data.grid import GridPart, GridSong
+from nemui_jax.music.key import nearest_octave
 from nemui_jax.music.song import Part, Song, TempoMap, one_instrument
 
 
 def to_song(song: GridSong, shift: int | None = None, program: int | None = None) -> Song:
     """A song on the grid as a song in seconds, with the tempo, meter and words of its source.
 
-    `shift` sets the key, as semitones to the common key; by default it is the song's own. With a `program` all parts
-    but drums are merged into one with this program, and drums are left out.
+    `shift` sets the key, as semitones to the common key in any octave; by default it is the song's own. With a
+    `program` all parts but drums are merged into one with this program, and drums are left out.
     """
-    parts = tuple(_to_part(part, song, song.shift if shift is None else shift) for part in song.parts)
+    shift = song.shift if shift is None else nearest_octave(shift, song.shift)
+    parts = tuple(_to_part(part, song, shift) for part in song.parts)
     played = replace(song.source, parts=parts, warnings=(), name=song.source.name or song.name)
     return played if program is None else one_instrument(played, program)
 

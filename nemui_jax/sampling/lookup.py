@@ -42,7 +42,7 @@ class Frame(NamedTuple):
     sounds: Float[np.ndarray, "unit slot 12"]  # of the voices that have been chosen
     harmony: Float[np.ndarray, "unit slot 12"]  # of the whole song that leads
     replaced: Float[np.ndarray, "unit slot register"]  # onsets of the voices of the song that leads that do not sound
-    activity: Float[np.ndarray, " unit"]  # notes in the unit of the song that leads, over its mean
+    activity: Float[np.ndarray, " unit"]  # notes that are wanted in the unit, over the mean
     slots: Int[np.ndarray, " unit"]  # the unit's length; what is beyond is silent
 
 
@@ -104,11 +104,13 @@ def whole_beats(steps: int) -> int:
     return -(-steps // STEPS_PER_BEAT) * (STEPS_PER_BEAT // SLOT_STEPS)
 
 
-def activity(song: AnalyzedSong, starts: Int[np.ndarray, " unit"]) -> Float[np.ndarray, " unit"]:
-    """The notes of a song in a unit from each of these steps on, over the mean of its units, within bounds."""
-    counts = song.counts[song.pitched].sum(0)
-    here = song.count_from(starts)[song.pitched].sum(0)
-    return np.clip(here / max(counts.mean(), 1e-9), LEAST_ACTIVITY, MOST_ACTIVITY)
+def activity(
+    song: AnalyzedSong, voices: Bool[np.ndarray, " voice"], starts: Int[np.ndarray, " unit"]
+) -> Float[np.ndarray, " unit"]:
+    """The notes of some voices in a unit from each of these steps on, over the mean where they play, within bounds."""
+    counts, here = song.counts[voices].sum(0), song.count_from(starts)[voices].sum(0)
+    usual = counts.sum() / max(np.count_nonzero(counts), 1)
+    return np.clip(here / max(usual, 1), LEAST_ACTIVITY, MOST_ACTIVITY)
 
 
 def look_up(

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from nemui_jax.data import pianoroll
 from nemui_jax.data.pianoroll import GRID
 from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.key import nearest_octave
 from nemui_jax.music.song import METER, Song, TempoMap
 from nemui_jax.sampling import ensemble
-from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, stretch, transpose
+from nemui_jax.sampling.analysis import AnalyzedSong, analyze, divided, in_common_scale, stretch
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.passages import (
     Passage,
@@ -35,7 +36,6 @@ from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
-RELATIVE_KEY = 3  # semitones from the tonic of a minor key up to that of its relative major one
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
 
@@ -85,9 +85,9 @@ def mix(
     number of bars; with weights that change the mix is as long as the songs on average, by weight. A song that is
     heaviest at the end closes with its own end, and one that ends too early starts again. With `seconds` a mix lasts at
     least so long if its weights stay the same, else about so long, and the weights are spread over this time. Pitches
-    are moved to the key of the heaviest song, or down by `shift` semitones from the common key. A `temperature`
-    makes the choice of places random, by `seed`. Bars in which one song has all the weight are played as they are.
-    What comes before `since` seconds may be left out.
+    are moved to the key of the heaviest song, or to that `shift` semitones below the common key, in any octave. A
+    `temperature` makes the choice of places random, by `seed`. Bars in which one song has all the weight are played as
+    they are. What comes before `since` seconds may be left out.
     """
     first = np.asarray(weigh(bars or max(len(song.units) for song in songs)), float)
     heaviest, constant = int(first.sum(1).argmax()), bool((np.ptp(first, axis=1) == 0).all())
@@ -97,7 +97,7 @@ def mix(
     plain = not (factors.given or temperature) and shift is None
     if plain and (first[heaviest] == 1).all() and bars in (None, whole):
         return to_song(songs[heaviest].song)
-    songs, beats_per_quarter = _in_common_beats(_in_common_scale(songs, heaviest), heaviest)
+    songs, beats_per_quarter = _in_common_beats(in_common_scale(songs, songs[heaviest]), heaviest)
     reference = songs[heaviest]
     if bars is None:
         steps = np.array([song.song.steps for song in songs])
@@ -119,7 +119,7 @@ def mix(
     played = _played(plan, songs, factors.of("dynamics", weights))
     shifts = np.array([song.song.shift for song in songs])[weights.argmax(0)]
     if shift is not None:
-        shifts = np.full_like(shifts, shift)
+        shifts = np.full_like(shifts, nearest_octave(shift, reference.song.shift))
 
     def to_notes(grid: np.ndarray, pitched: bool = True) -> np.ndarray:
         unit = np.clip(np.searchsorted(plan.units, grid["step"], side="right") - 1, 0, len(shifts) - 1)
@@ -176,19 +176,6 @@ def _over_time(
     place = place[: max(np.count_nonzero(place < bars - 1), 2)]
     place *= (bars - 1) / place[-1]
     return np.stack([np.interp(place, np.arange(bars), row) for row in weights])
-
-
-def _in_common_scale(songs: Sequence[AnalyzedSong], heaviest: int) -> list[AnalyzedSong]:
-    """The songs on the scale of the heaviest one, each at most six semitones from its own key.
-
-    A minor song meets a major one in its relative key: A minor in C major.
-    """
-    reference, found = songs[heaviest], []
-    for song in songs:
-        relative = RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
-        octaves = round((song.song.shift + relative - reference.song.shift) / 12)
-        found.append(transpose(song, relative - 12 * octaves))
-    return found
 
 
 def _in_common_beats(songs: Sequence[AnalyzedSong], heaviest: int) -> tuple[list[AnalyzedSong], float]:

@@ -130,5 +130,5 @@ def frame_of(plan: Plan, songs: Sequence[AnalyzedSong], song: int, done: Sequenc
             replaced[rows] = beginning(other, ~pattern, starts[rows], slots)
         rows = np.flatnonzero(leads)
         whole[rows] = sounding(other, other.pitched, starts[rows], slots)
-        wanted[rows] = activity(other, starts[rows])
+        wanted[rows] = activity(other, other.pitched, starts[rows])
     return Frame(sounds, whole, replaced, wanted, lengths)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from nemui_jax.data import pianoroll
 from nemui_jax.data.curves import settings
@@ -20,7 +20,7 @@ from nemui_jax.music.clock import STEPS_PER_BEAT
 from nemui_jax.music.harmony import NO_CHORD
 from nemui_jax.music.song import DRUM_CHANNEL, METER, Song, TempoMap
 from nemui_jax.sampling import form
-from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong, stretch
+from nemui_jax.sampling.analysis import SLOT_STEPS, AnalyzedSong, in_common_scale, stretch
 from nemui_jax.sampling.arrange import to_song
 from nemui_jax.sampling.chain import FORBIDDEN_COST, Chain, find_returning_chain
 from nemui_jax.sampling.lines import Role
@@ -35,7 +35,7 @@ SHORT_COST = 3.0  # for a song that lasts 1 / e of that
 OTHER_BARS = 10.0  # how unlike songs are whose bars have other lengths; all else rarely adds up to as much
 RUN_QUARTERS = 8.0
 TRIES = 10  # times the count wanted that new songs are drawn, where some are too like a song
-PLACE_COSTS = COSTS._replace(clash=12.0)  # of bars; more than for mixes, as there are two songs throughout
+PLACE_COSTS = COSTS._replace(clash=12.0, density=1.0)  # more than for mixes, as there are two songs throughout
 
 
 class Source(NamedTuple):
@@ -84,7 +84,7 @@ def draw(
         raise ValueError(f"new songs are made of two songs or more, and there are {len(songs)}; vary one with perturb")
     rng = np.random.default_rng(seed)
     chosen, read = _choose(songs, analyzed, seconds, rng)
-    found = [read[index] for index in chosen]
+    found = in_common_scale([read[index] for index in chosen], read[chosen[0]])
     model, band, singer = _in_common_beats(found)
     quarter_seconds = float(np.sqrt(band.quarter_seconds * singer.quarter_seconds))
     quarters = seconds / quarter_seconds
@@ -94,7 +94,7 @@ def draw(
     first = form.fewer_returns(form.first_occurrences(form.likeness(rolls)), returns, rng)
     players = _players(model, order, first, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
-    parts, shares = _parts(players, units)
+    parts, shares = _parts(model, order, players, units)
     clock = _clock(model, order, seconds, max((int(part.notes["end"].max(initial=1)) for part in parts), default=1))
     made = GridSong(
         name="",
@@ -255,7 +255,7 @@ def frame(
         sounds,
         sounding(model, model.pitched, starts, slots),
         windows(model.onsets[replaced].sum(0), starts, slots),
-        activity(model, starts),
+        activity(model, replaced & model.pitched, starts),
         np.full(len(order), model.unit_steps // SLOT_STEPS),
     )
 
@@ -268,14 +268,21 @@ def _sounds(player: _Player, slots: int) -> Float32[np.ndarray, "bar slot 12"]:
 
 
 def _parts(
-    players: Sequence[_Player], units: Int[np.ndarray, " bar_and_end"]
+    model: AnalyzedSong,
+    order: Int[np.ndarray, " bar"],
+    players: Sequence[_Player],
+    units: Int[np.ndarray, " bar_and_end"],
 ) -> tuple[tuple[GridPart, ...], list[float]]:
-    """The parts of a new song, and the share of the notes of who accompanies and who has the melody."""
+    """The parts of a new song, and the share of the notes of who accompanies and who has the melody.
+
+    They are on average as loud as the songs that play, and get louder and softer as the song that gives the form.
+    """
     found = [list(runs(player.song, player.chain, player.heard, units)) for player in players]
     loudness = float(np.mean([player.song.loudness for player in players]))
+    wanted = loudness + model.loudness_from(model.units[order], 0) - model.loudness
     parts = [
         {
-            index: _louder(part, loudness - player.song.loudness)
+            index: _louder(part, wanted - player.song.loudness_from(player.song.units[player.chain.place], 0), units)
             for index, part in spliced_parts(player.song, player.voices, of_player, int(units[-1])).items()
         }
         for player, of_player in zip(players, found, strict=True)
@@ -296,10 +303,11 @@ def _parts(
     return _joined(parts[0], place, singing), [counts[0] / total, counts[1] / total]
 
 
-def _louder(part: GridPart, velocity: float) -> GridPart:
-    """The part with its settings from the beginning on, and so much louder."""
+def _louder(part: GridPart, velocity: Float[np.ndarray, " bar"], units: Int[np.ndarray, " bar_and_end"]) -> GridPart:
+    """The part with its settings from the beginning on, and so much louder in each bar."""
     notes = part.notes.copy()
-    notes["velocity"] = np.clip(np.round(notes["velocity"] + velocity), 1, 127)
+    bar = np.searchsorted(units, notes["step"], side="right") - 1
+    notes["velocity"] = np.clip(np.round(notes["velocity"] + velocity[bar]), 1, 127)
     controls = settings(part.source).copy()
     controls["time"] = 0.0
     return replace(part, notes=notes, source=replace(part.source, notes=part.source.notes[:0], controls=controls))
