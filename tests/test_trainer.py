@@ -5,6 +5,7 @@ import functools
 import itertools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -22,12 +23,12 @@ from nemui_jax.evaluation import playback
 from nemui_jax.model import heads
 from nemui_jax.model.decoder import Decoder
 from nemui_jax.music import midi_writer
-from nemui_jax.runs import adding, checkpoint, components, integrity
+from nemui_jax.runs import adding, checkpoint, components, integrity, trainer
 from nemui_jax.runs.run import Run, read_log, read_run, write_manifest
 from nemui_jax.training import distributed
 from nemui_jax.training.loop import make_loop
 from nemui_jax.training.optimizer import Optimizer, make_optimizer
-from nemui_jax.training.step import init_state
+from nemui_jax.training.step import TrainState, init_state
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -154,6 +155,23 @@ def test_an_error_of_a_callback_leaves_what_was_saved(songs_folder, tmp_path):
     with pytest.raises(KeyError, match="mine"):
         train(songs_folder, tmp_path / "run", callbacks=[fail], save_seconds=0)
     assert checkpoint.whole_step(read_run(tmp_path / "run")) == (150, [])
+
+
+@pytest.mark.parametrize(("saving", "saves"), [(0, 5), (100, 1)])
+def test_checkpoints_that_take_long_are_saved_less_often(songs_folder, tmp_path, monkeypatch, saving, saves):
+    now, saved, save = itertools.count(0.0), [], checkpoint.save
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(now)))  # a second passes at each look
+
+    def slow(run: Run, state: TrainState) -> int:
+        for _ in range(saving):
+            next(now)
+        return save(run, state)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    keep = lambda event: saved.append(event.saved)  # noqa: E731
+    train(songs_folder, tmp_path / "run", steps=500, callbacks=[keep], save_seconds=2)
+    assert [step for step in saved[:-1] if step] == list(range(50, 100 * saves, 100))
+    assert saved[-1] == 500
 
 
 @pytest.mark.parametrize(

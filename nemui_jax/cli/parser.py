@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive(float, zero=True),
         default=30.0,
         metavar="S",
-        help="time between checkpoints (default: 30)",
+        help="time between checkpoints, and so long again for each second that the last one took (default: 30)",
     )
     max_seconds(train)
     train.add_argument(

@@ -104,7 +104,7 @@ class TrainOptions:
     minutes: float | int | None = None  # that a new run is to take, about
     fresh: bool = False  # what the run holds is moved aside, and training starts over
     device_memory: float | int | None = None  # GiB for music and latents; None: what the devices have
-    save_seconds: float | int = 30.0  # between checkpoints
+    save_seconds: float | int = 30.0  # between checkpoints; so long again for each second that the last one took
     callbacks: Sequence[Callable[[Event], None]] = ()
     should_stop: Callable[[], bool] = never  # asked after each chunk; the state is saved before `train` returns
     report: Callable[[str], None] = lambda _: None
@@ -254,7 +254,7 @@ def _update(
     if distributed.is_coordinator():
         threading.Thread(target=_prepare, args=(run, corpus, options.components.decoder)).start()
     every = math.ceil((run.planned or run.total) / MEASUREMENTS / UPDATES_PER_CALL) * UPDATES_PER_CALL
-    done, scores, saved_at = start or 0, None, time.monotonic()
+    done, scores, saved_at, saving = start or 0, None, time.monotonic(), 0.0
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
         chunk_began = time.monotonic()
         chunks = length.train_chunks(run, loop, _state(run, loop, start, options.components), options.report)
@@ -267,11 +267,14 @@ def _update(
                 event = _measured(event, corpus, options.components.decoder)
             _log(log, event)
             stop = distributed.largest(int(options.should_stop()))
-            late = distributed.broadcast(time.monotonic() - saved_at) > options.save_seconds
+            wait = options.save_seconds * (1 + saving)
+            late = distributed.broadcast(time.monotonic() - saved_at - wait) > 0
             if stop or late or done == run.total:
                 _make_durable(log)
+                saving_began = time.monotonic()
                 event = dataclasses.replace(event, saved=checkpoint.save(run, state))
                 saved_at = time.monotonic()
+                saving = saved_at - saving_began
             for callback in options.callbacks:
                 callback(event)
             scores = event.scores if done == run.total else None
