@@ -225,15 +225,17 @@ def transpose(analyzed: AnalyzedSong, semitones: int) -> AnalyzedSong:
     )
 
 
-def in_common_scale(songs: Sequence[AnalyzedSong], reference: AnalyzedSong) -> list[AnalyzedSong]:
-    """The songs on the scale of a reference song, each at most six semitones from its own key.
+def in_common_scale(songs: Sequence[AnalyzedSong], reference: AnalyzedSong, farthest: int = 6) -> list[AnalyzedSong]:
+    """The songs on the scale of a reference song, in the octave of the common key or, if that is more than `farthest`
+    semitones from a song's own, in the nearest one.
 
     A minor song meets a major one in its relative key: A minor in C major.
     """
     found = []
     for song in songs:
         relative = RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
-        octaves = round((song.song.shift + relative - reference.song.shift) / 12)
+        move = song.song.shift + relative - reference.song.shift
+        octaves = round(move / 12) if abs(move) > farthest else 0
         found.append(transpose(song, relative - 12 * octaves))
     return found
 

@@ -36,6 +36,7 @@ from nemui_jax.sampling.timeline import make_timeline, places_of_songs
 
 __all__ = ["AnalyzedSong", "Factors", "analyze", "mix"]
 
+FARTHEST_KEY = 9  # semitones that a song is moved, rather than to another octave than its fellow
 QUARTERS_MEET = 3.0  # ratio of the lengths of two songs' quarter notes from which their beats meet instead
 Weigh = Callable[[int], Float[np.ndarray, "song bar"]]
 
@@ -97,7 +98,7 @@ def mix(
     plain = not (factors.given or temperature) and shift is None
     if plain and (first[heaviest] == 1).all() and bars in (None, whole):
         return to_song(songs[heaviest].song)
-    songs, beats_per_quarter = _in_common_beats(in_common_scale(songs, songs[heaviest]), heaviest)
+    songs, beats_per_quarter = _in_common_beats(in_common_scale(songs, songs[heaviest], FARTHEST_KEY), heaviest)
     reference = songs[heaviest]
     if bars is None:
         steps = np.array([song.song.steps for song in songs])
