@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 
 from nemui_jax.data.grid import GridSong
 from nemui_jax.music.clock import STEPS_PER_BEAT
@@ -77,9 +78,8 @@ def closest_pair(songs: Sequence[GridSong], places: Float[np.ndarray, "song 2"])
     chosen = np.array(bands if len(bands) > 1 else range(len(songs)))
     if len(chosen) < 2:
         return [0]
-    distance = np.linalg.norm(places[chosen][:, None] - places[chosen], axis=2)
-    np.fill_diagonal(distance, np.inf)
-    return sorted(chosen[list(np.unravel_index(distance.argmin(), distance.shape))].tolist())
+    distance, nearest = cKDTree(places[chosen]).query(places[chosen], 2)
+    return sorted(chosen[nearest[distance[:, 1].argmin()]].tolist())
 
 
 def _on_pad(value: Float[np.ndarray, "2"], ordered: Float[np.ndarray, "song 2"]) -> Float[np.ndarray, "2"]:
@@ -99,10 +99,14 @@ def _apart(places: Float[np.ndarray, "song 2"]) -> Float[np.ndarray, "song 2"]:
     angle = 2.4 * np.arange(len(places))
     places = places + 1e-3 * np.stack([np.cos(angle), np.sin(angle)], 1)  # so that equal places can part
     for _ in range(ROUNDS):
-        away = places[:, None] - places
-        distance = np.linalg.norm(away, axis=2) + np.eye(len(places))
-        push = np.maximum(room - distance, 0) / distance
-        places = np.clip(places + 0.3 * (push[:, :, None] * away).sum(1), LOW, HIGH)
+        first, second = cKDTree(places).query_pairs(room, output_type="ndarray").T
+        away = places[first] - places[second]
+        distance = np.linalg.norm(away, axis=1, keepdims=True)
+        push = 0.3 * (room - distance) / np.maximum(distance, 1e-9) * away
+        places = places.copy()
+        np.add.at(places, first, push)
+        np.add.at(places, second, -push)
+        places = np.clip(places, LOW, HIGH)
     return places
 
 
