@@ -1,4 +1,5 @@
-"""New songs: the form and harmony of one song, the accompaniment of a second and the melody of a third.
+"""New songs: the form and harmony of one song, the accompaniment of a second and the melody of a third; where one of
+these two has no melody that is a part of its own, the second plays all.
 
 First comes the form: which bars return, and where there is a melody. Then each bar that does not return is looked up in
 the song that accompanies, then in that with the melody, so that it fits the harmony, what sounds already and the bar
@@ -56,6 +57,7 @@ class NewSong(NamedTuple):
 class _Player(NamedTuple):
     """A song that plays, with some of its voices, and where."""
 
+    gave: str
     song: AnalyzedSong
     voices: Bool[np.ndarray, " voice"]
     chain: Chain
@@ -94,7 +96,7 @@ def draw(
     first = form.fewer_returns(form.first_occurrences(form.likeness(rolls)), returns, rng)
     players = _players(model, order, first, band, singer, rng)
     units = np.arange(len(order) + 1) * model.unit_steps
-    parts, shares = _parts(model, order, players, units)
+    parts, counts = _parts(model, order, players, units)
     clock = _clock(model, order, seconds, max((int(part.notes["end"].max(initial=1)) for part in parts), default=1))
     made = GridSong(
         name="",
@@ -106,14 +108,12 @@ def draw(
         bars=units[:-1],
         source=Song((), clock.counted(1 / model.beats_per_quarter), _meter(model, order)),
     )
-    gave = {"form and harmony": chosen[0], "accompaniment": chosen[1], "melody": chosen[2]}
-    notes = dict.fromkeys(chosen, 0.0)
-    for index, share in zip(chosen[1:], shares, strict=True):
-        notes[index] += share
-    sources = tuple(
-        Source(index, " and ".join(what for what, giver in gave.items() if giver == index), share)
-        for index, share in notes.items()
-    )
+    gave, notes = {chosen[0]: "form and harmony"}, dict.fromkeys(chosen, 0)
+    for player, count in zip(players, counts, strict=True):
+        index = chosen[1] if player.song is band else chosen[2]
+        gave[index] = f"{gave[index]} and {player.gave}" if index in gave else player.gave
+        notes[index] += count
+    sources = tuple(Source(index, what, notes[index] / max(sum(counts), 1)) for index, what in gave.items())
     return NewSong(to_song(made, shift), sources)
 
 
@@ -180,23 +180,23 @@ def _players(
 ) -> list[_Player]:
     """Who accompanies, and who has the melody where the song that gives the form has one.
 
-    A song without accompaniment, or without a melody, plays all that it has in both.
+    Where one of both has no melody that is a part of its own, as in piano music, the first plays all that it has.
     """
-    melody, everything = melody_of(model), np.ones(len(model.voices), bool)
-    wanted = [(band, ~own_melody(band), ~melody), (singer, own_melody(singer), melody)]
-    if not own_melody(band).any():
-        wanted = [(band, ~own_melody(band), everything)]
+    melody = melody_of(model)
+    wanted = [("accompaniment", band, ~own_melody(band), ~melody), ("melody", singer, own_melody(singer), melody)]
+    if not (own_melody(band).any() and own_melody(singer).any()):
+        wanted = [("accompaniment and melody", band, np.ones(len(band.voices), bool), np.ones(len(melody), bool))]
     slots = whole_beats(model.unit_steps)
     sounds = np.zeros((len(order), slots, 12), np.float32)
     found = []
-    for song, voices, replaced in wanted:
+    for gave, song, voices, replaced in wanted:
         if not voices.any() or not replaced.any():
             continue
         heard = model.counts[replaced].sum(0)[order] > 0
         if not heard.any():
             continue
         chain = _look_up(model, order, first, song, voices, replaced, heard, sounds, rng)
-        found.append(_Player(song, voices, chain, heard))
+        found.append(_Player(gave, song, voices, chain, heard))
         sounds = sounds + _sounds(found[-1], slots)
     return found
 
@@ -272,8 +272,8 @@ def _parts(
     order: Int[np.ndarray, " bar"],
     players: Sequence[_Player],
     units: Int[np.ndarray, " bar_and_end"],
-) -> tuple[tuple[GridPart, ...], list[float]]:
-    """The parts of a new song, and the share of the notes of who accompanies and who has the melody.
+) -> tuple[tuple[GridPart, ...], list[int]]:
+    """The parts of a new song, and the number of notes of each player.
 
     They are on average as loud as the songs that play, and get louder and softer as the song that gives the form.
     """
@@ -289,8 +289,7 @@ def _parts(
     ]
     counts = [sum(len(part.notes) for part in of_player.values()) for of_player in parts]
     if len(players) < 2:
-        is_melody = bool(melody_of(players[0].song)[players[0].voices].all())
-        return tuple(parts[0].values()), [0.0, 1.0] if is_melody else [1.0, 0.0]
+        return tuple(parts[0].values()), counts
     pitched = [part.notes for part in parts[0].values() if not part.is_drums]
     chord = _chords(players[0], found[0], int(units[-1]))
     sounding = sounding_roll(merged(pitched), int(units[-1]))
@@ -299,8 +298,7 @@ def _parts(
         for part in parts[1].values()
     ]
     place = next((voice.part for voice in players[0].song.voices if voice.role is Role.MELODY), None)
-    total = max(sum(counts), 1)
-    return _joined(parts[0], place, singing), [counts[0] / total, counts[1] / total]
+    return _joined(parts[0], place, singing), counts
 
 
 def _louder(part: GridPart, velocity: Float[np.ndarray, " bar"], units: Int[np.ndarray, " bar_and_end"]) -> GridPart:
