@@ -58,6 +58,13 @@ def test_scale(benchmark, songs_folder, monkeypatch):
     assert large["rows"] > small["rows"] and large["bytes"]["state_and_data"] > small["bytes"]["state_and_data"]
 
 
+def test_commands(benchmark, trained):
+    out, found = benchmark("commands", "--run", trained.path, "--repeats", 1)
+    assert set(found) == {"songs", "sample, one song", "sample, a mix", "sample, a new song", "studio"}
+    assert all(row["seconds"] > 0.1 and row["mebibytes"] > 10 for row in found.values())
+    assert "whole commands" in out
+
+
 def test_sample(benchmark, trained):
     _, found = benchmark("sample", "--run", trained.path, "--seconds", 2, "--what", "mix", "--repeats", 1)
     assert [row["recipe"] for row in found] == ["mix"]
