@@ -112,7 +112,7 @@ def ways(songs: Sequence[AnalyzedSong], sources: Sequence[Song], clocks: Sequenc
 
     def look_up(seed: int, number: int) -> Song:
         seeds = range(seed + SEEDS_TRIED * number, seed + SEEDS_TRIED * (number + 1))
-        drawn = novelty.draw_songs(chosen, songs.__getitem__, beats, seeds, SECONDS)
+        drawn = novelty.draw_songs(chosen, songs.__getitem__, beats.__getitem__, range(len(songs)), seeds, SECONDS)
         if (found := next((new.song for new in drawn if new.is_new), None)) is None:
             raise SystemExit("no new song can be drawn from these: they are too few or too short")
         return found

@@ -15,7 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -348,11 +348,11 @@ class LoadedRun:
         songs = range(len(self.run.entries))
         drawable = prior.drawable([entry.clock for entry in self.run.entries])
         model = self._loader.load(songs, options.seed)
-        sources = [mixing.in_beats(self.run.song(index)) for index in songs]
+        in_beats = cache(lambda index: mixing.in_beats(self.run.song(index)))
         seconds = float(options.seconds or RANDOM_SECONDS)
         seeds = range(options.seed, options.seed + prior.TRIES * count)
         made, compared, copies = [], [], 0
-        for new in novelty.draw_songs(drawable, model.analyzed, sources, seeds, seconds, shift):
+        for new in novelty.draw_songs(drawable, model.analyzed, in_beats, songs, seeds, seconds, shift):
             song = new.song if options.program is None else one_instrument(new.song, options.program)
             song = dataclasses.replace(song, name=f"random {new.seed}")
             copies += new.too_close
@@ -373,7 +373,10 @@ class LoadedRun:
             raise Failed(
                 "no new song: all that were drawn are too like the run's, which are few or alike; try another --seed"
             )
-        return [made[index] for index in novelty.rank(compared, sources)[:best]]
+        if len(made) == 1:
+            return made
+        judges = [in_beats(index) for index in novelty.evenly(songs, novelty.RANK_SONGS)]
+        return [made[index] for index in novelty.rank(compared, judges)[:best]]
 
     def play(self, plans: Sequence[Plan], options: Options) -> Iterator[Piece]:
         """What the plans ask for, one after another.

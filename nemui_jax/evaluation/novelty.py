@@ -4,7 +4,7 @@ Conventions: notes are NOTE arrays; times are seconds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,7 +20,8 @@ RANK_SECONDS = 60.0  # of each candidate, from its beginning
 RANK_SONGS = 64  # the most songs that candidates are compared with
 RANK_SONG_SECONDS = 1200.0  # of each of these songs
 RANK_EXCERPTS = 512  # the most excerpts of these songs
-MAX_COMPARISONS = 5e10  # take about half a minute: a minute of music with 35 hours of songs
+COMPARED_SONGS = 32  # beside those that a new song is made of
+MAX_COMPARISONS = 5e9  # take about three seconds: a minute of music with three and a half hours of songs
 FLOOR = -5.0  # of a measure's log density, so that no single measure decides
 COPY_SECONDS = 10.0  # length of the excerpts that are compared
 COPY_ONSETS = 10  # the fewest onsets of such an excerpt
@@ -67,20 +68,34 @@ class Drawn(NamedTuple):
 def draw_songs(
     songs: Sequence[int],
     analyzed: Callable[[int], AnalyzedSong],
-    in_beats: Sequence[np.ndarray],
+    in_beats: Callable[[int], np.ndarray],
+    others: Sequence[int],
     seeds: Iterable[int],
     seconds: float,
     shift: int | None = None,
 ) -> Iterator[Drawn]:
-    """New songs from some of the songs (see `prior.draw`), one for each seed, compared with all: `in_beats`."""
+    """New songs from some songs (see `prior.draw`), one for each seed.
+
+    Each is compared with those that it is made of, and with COMPARED_SONGS of the `others`, evenly chosen:
+    `in_beats(song)` gives the notes of one.
+    """
     for seed in seeds:
         new = prior.draw(songs, analyzed, seed, seconds, shift)
         song = cut_song(new.song, seconds)
         notes = mixing.in_beats(song)  # a copy at another tempo is one too
-        given = [in_beats[source.song] for source in new.sources]
-        likeness = mixing.copy_likeness(notes, given, mixing.count_quarters(notes), COPY_HOP_QUARTERS)
-        near = nearest_passage(notes, in_beats)
+        given = [source.song for source in new.sources]
+        likeness = mixing.copy_likeness(
+            notes, list(map(in_beats, given)), mixing.count_quarters(notes), COPY_HOP_QUARTERS
+        )
+        compared = sorted({*given, *evenly(others, COMPARED_SONGS)})
+        near = nearest_passage(notes, list(map(in_beats, compared)))
+        near = near._replace(song=compared[near.song])
         yield Drawn(seed, song, new.sources, notes, near, float(likeness.max(initial=0)))
+
+
+def evenly(songs: Sequence[Any], most: int) -> Sequence[Any]:
+    """At most so many of some songs, evenly chosen."""
+    return songs[:: -(-len(songs) // most)]
 
 
 def rank(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> list[int]:
@@ -101,7 +116,7 @@ def scores(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> Flo
     """
     if len(songs) < 2:
         raise ValueError(f"candidates are ranked by what two songs or more have in common, and there are {len(songs)}")
-    songs = [in_common_key(cut_notes(song, RANK_SONG_SECONDS)) for song in songs[:: -(-len(songs) // RANK_SONGS)]]
+    songs = [in_common_key(cut_notes(song, RANK_SONG_SECONDS)) for song in evenly(songs, RANK_SONGS)]
     candidates = [in_common_key(notes) for notes in candidates]
     seconds = float(np.clip(max((notes["end"].max(initial=0) for notes in candidates), default=1), 1, RANK_SECONDS))
     starts = [

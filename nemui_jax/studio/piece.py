@@ -173,10 +173,10 @@ class Player:
         if len(self.in_run) < 2:
             raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
         sources = [self.sources[index] for index in self.in_run]
-        in_beats = [self._in_beats(source) for source in sources]
         songs = [self.in_run[number] for number in prior.drawable([source.clock for source in sources])]
         seeds = range(recipe.seed, recipe.seed + prior.TRIES)
-        for new in novelty.draw_songs(songs, self.analyzed, in_beats, seeds, recipe.seconds, recipe.shift):
+        in_beats = lambda index: self._in_beats(self.sources[index])  # noqa: E731
+        for new in novelty.draw_songs(songs, self.analyzed, in_beats, self.in_run, seeds, recipe.seconds, recipe.shift):
             if new.is_new:
                 return Piece(new.song, [source.song for source in new.sources], new.seed, new.song.seconds)
         raise ValueError("no new song: all that were drawn are too like the run's songs; try again, or add songs")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from nemui_jax.data.grid import GridSong
 from nemui_jax.music.clock import STEPS_PER_BEAT
@@ -78,7 +78,7 @@ def closest_pair(songs: Sequence[GridSong], places: Float[np.ndarray, "song 2"])
     chosen = np.array(bands if len(bands) > 1 else range(len(songs)))
     if len(chosen) < 2:
         return [0]
-    distance, nearest = cKDTree(places[chosen]).query(places[chosen], 2)
+    distance, nearest = map(np.asarray, KDTree(places[chosen]).query(places[chosen], 2))
     return sorted(chosen[nearest[distance[:, 1].argmin()]].tolist())
 
 
@@ -99,7 +99,7 @@ def _apart(places: Float[np.ndarray, "song 2"]) -> Float[np.ndarray, "song 2"]:
     angle = 2.4 * np.arange(len(places))
     places = places + 1e-3 * np.stack([np.cos(angle), np.sin(angle)], 1)  # so that equal places can part
     for _ in range(ROUNDS):
-        first, second = cKDTree(places).query_pairs(room, output_type="ndarray").T
+        first, second = KDTree(places).query_pairs(room, output_type="ndarray").T
         away = places[first] - places[second]
         distance = np.linalg.norm(away, axis=1, keepdims=True)
         push = 0.3 * (room - distance) / np.maximum(distance, 1e-9) * away
