@@ -375,7 +375,7 @@ class LoadedRun:
             )
         if len(made) == 1:
             return made
-        judges = [in_beats(index) for index in novelty.evenly(songs, novelty.RANK_SONGS)]
+        judges = [in_beats(index) for index in dataset.spread(len(songs), novelty.RANK_SONGS)]
         return [made[index] for index in novelty.rank(compared, judges)[:best]]
 
     def play(self, plans: Sequence[Plan], options: Options) -> Iterator[Piece]:

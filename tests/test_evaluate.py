@@ -293,7 +293,7 @@ def test_of_many_songs_some_are_measured(monkeypatch):
     result = measured([melody(seed) for seed in range(7)], played=lambda index: played.append(index) or melody(index))
     assert result["songs"] == [3, 7]
     assert played == [0, 3, 6]
-    assert report.choose_songs(2) == [0, 1]
+    assert dataset.spread(2, report.MAX_SONGS) == [0, 1]
     assert len(report.draw_pairs(100)) == 1
 
 

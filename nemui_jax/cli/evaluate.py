@@ -45,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     result["beats"] = [
         {"name": run.entries[index].name, **beats.score_clock(corpus.songs[index], run.entries[index].clock)}
-        for index in report.choose_songs(len(run.entries))
+        for index in dataset.spread(len(run.entries), report.MAX_SONGS)
     ]
     if held_out is not None:
         result["held_out"] = _score_held_out(held_out, loaded)

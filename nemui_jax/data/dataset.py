@@ -217,6 +217,11 @@ def _clock_remark(song: Song, clock: Clock, grid: str) -> tuple[str, ...]:
     return ("no beats were found in it, so its grid is in seconds",) if grid == "auto" else ()
 
 
+def spread(count: int, most: int) -> list[int]:
+    """The indices of at most so many of `count` songs, spread evenly over them: all where there are no more."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
 def learned_song(song: Song, config: Config) -> Song:
     """What is learned of a song: all parts of it, or without `roll.parts` one that merges all but drums."""
     return song if config.roll.parts else one_instrument(song, song.program)

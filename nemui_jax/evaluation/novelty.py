@@ -4,11 +4,12 @@ Conventions: notes are NOTE arrays; times are seconds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from nemui_jax.data.dataset import spread
 from nemui_jax.evaluation import mixing, note_metrics, style
 from nemui_jax.evaluation.language_model import LanguageModel
 from nemui_jax.music.key import in_common_key
@@ -87,15 +88,10 @@ def draw_songs(
         likeness = mixing.copy_likeness(
             notes, list(map(in_beats, given)), mixing.count_quarters(notes), COPY_HOP_QUARTERS
         )
-        compared = sorted({*given, *evenly(others, COMPARED_SONGS)})
+        compared = sorted({*given, *(others[index] for index in spread(len(others), COMPARED_SONGS))})
         near = nearest_passage(notes, list(map(in_beats, compared)))
         near = near._replace(song=compared[near.song])
         yield Drawn(seed, song, new.sources, notes, near, float(likeness.max(initial=0)))
-
-
-def evenly(songs: Sequence[Any], most: int) -> Sequence[Any]:
-    """At most so many of some songs, evenly chosen."""
-    return songs[:: -(-len(songs) // most)]
 
 
 def rank(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> list[int]:
@@ -116,7 +112,7 @@ def scores(candidates: Sequence[np.ndarray], songs: Sequence[np.ndarray]) -> Flo
     """
     if len(songs) < 2:
         raise ValueError(f"candidates are ranked by what two songs or more have in common, and there are {len(songs)}")
-    songs = [in_common_key(cut_notes(song, RANK_SONG_SECONDS)) for song in evenly(songs, RANK_SONGS)]
+    songs = [in_common_key(cut_notes(songs[index], RANK_SONG_SECONDS)) for index in spread(len(songs), RANK_SONGS)]
     candidates = [in_common_key(notes) for notes in candidates]
     seconds = float(np.clip(max((notes["end"].max(initial=0) for notes in candidates), default=1), 1, RANK_SECONDS))
     starts = [

@@ -29,7 +29,7 @@ def measure(
     With `songs` only so many, spread evenly over all, are measured; the others have no scores.
     """
     count, starts, rows = len(corpus.entries), layout.row_starts(corpus.entries), np.asarray(table)
-    chosen = range(count) if songs is None else {*np.linspace(0, count - 1, songs).astype(int).tolist()}
+    chosen = {*dataset.spread(count, songs or count)}
 
     def scores(index: int) -> Mapping[str, Any]:
         entry, source = corpus.entries[index], corpus.songs[index]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nemui_jax.data.dataset import spread
 from nemui_jax.data.grid import GridSong
 from nemui_jax.evaluation import mixing, note_metrics
 from nemui_jax.evaluation.language_model import LanguageModel
@@ -44,7 +45,7 @@ def evaluate(
     MAX_SONGS are measured: `songs` in the result is how many, and how many there are. `progress(done, total)` is called
     after each pair.
     """
-    chosen = choose_songs(len(songs))
+    chosen = spread(len(songs), MAX_SONGS)
     playback = [score_playback(songs[index], played(index), on_grid(index)) for index in chosen]
     result: dict[str, Any] = {"songs": [len(chosen), len(songs)], "playback": playback}
     pairs = draw_pairs(len(chosen))
@@ -138,11 +139,6 @@ def score_playback(source: Song, played: Song, on_grid: GridSong) -> dict[str, A
     """The `note_metrics.playback_scores` of a song, and under `ceiling` those of its notes on the grid."""
     scores = note_metrics.playback_scores(source, written(played))
     return {"name": on_grid.name, **scores, "ceiling": note_metrics.playback_scores(source, to_song(on_grid))}
-
-
-def choose_songs(count: int) -> list[int]:
-    """The indices of the songs that are measured: all, or MAX_SONGS evenly chosen."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_SONGS)).round().astype(int)).tolist()
 
 
 def draw_pairs(songs: int) -> list[tuple[int, int]]:

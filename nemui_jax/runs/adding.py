@@ -69,7 +69,7 @@ def add_to_locked(
     if step < run.total:
         raise UsageError(f"{run.path}: trained to step {step:,} of {run.total:,}; finish its training first")
     measured, count = partial(_measured, decoder=decoder), len(run.entries) + len(songs.entries)
-    chosen = sorted({*np.linspace(0, count - 2, MEASURED_SONGS).astype(int).tolist()})  # not the last
+    chosen = dataset.spread(count - 1, MEASURED_SONGS)  # not the last, which is always measured
     scores, params = read_scores(run), checkpoint.restore_params(run, step, decoder)
     unknown = [index for index in chosen if index < len(scores) and not scores[index]]
     scores = measured(run, params, scores, unknown)
