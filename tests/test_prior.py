@@ -17,6 +17,7 @@ from nemui_jax.sampling.analysis import AnalyzedSong
 from nemui_jax.sampling.chain import find_chain
 from nemui_jax.sampling.lookup import SHIFTS
 from nemui_jax.sampling.mix import analyze
+from nemui_jax.sampling.passages import merged
 from nemui_jax.sampling.variation import vary
 
 SCALE = (0, 2, 4, 5, 7, 9, 11)
@@ -163,6 +164,22 @@ def test_a_new_song_has_the_form_and_the_band(bands):
     own = found["pitch"][found["onset"] > last - 1.9].astype(int)
     expected = ending["pitch"][ending["step"] >= 15 * 48].astype(int)
     assert len({*(own - own.min()).tolist()} ^ {*(expected - expected.min()).tolist()}) == 0
+
+
+def test_a_band_beside_a_piano_keeps_its_melody(bands):
+    lead, chords, _ = bands[1].song.parts
+    both = replace(chords, notes=merged([lead.notes, chords.notes]))
+    piano = analyze(replace(bands[1].song, parts=(both,)))
+    assert prior.melody_of(piano).any() and not prior.own_melody(piano).any()
+    for seed in range(6):
+        new = prior.draw(range(2), [bands[0], piano].__getitem__, seed, 32.0)
+        if new.sources[0].song == 1:
+            break
+    assert [(source.song, source.gave, source.share) for source in new.sources] == [
+        (1, "form and harmony", 0),
+        (0, "accompaniment and melody", 1),
+    ]
+    assert {part.program for part in new.song.parts if not part.is_drums} == {73, 48}
 
 
 def test_a_new_song_is_as_loud_and_soft_as_its_form(bands):

@@ -1,5 +1,5 @@
-"""New songs: the form and harmony of one song, the accompaniment of a second and the melody of a third; where one of
-these two has no melody that is a part of its own, the second plays all.
+"""New songs: the form and harmony of one song, the accompaniment of a second and the melody of a third; or both of the
+second, where one of them has no melody that is a part of its own.
 
 First comes the form: which bars return, and where there is a melody. Then each bar that does not return is looked up in
 the song that accompanies, then in that with the melody, so that it fits the harmony, what sounds already and the bar
@@ -180,11 +180,12 @@ def _players(
 ) -> list[_Player]:
     """Who accompanies, and who has the melody where the song that gives the form has one.
 
-    Where one of both has no melody that is a part of its own, as in piano music, the first plays all that it has.
+    A band whose melody is not a part of its own, as in piano music, plays all that it has; so does one whose singer has
+    no such melody, but then its own melody is taken from other bars.
     """
-    melody = melody_of(model)
+    melody, singer = melody_of(model), singer if own_melody(singer).any() else band
     wanted = [("accompaniment", band, ~own_melody(band), ~melody), ("melody", singer, own_melody(singer), melody)]
-    if not (own_melody(band).any() and own_melody(singer).any()):
+    if not own_melody(band).any():
         wanted = [("accompaniment and melody", band, np.ones(len(band.voices), bool), np.ones(len(melody), bool))]
     slots = whole_beats(model.unit_steps)
     sounds = np.zeros((len(order), slots, 12), np.float32)
