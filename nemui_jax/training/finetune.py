@@ -34,11 +34,11 @@ from nemui_jax.training.step import (
 
 BATCH_BLOCKS = 256  # of the new song, and in `add_song` as many of old ones
 OLD_ROWS = 2**15  # at most, spread evenly over all old songs, are on the device: 34 MB of the rows of large libraries
-OLD_WEIGHT, LEAST_OLD_WEIGHT = 100.0, 1.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
+OLD_WEIGHT, LEAST_OLD_WEIGHT = 200.0, 1.0  # of the loss on OLD_ROWS old rows, and on few, to that on the new song
 TIMES = 2**16  # that are drawn from in a cell that is a whole song
-FIT_UPDATES, FIT_UPDATES_TO_ADD = 150, 300
+FIT_UPDATES, FIT_UPDATES_TO_ADD = 150, 600
 FIT_ROW_RATE = 0.1
-FINETUNE_UPDATES, UPDATES_PER_ROW = 500, 1.5  # for adding a song: these, or more if it is long
+FINETUNE_UPDATES, UPDATES_PER_ROW = 500, 2.0  # for adding a song: these, or more if it is long
 ALONE_UPDATES, ALONE_UPDATES_PER_ROW, ALONE_WEIGHT_RATE_RATIO = 200, 0.8, 0.2  # where no old songs are to be kept
 FINETUNE_ROW_RATE_RATIO, FINETUNE_WEIGHT_RATE_RATIO = 0.6, 0.1  # of the rates in the configuration
 
