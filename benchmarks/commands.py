@@ -48,14 +48,13 @@ def main() -> None:
     args: argparse.Namespace = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as out:
-        run_py = [sys.executable, report.ROOT / "run.py"]
         commands: dict[str, list[object]] = {
-            name: [*run_py, *words, "--run", args.run, *(("--out", out) if words[0] == "sample" else ())]
+            name: [*report.RUN_PY, *words, "--run", args.run, *(("--out", out) if words[0] == "sample" else ())]
             for name, words in COMMANDS.items()
         }
         commands["studio"] = [sys.executable, "-c", STUDIO, args.run]
         if args.evaluate:
-            commands["evaluate"] = [*run_py, "evaluate", "--run", args.run]
+            commands["evaluate"] = [*report.RUN_PY, "evaluate", "--run", args.run]
         for name, command in commands.items():
             repeats = 1 if name == "evaluate" else args.repeats
             seconds, memory = zip(*(measure(command) for _ in range(repeats)), strict=True)

@@ -9,7 +9,6 @@ instrument too. Needs the extra `benchmark`.
 
 import json
 import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -78,11 +77,10 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--run", type=Path, default=Path("runs/default"))
     args = parser.parse_args()
-    run_py = [sys.executable, str(report.ROOT / "run.py")]
-    songs = json.loads(subprocess.check_output([*run_py, "songs", "--json", "--run", str(args.run)]))
+    songs = json.loads(subprocess.check_output([*report.RUN_PY, "songs", "--json", "--run", str(args.run)]))
     with tempfile.TemporaryDirectory() as folder:
         out = ["--song", "all", "--run", str(args.run), "--out", folder]
-        subprocess.run([*run_py, "sample", *out], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*report.RUN_PY, "sample", *out], check=True, stdout=subprocess.DEVNULL)
         rows = [
             {"name": song["name"]} | compare(args.dir / Path(song["path"]).name, played)
             for song, played in zip(songs, sorted(Path(folder).glob("*.mid")), strict=True)

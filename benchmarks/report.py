@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from nemui_jax.data import dataset
 from nemui_jax.music import tunes
 
 ROOT = Path(__file__).resolve().parent.parent
+RUN_PY = (sys.executable, str(ROOT / "run.py"))  # to begin a command with
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _began_load = os.getloadavg()
 

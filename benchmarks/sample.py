@@ -23,7 +23,6 @@ from typing import Any
 
 import report
 
-RUN_PY = [sys.executable, str(report.ROOT / "run.py")]
 RECIPES = {"recall": ("--song", "0"), "mix": ("--mix", "0:0.5,1:0.5")}
 WARM = 3
 PARTS = ("import", "restore", "compile", "decode", "write", "rest")
@@ -98,7 +97,7 @@ def measure(run: Path, recipe: str, seconds: float, folder: Path, repeats: int) 
             environment = os.environ | {"NEMUI_CACHE": cache, "JAX_COMPILATION_CACHE_DIR": programs}
             for _ in range(2):
                 began = time.perf_counter()
-                subprocess.run([*RUN_PY, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
+                subprocess.run([*report.RUN_PY, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
                 walls.append(time.perf_counter() - began)
             program = [sys.executable, __file__, "--inside", *arguments]
             printed = subprocess.check_output(program, text=True, env=environment, stderr=subprocess.DEVNULL)
@@ -113,7 +112,7 @@ def a_run(path: Path | None, folder: Path, steps: int) -> Iterator[Path]:
         path = folder / "run"
         with report.songs(None) as midis:
             arguments = ["--dir", str(midis), "--run", str(path), "--steps", str(steps)]
-            subprocess.run([*RUN_PY, "train", *arguments], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([*report.RUN_PY, "train", *arguments], check=True, stdout=subprocess.DEVNULL)
     yield path
 
 

@@ -254,7 +254,7 @@ def _update(
     if distributed.is_coordinator():
         threading.Thread(target=_prepare, args=(run, corpus, options.components.decoder)).start()
     every = math.ceil((run.planned or run.total) / MEASUREMENTS / UPDATES_PER_CALL) * UPDATES_PER_CALL
-    done, scores, saved_at, saving = start or 0, None, time.monotonic(), 0.0
+    done, scores, save_at = start or 0, None, time.monotonic() + options.save_seconds
     with _open_log(run, done) if distributed.is_coordinator() else io.StringIO() as log:
         chunk_began = time.monotonic()
         chunks = length.train_chunks(run, loop, _state(run, loop, start, options.components), options.report)
@@ -267,14 +267,13 @@ def _update(
                 event = _measured(event, corpus, options.components.decoder)
             _log(log, event)
             stop = distributed.largest(int(options.should_stop()))
-            wait = options.save_seconds * (1 + saving)
-            late = distributed.broadcast(time.monotonic() - saved_at - wait) > 0
+            late = distributed.broadcast(time.monotonic() - save_at) > 0
             if stop or late or done == run.total:
                 _make_durable(log)
                 saving_began = time.monotonic()
                 event = dataclasses.replace(event, saved=checkpoint.save(run, state))
-                saved_at = time.monotonic()
-                saving = saved_at - saving_began
+                saved = time.monotonic()
+                save_at = saved + options.save_seconds * (1 + saved - saving_began)
             for callback in options.callbacks:
                 callback(event)
             scores = event.scores if done == run.total else None

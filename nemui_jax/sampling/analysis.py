@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from nemui_jax.data.grid import GridSong
 from nemui_jax.music import harmony
 from nemui_jax.music.clock import STEPS_PER_BEAT
+from nemui_jax.music.key import nearest_octave
 from nemui_jax.sampling.lines import Role, Voice, find_voices
 
 SLOT_STEPS = 3  # a quarter of a beat, the resolution at which harmonies are compared
@@ -233,10 +234,10 @@ def in_common_scale(songs: Sequence[AnalyzedSong], reference: AnalyzedSong, fart
     """
     found = []
     for song in songs:
-        relative = RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
-        move = song.song.shift + relative - reference.song.shift
-        octaves = round(move / 12) if abs(move) > farthest else 0
-        found.append(transpose(song, relative - 12 * octaves))
+        shift = song.song.shift + RELATIVE_KEY * (int(reference.is_minor) - int(song.is_minor))
+        if abs(shift - reference.song.shift) > farthest:
+            shift = nearest_octave(shift, reference.song.shift)
+        found.append(transpose(song, shift - song.song.shift))
     return found
 
 

@@ -57,7 +57,7 @@ class NewSong(NamedTuple):
 class _Player(NamedTuple):
     """A song that plays, with some of its voices, and where."""
 
-    gave: str
+    gave: str  # as in Source
     song: AnalyzedSong
     voices: Bool[np.ndarray, " voice"]
     chain: Chain

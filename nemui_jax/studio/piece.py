@@ -172,8 +172,8 @@ class Player:
         """A new song, as `LoadedRun.random` draws it."""
         if len(self.in_run) < 2:
             raise ValueError("a new song is drawn from two songs of the run or more; keep another, or vary this one")
-        sources = [self.sources[index] for index in self.in_run]
-        songs = [self.in_run[number] for number in prior.drawable([source.clock for source in sources])]
+        clocks = [self.sources[index].clock for index in self.in_run]
+        songs = [self.in_run[number] for number in prior.drawable(clocks)]
         seeds = range(recipe.seed, recipe.seed + prior.TRIES)
         in_beats = lambda index: self._in_beats(self.sources[index])  # noqa: E731
         for new in novelty.draw_songs(songs, self.analyzed, in_beats, self.in_run, seeds, recipe.seconds, recipe.shift):

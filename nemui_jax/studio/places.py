@@ -103,7 +103,6 @@ def _apart(places: Float[np.ndarray, "song 2"]) -> Float[np.ndarray, "song 2"]:
         away = places[first] - places[second]
         distance = np.linalg.norm(away, axis=1, keepdims=True)
         push = 0.3 * (room - distance) / np.maximum(distance, 1e-9) * away
-        places = places.copy()
         np.add.at(places, first, push)
         np.add.at(places, second, -push)
         places = np.clip(places, LOW, HIGH)
